@@ -1,0 +1,58 @@
+#include "kernels/base/hash.hpp"
+
+#include <openssl/evp.h>
+#include <xxhash.h>
+
+#include "kernels/base/error.hpp"
+
+namespace troupe {
+
+struct Sha256::State {
+  EVP_MD_CTX* context = EVP_MD_CTX_new();
+  State() = default;
+  State(const State&) = delete;
+  State& operator=(const State&) = delete;
+  ~State() { EVP_MD_CTX_free(context); }
+};
+
+Sha256::Sha256() : state_(std::make_unique<State>()) {
+  TROUPE_CHECK(state_->context != nullptr && EVP_DigestInit_ex(state_->context, EVP_sha256(), nullptr) == 1);
+}
+Sha256::~Sha256() = default;
+Sha256::Sha256(Sha256&&) noexcept = default;
+Sha256& Sha256::operator=(Sha256&&) noexcept = default;
+
+Sha256& Sha256::update(const void* data, size_t bytes) {
+  TROUPE_CHECK(EVP_DigestUpdate(state_->context, data, bytes) == 1);
+  return *this;
+}
+
+std::array<uint8_t, 32> Sha256::digest() {
+  std::array<uint8_t, 32> out{};
+  unsigned size = 0;
+  TROUPE_CHECK(EVP_DigestFinal_ex(state_->context, out.data(), &size) == 1 && size == out.size());
+  return out;
+}
+
+std::string Sha256::hex() {
+  const auto bytes = digest();
+  return to_hex(bytes.data(), bytes.size());
+}
+
+std::string sha256_hex(const void* data, size_t bytes) { return Sha256().update(data, bytes).hex(); }
+
+std::string to_hex(const void* data, size_t bytes) {
+  static constexpr char kDigits[] = "0123456789abcdef";
+  const auto* p = static_cast<const uint8_t*>(data);
+  std::string out;
+  out.reserve(2 * bytes);
+  for (size_t i = 0; i < bytes; ++i) {
+    out += kDigits[p[i] >> 4];
+    out += kDigits[p[i] & 15];
+  }
+  return out;
+}
+
+uint64_t checksum64(const void* data, size_t bytes) { return XXH3_64bits(data, bytes); }
+
+}  // namespace troupe
