@@ -1,0 +1,151 @@
+#include "data/tokenizer.hpp"
+
+#include <fstream>
+#include <iterator>
+#include <unordered_map>
+
+#include <sentencepiece_processor.h>
+#include <sentencepiece_trainer.h>
+
+#include "kernels/base/error.hpp"
+#include "kernels/base/hash.hpp"
+
+namespace troupe::data {
+namespace {
+
+namespace sp = sentencepiece;
+
+constexpr int kTrainingThreads = 4;  // part of the result: the threads' float sums are added in their order
+
+// Feeds sentences from memory to the trainer.
+class SpanIterator : public sp::SentenceIterator {
+ public:
+  explicit SpanIterator(std::span<const std::string> sentences) : sentences_(sentences) {}
+  bool done() const override { return next_ >= sentences_.size(); }
+  void Next() override { ++next_; }
+  const std::string& value() const override { return sentences_[next_]; }
+  sp::util::Status status() const override { return {}; }
+
+ private:
+  std::span<const std::string> sentences_;
+  size_t next_ = 0;
+};
+
+const char* model_type(TokenizerKind kind) {
+  switch (kind) {
+    case TokenizerKind::unigram:
+      return "unigram";
+    case TokenizerKind::bpe:
+      return "bpe";
+    case TokenizerKind::word:
+      return "word";
+  }
+  return "";
+}
+
+void check_options(const TokenizerOptions& options, size_t sentences) {
+  const int32_t smallest = options.byte_fallback ? 320 : 16;
+  if (options.vocabulary < smallest || options.vocabulary > 1'000'000)
+    throw error(ErrorKind::usage, "cannot train a tokenizer with a vocabulary of {}: choose {} to 1000000{}",
+                options.vocabulary, smallest,
+                options.byte_fallback ? " (256 pieces are for bytes; fewer need byte fallback off)" : "");
+  if (!(options.character_coverage >= 0.9 && options.character_coverage <= 1))
+    throw error(ErrorKind::usage, "cannot train a tokenizer with character coverage {}: choose 0.9 to 1",
+                options.character_coverage);
+  if (sentences == 0)
+    throw error(ErrorKind::usage, "cannot train a tokenizer: there is no text to train it on");
+}
+
+}  // namespace
+
+struct Tokenizer::Processor {
+  sp::SentencePieceProcessor sentencepiece;
+};
+
+Tokenizer::Tokenizer(std::string model_bytes, std::string_view origin)
+    : processor_(std::make_unique<Processor>()), model_bytes_(std::move(model_bytes)) {
+  auto& model = processor_->sentencepiece;
+  const auto status = model.LoadFromSerializedProto(model_bytes_);
+  if (model_bytes_.empty() || !status.ok())
+    throw error(ErrorKind::corrupt, "cannot use {}: it is not a SentencePiece model ({} bytes{}{})", origin,
+                model_bytes_.size(), status.ok() ? "" : ", ", status.ok() ? "" : status.ToString());
+  digest_ = sha256_hex(model_bytes_.data(), model_bytes_.size());
+  vocabulary_size_ = model.GetPieceSize();
+  pad_id_ = model.pad_id();
+  unk_id_ = model.unk_id();
+  bos_id_ = model.bos_id();
+  eos_id_ = model.eos_id();
+  if (pad_id_ < 0 || bos_id_ < 0 || eos_id_ < 0)
+    throw error(ErrorKind::corrupt,
+                "cannot use {}: the model lacks a pad, bos or eos piece (ids {}, {}, {}); train it with "
+                "--pad_id=0 --unk_id=1 --bos_id=2 --eos_id=3",
+                origin, pad_id_, bos_id_, eos_id_);
+}
+Tokenizer::~Tokenizer() = default;
+Tokenizer::Tokenizer(Tokenizer&&) noexcept = default;
+Tokenizer& Tokenizer::operator=(Tokenizer&&) noexcept = default;
+
+Tokenizer Tokenizer::load(const std::string& path) {
+  std::ifstream file(path, std::ios::binary);
+  if (!file)
+    throw error(ErrorKind::file, "cannot read the tokenizer {}: give the path of a SentencePiece model",
+                path);
+  std::string bytes{std::istreambuf_iterator<char>(file), {}};
+  return Tokenizer(std::move(bytes), path);
+}
+
+std::vector<int32_t> Tokenizer::encode(std::string_view text) const {
+  std::vector<int> ids;
+  const auto status = processor_->sentencepiece.Encode({text.data(), text.size()}, &ids);
+  TROUPE_CHECK(status.ok(), "SentencePiece: {}", status.ToString());
+  return ids;
+}
+
+std::string Tokenizer::decode(std::span<const int32_t> ids) const {
+  std::vector<int> kept;
+  kept.reserve(ids.size());
+  for (const int32_t id : ids) {
+    if (id < 0 || id >= vocabulary_size_)
+      throw error(ErrorKind::usage, "cannot decode token {}: this vocabulary has ids 0 to {}", id,
+                  vocabulary_size_ - 1);
+    if (id != pad_id_ && id != bos_id_ && id != eos_id_) kept.push_back(id);
+  }
+  std::string text;
+  const auto status = processor_->sentencepiece.Decode(kept, &text);
+  TROUPE_CHECK(status.ok(), "SentencePiece: {}", status.ToString());
+  return text;
+}
+
+std::string Tokenizer::piece(int32_t id) const {
+  TROUPE_CHECK(id >= 0 && id < vocabulary_size_, "piece {} of {}", id, vocabulary_size_);
+  return processor_->sentencepiece.IdToPiece(id);
+}
+
+std::string train_tokenizer(const TokenizerOptions& options, std::span<const std::string> sentences) {
+  check_options(options, sentences.size());
+  const bool subwords = options.kind != TokenizerKind::word;
+  const std::unordered_map<std::string, std::string> settings = {
+      {"model_type", model_type(options.kind)},
+      {"vocab_size", std::to_string(options.vocabulary)},
+      {"character_coverage", fmt::format("{}", options.character_coverage)},
+      {"byte_fallback", options.byte_fallback && subwords ? "true" : "false"},
+      {"normalization_rule_name", "identity"},  // cleaning has normalised the text
+      {"hard_vocab_limit", "false"},
+      {"num_threads", std::to_string(kTrainingThreads)},
+      {"max_sentence_length", "8192"},
+      {"pad_id", "0"},
+      {"unk_id", "1"},
+      {"bos_id", "2"},
+      {"eos_id", "3"},
+      {"minloglevel", "2"},
+  };
+  SpanIterator iterator(sentences);
+  std::string model;
+  const auto status = sp::SentencePieceTrainer::Train(settings, &iterator, &model);
+  if (!status.ok() || model.empty())
+    throw error(ErrorKind::usage, "cannot train a {} tokenizer of {} pieces on {} sentences: {}",
+                model_type(options.kind), options.vocabulary, sentences.size(), status.ToString());
+  return model;
+}
+
+}  // namespace troupe::data
