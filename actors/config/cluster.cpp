@@ -1,0 +1,115 @@
+#include "actors/config/cluster.hpp"
+
+#include <algorithm>
+#include <charconv>
+#include <set>
+
+#include <fmt/format.h>
+
+#include "actors/config/reader.hpp"
+#include "kernels/base/error.hpp"
+
+namespace troupe::config {
+
+namespace {
+
+void describe(ClusterConfig& c, FieldVisitor& v) {
+  v.text("cluster.name", c.name);
+  v.number("cluster.heartbeat_interval_ms", c.heartbeat_interval_ms, {10, 60'000});
+  v.number("cluster.patience_ms", c.patience_ms, {100, 600'000});
+  v.pick("cluster.transport", c.transport,
+         {{"auto", int64_t(Transport::automatic)}, {"tcp", int64_t(Transport::tcp)}, {"shm", int64_t(Transport::shm)}});
+  v.text("cluster.instruction_set", c.instruction_set);
+  v.text("security.certificates", c.certificates);
+  v.boolean("security.insecure", c.insecure);
+}
+
+void describe(NodeConfig& n, FieldVisitor& v) {
+  v.text("name", n.name);
+  v.text("address", n.address);
+  v.text("bulk_address", n.bulk_address);
+  v.number("threads", n.threads, {0, 1024});
+}
+
+// host:port with a port of 0..65535; IPv6 hosts in brackets.
+void check_address(std::string_view file, std::string_view node, std::string_view key, std::string_view address) {
+  const auto colon = address.rfind(':');
+  unsigned port = 0;
+  const auto digits = colon == std::string_view::npos ? std::string_view{} : address.substr(colon + 1);
+  const auto result = std::from_chars(digits.data(), digits.data() + digits.size(), port);
+  const bool number = !digits.empty() && result.ec == std::errc{} && result.ptr == digits.data() + digits.size();
+  if (!number || port > 65535 || colon == 0)
+    throw error(ErrorKind::usage, "{}: {} of node {} is \"{}\"; it must be host:port, as in \"127.0.0.1:7000\"", file,
+                key, node, address);
+}
+
+void check(std::string_view file, const ClusterConfig& c) {
+  if (c.nodes.empty()) throw error(ErrorKind::usage, "{}: no [[nodes]] entry; a cluster needs at least one node", file);
+  if (c.nodes.size() > 1024) throw error(ErrorKind::usage, "{}: {} nodes; at most 1024", file, c.nodes.size());
+  std::set<std::string_view> names, addresses;
+  for (size_t i = 0; i < c.nodes.size(); ++i) {
+    const NodeConfig& n = c.nodes[i];
+    const bool plain = !n.name.empty() && n.name.size() <= 64 && std::all_of(n.name.begin(), n.name.end(), [](char ch) {
+      return (ch >= 'a' && ch <= 'z') || (ch >= 'A' && ch <= 'Z') || (ch >= '0' && ch <= '9') || ch == '-' || ch == '.';
+    });
+    if (!plain)
+      throw error(ErrorKind::usage, "{}: nodes[{}].name is \"{}\"; it must be 1 to 64 letters, digits, '-' or '.'", file,
+                  i, n.name);
+    if (!names.insert(n.name).second)
+      throw error(ErrorKind::usage, "{}: two nodes are called {}; names must differ", file, n.name);
+    check_address(file, n.name, "address", n.address);
+    if (!n.bulk_address.empty()) check_address(file, n.name, "bulk_address", n.bulk_address);
+    if (!n.address.ends_with(":0") && !addresses.insert(n.address).second)
+      throw error(ErrorKind::usage, "{}: two nodes listen on {}; addresses must differ", file, n.address);
+  }
+  if (c.patience_ms < 2 * c.heartbeat_interval_ms)
+    throw error(ErrorKind::usage,
+                "{}: cluster.patience_ms ({}) must be at least twice cluster.heartbeat_interval_ms ({})", file,
+                c.patience_ms, c.heartbeat_interval_ms);
+  const std::string& level = c.instruction_set;
+  if (level != "auto" && level != "v2" && level != "v3" && level != "v4")
+    throw error(ErrorKind::usage,
+                "{}: cluster.instruction_set is \"{}\"; it must be one of \"auto\" \"v2\" \"v3\" \"v4\"", file, level);
+}
+
+}  // namespace
+
+const NodeConfig* ClusterConfig::find(std::string_view node) const {
+  const auto found = std::find_if(nodes.begin(), nodes.end(), [&](const NodeConfig& n) { return n.name == node; });
+  return found == nodes.end() ? nullptr : &*found;
+}
+
+ClusterConfig parse_cluster(std::string_view file, std::string_view text) {
+  ClusterConfig cluster;
+  read_toml(file, text, [&](FieldVisitor& v) { describe(cluster, v); }, {"nodes"});
+  read_tables(file, text, "nodes", [&](size_t index) -> Describe {
+    cluster.nodes.resize(index + 1);
+    return [&cluster, index](FieldVisitor& v) { describe(cluster.nodes[index], v); };
+  });
+  check(file, cluster);
+  return cluster;
+}
+
+ClusterConfig read_cluster_file(const std::string& path) { return parse_cluster(path, read_text_file(path)); }
+
+std::string to_toml(const ClusterConfig& cluster) {
+  ClusterConfig copy = cluster;
+  std::string out = canonical_text([&](FieldVisitor& v) { describe(copy, v); });
+  for (NodeConfig& node : copy.nodes)
+    out += "\n[[nodes]]\n" + canonical_text([&](FieldVisitor& v) { describe(node, v); });
+  return out;
+}
+
+ClusterConfig local_cluster(int64_t nodes, int64_t threads) {
+  ClusterConfig cluster;
+  cluster.name = "local";
+  for (int64_t i = 0; i < nodes; ++i) {
+    NodeConfig node;
+    node.name = fmt::format("node{}", i);
+    node.threads = threads;
+    cluster.nodes.push_back(node);
+  }
+  return cluster;
+}
+
+}  // namespace troupe::config

@@ -1,0 +1,42 @@
+// What a cluster is: its nodes, where they listen, how they trust one another. Read from a TOML file; every value has
+// a default that works on one machine. A plain value.
+#pragma once
+
+#include <cstdint>
+#include <string>
+#include <string_view>
+#include <vector>
+
+namespace troupe::config {
+
+enum class Transport : uint8_t { automatic = 1, tcp, shm };
+
+struct NodeConfig {
+  std::string name;                       // unique; the rank is the place in the file
+  std::string address = "127.0.0.1:0";    // control links: host:port, 0 lets the system choose
+  std::string bulk_address;               // gradients and states; empty: the host of `address`, any port
+  int64_t threads = 0;                    // workers; 0: the machine's cores
+};
+
+struct ClusterConfig {
+  std::string name = "troupe";
+  std::vector<NodeConfig> nodes;
+  int64_t heartbeat_interval_ms = 300;
+  int64_t patience_ms = 3000;             // silence after which a node is taken for lost
+  Transport transport = Transport::automatic;
+  std::string instruction_set = "auto";   // "v2", "v3", "v4": every node computes at this level; auto: the best of this machine
+  std::string certificates;               // folder made by `troupe certs`; empty: no TLS
+  bool insecure = false;                  // allow addresses beyond loopback without TLS
+
+  const NodeConfig* find(std::string_view node) const;
+};
+
+// Throws Error(usage) naming file, line and key, or Error(file).
+ClusterConfig read_cluster_file(const std::string& path);
+ClusterConfig parse_cluster(std::string_view file, std::string_view text);
+// The same as TOML, for files that the program writes itself.
+std::string to_toml(const ClusterConfig& cluster);
+// N nodes on this machine on ports that the system chooses.
+ClusterConfig local_cluster(int64_t nodes, int64_t threads);
+
+}  // namespace troupe::config
