@@ -1,5 +1,5 @@
-// What a model is: the settings that fix its shapes and its numbers. A plain value; validate() says what is wrong
-// with it in the user's words. Read from a job file by actors/, stored in checkpoints.
+// What a model is: the settings that fix its shapes and its numbers. A plain value; validate() says what is
+// wrong with it in the user's words. Read from a job file by actors/, stored in checkpoints.
 #pragma once
 
 #include <cstdint>
@@ -16,17 +16,17 @@ enum class Positions : uint8_t { sinusoidal = 1, learned };
 struct ModelConfig {
   Family family = Family::encoder_decoder;
   int64_t vocabulary = 8192;
-  int64_t width = 256;            // C
-  int64_t inner = 1024;           // F of the feed-forward layers
-  int64_t heads = 8;              // H, divides width
-  int64_t encoder_layers = 4;     // 0 for decoder-only
+  int64_t width = 256;         // C
+  int64_t inner = 1024;        // F of the feed-forward layers
+  int64_t heads = 8;           // H, divides width
+  int64_t encoder_layers = 4;  // 0 for decoder-only
   int64_t decoder_layers = 4;
-  int64_t max_length = 256;       // tokens of a sequence, T
+  int64_t max_length = 256;  // tokens of a sequence, T
   NormPlacement norm = NormPlacement::pre;
   Positions positions = Positions::sinusoidal;
   kernels::Activation activation = kernels::Activation::relu;
-  bool scale_embedding = true;    // by sqrt(width), as Vaswani et al. 2017; GPT-2 does not
-  float dropout = 0.1f;           // on embeddings and on each sublayer's output
+  bool scale_embedding = true;  // by sqrt(width), as Vaswani et al. 2017; GPT-2 does not
+  float dropout = 0.1f;         // on embeddings and on each sublayer's output
   float attention_dropout = 0.0f;
   float activation_dropout = 0.0f;
   kernels::DType compute = kernels::DType::bf16;  // of activations and products; masters stay f32

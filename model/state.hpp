@@ -1,0 +1,69 @@
+// The state x of training: everything that F(x, R) reads and writes. x(s+1) = F(x(s), R(s)); nothing else
+// changes it. A move-only owner; one writer at a time, or several on disjoint ranges inside a commit
+// (model/optimizer.hpp).
+#pragma once
+
+#include <array>
+#include <cstdint>
+#include <string>
+#include <vector>
+
+#include "kernels/backend.hpp"
+#include "model/loss_totals.hpp"
+#include "model/model.hpp"
+
+namespace troupe::model {
+
+// Held-out evaluations as F sees them: integers only.
+struct EvaluationState {
+  int64_t last_step = -1;  // the step after which the newest evaluation was made, -1 before the first
+  LossTotals last;
+  int64_t best_step = -1;
+  LossTotals best;             // lowest mean loss, compared exactly
+  int64_t without_better = 0;  // evaluations since the best one
+
+  void record(int64_t step, const LossTotals& totals);
+  bool operator==(const EvaluationState&) const = default;
+};
+
+// Every packed weight of a model in one Buffer; entries of vectors and unpacked embeddings are empty.
+struct PackedWeights {
+  kernels::Buffer memory;
+  std::vector<kernels::PackedWeight> views;  // indexed as ParameterTable::all()
+};
+PackedWeights allocate_packed(kernels::Backend& backend, const kernels::Stream& stream, const Model& model);
+
+struct TrainState {
+  int64_t step = 0;     // steps committed, skipped ones included: the next step to compute
+  int64_t updates = 0;  // of them, those that changed the weights: AdamW's t
+  int64_t skipped = 0;
+  int64_t target_tokens = 0;        // counted in losses so far
+  std::array<uint8_t, 32> chain{};  // digest chain: SHA-256(chain before, what the step was); see finish_step
+  EvaluationState evaluation;
+  int64_t elements = 0;
+  kernels::Buffer weights, moment1, moment2;  // `elements` f32 each, flat
+  PackedWeights packed;                       // derived from weights: not in checkpoints, not in digests
+
+  float* weight_data() const { return static_cast<float*>(weights.data()); }
+  float* moment1_data() const { return static_cast<float*>(moment1.data()); }
+  float* moment2_data() const { return static_cast<float*>(moment2.data()); }
+  WeightsView view() const { return {weight_data(), &packed.views}; }
+  // A copy without packed weights (a snapshot to write or send).
+  TrainState clone(kernels::Backend& backend) const;
+};
+
+// Arrays allocated, counters zero; weights and moments uninitialised, nothing packed.
+TrainState allocate_state(kernels::Backend& backend, int64_t elements);
+
+// x(0): initial weights from `seed`, moments zero, packed.
+TrainState initial_state(kernels::Backend& backend, kernels::Stream& stream, const Model& model,
+                         uint64_t seed);
+
+// SHA-256, 64 hex digits, over names, shapes and weight bytes in the table's order and nothing else.
+std::string weights_digest(const ParameterTable& table, const float* weights);
+
+// SHA-256 of all that a checkpoint holds of the state: equal on two nodes exactly when they may go on
+// together.
+std::array<uint8_t, 32> state_digest(const TrainState& state);
+
+}  // namespace troupe::model
