@@ -1,0 +1,123 @@
+#include <cstdio>
+#include <thread>
+
+#include <unistd.h>
+
+#include <CLI/CLI.hpp>
+#include <fmt/format.h>
+
+#include "cli/commands.hpp"
+#include "data/prepare.hpp"
+#include "kernels/base/error.hpp"
+
+namespace troupe::cli {
+
+namespace {
+
+struct PrepareArguments {
+  data::PrepareOptions options;
+  std::vector<std::string> aligned;
+  std::string tsv, text, source, pair, columns, unit = "document", tokenizer = "bpe";
+  int threads = 0;
+};
+
+std::pair<std::string, std::string> split_pair(const std::string& text, char separator, const char* what) {
+  const auto at = text.find(separator);
+  if (at == std::string::npos || at == 0 || at + 1 == text.size())
+    throw error(ErrorKind::usage, "{} is \"{}\"; it must be two parts joined by '{}'", what, text, separator);
+  return {text.substr(0, at), text.substr(at + 1)};
+}
+
+// Exactly one source must be named; turns the flags into SourceOptions.
+data::SourceOptions source_of(const PrepareArguments& a) {
+  data::SourceOptions out = a.options.source;
+  const int named = int(!a.aligned.empty()) + int(!a.tsv.empty()) + int(!a.text.empty()) + int(!a.source.empty());
+  if (named != 1)
+    throw error(ErrorKind::usage,
+                "{} sources named; name one of --aligned SOURCE TARGET, --tsv FILE, --text FILE, --source debian", named);
+  if (!a.aligned.empty()) {
+    out.kind = data::SourceKind::aligned;
+    out.source_path = a.aligned[0];
+    out.target_path = a.aligned[1];
+  } else if (!a.tsv.empty()) {
+    out.kind = data::SourceKind::tsv;
+    out.source_path = a.tsv;
+  } else if (!a.text.empty()) {
+    out.kind = data::SourceKind::text;
+    out.source_path = a.text;
+  } else {
+    out.kind = data::SourceKind::debian;
+    std::tie(out.source_language, out.target_language) = split_pair(a.pair, '-', "--pair");
+  }
+  return out;
+}
+
+// One live line on a terminal, one line a phase elsewhere.
+data::ProgressFunction progress_line() {
+  const bool terminal = isatty(STDERR_FILENO) == 1;
+  return [terminal, last = std::string()](const data::PrepareProgress& p) mutable {
+    if (terminal) {
+      const std::string share = p.total > 0 ? fmt::format("{:3.0f} %", 100.0 * double(p.done) / double(p.total)) : "";
+      fmt::print(stderr, "\r\033[K{} {}", p.phase, share);
+      std::fflush(stderr);
+    } else if (last != p.phase) {
+      last = p.phase;
+      fmt::print(stderr, "{}\n", p.phase);
+    }
+  };
+}
+
+void run(PrepareArguments& a) {
+  a.options.source = source_of(a);
+  const int threads = a.threads > 0 ? a.threads : int(std::max(1u, std::thread::hardware_concurrency()));
+  const data::PrepareReport report = data::prepare_local(a.options, threads, progress_line());
+  if (isatty(STDERR_FILENO) == 1) fmt::print(stderr, "\r\033[K");
+  fmt::print("{}", report.text());
+}
+
+}  // namespace
+
+void add_prepare(CLI::App& app, int&) {
+  auto a = std::make_shared<PrepareArguments>();
+  CLI::App* command = app.add_subcommand("prepare", "Turn text into a dataset: clean, tokenise, split, pack");
+  auto& o = a->options;
+  command->add_option("--out", o.out, "Dataset folder to write")->required();
+  command->add_flag("--overwrite", o.overwrite, "Replace a dataset that is there already");
+  command->add_option("--aligned", a->aligned, "Two files of the same number of lines: source, target")->expected(2);
+  command->add_option("--tsv", a->tsv, "One file with a pair a line, separated by tabs");
+  command->add_option("--text", a->text, "One plain text file, for a language model; blank lines end documents");
+  command->add_option("--source", a->source, "debian: Debian's translated package descriptions")
+      ->check(CLI::IsMember({"debian"}));
+  command->add_option("--pair", a->pair, "Languages of --source debian")->default_val("en-fr");
+  command->add_option("--cache", o.source.cache, "Where downloaded lists are kept");
+  command->add_option("--apt-lists", o.source.apt_lists, "Use these downloaded lists instead of the network");
+  command->add_option("--tsv-source-column", o.source.tsv_source_column, "Column of the source, from 1");
+  command->add_option("--tsv-target-column", o.source.tsv_target_column, "Column of the target, from 1");
+  command->add_option("--tsv-label-column", o.source.tsv_label_column, "Column of a label; 0: none");
+  command->add_flag("--skip-invalid-utf8", o.source.skip_invalid_utf8, "Leave out lines that are not UTF-8 instead of stopping");
+  command->add_option("--characters-max", o.clean.characters_max, "Longest side kept, in characters")->capture_default_str();
+  command->add_option("--length-ratio-max", o.clean.length_ratio_max, "Largest ratio of the sides' lengths")->capture_default_str();
+  command->add_flag("--compatibility-forms", o.clean.compatibility_forms, "Normalise to NFKC instead of NFC");
+  command->add_option("--vocabulary", o.tokenizer.vocabulary, "Entries of the tokenizer")->capture_default_str();
+  command->add_option("--tokenizer", a->tokenizer, "unigram or bpe")
+      ->check(CLI::IsMember({"unigram", "bpe"}))->default_val("bpe");
+  command->add_option("--tokenizer-file", o.tokenizer_file, "Use this SentencePiece model instead of training one");
+  command->add_option("--tokenizer-sentences", o.tokenizer_sentences, "Sample the tokenizer is trained on")->capture_default_str();
+  command->add_option("--split", a->unit, "What a sample is: document, sentence or token")
+      ->check(CLI::IsMember({"document", "sentence", "token"}))->default_val("document");
+  command->add_option("--pack-tokens", o.pack_tokens, "Padded tokens of a pack, each side")->capture_default_str();
+  command->add_option("--max-length", o.max_length, "Longest sample in tokens")->capture_default_str();
+  command->add_option("--valid", o.valid_samples, "Validation samples, about")->capture_default_str();
+  command->add_option("--test", o.test_samples, "Test samples, about")->capture_default_str();
+  command->add_option("--threads", a->threads, "Loaders; 0: one a core")->check(CLI::Range(0, 1024));
+  command->callback([a] {
+    a->options.unit = a->unit == "token" ? data::SampleUnit::token
+                      : a->unit == "sentence" ? data::SampleUnit::sentence
+                                              : data::SampleUnit::document;
+    a->options.tokenizer.kind =
+        a->tokenizer == "bpe" ? data::TokenizerKind::bpe : data::TokenizerKind::unigram;
+    run(*a);
+  });
+}
+
+}  // namespace troupe::cli
