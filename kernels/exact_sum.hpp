@@ -22,17 +22,20 @@ inline constexpr int kFullBits = 24;        // `bits` of the full mode; its tota
 // rows of a segment. Immutable; shared freely between threads.
 class BlockLayout {
  public:
+  struct Block {
+    int64_t offset = 0;
+    int64_t count = 0;       // 1..256
+  };
   struct Segment {
     int64_t offset = 0;      // first element in the flat space
     int64_t count = 0;       // elements; a multiple of row
     int64_t row = 0;         // a block never crosses a multiple of this; `count` itself for all but embeddings
     int64_t first_block = 0;
+    int64_t blocks_a_row() const { return (row + kBlockMax - 1) / kBlockMax; }
+    int64_t blocks() const { return row == 0 ? 0 : count / row * blocks_a_row(); }
+    Block block(int64_t index) const;  // REQUIRES 0 <= index < blocks(), counted from first_block
+    bool operator==(const Segment&) const = default;
   };
-  struct Block {
-    int64_t offset = 0;
-    int64_t count = 0;       // 1..256
-  };
-
   // Appends a segment of `count` elements whose blocks end at multiples of `row`; returns its offset.
   int64_t append(int64_t count, int64_t row);
 
@@ -40,10 +43,19 @@ class BlockLayout {
   int64_t blocks() const { return blocks_; }
   const std::vector<Segment>& segments() const { return segments_; }
   Block block(int64_t index) const;              // REQUIRES index < blocks(); O(log segments)
-  int64_t block_at(int64_t offset) const;        // the block that starts at this element; CHECKs that one does
+  int64_t block_at(int64_t offset) const;        // the block that starts at this element (blocks() at the end); CHECKs that one does
+  // Elements of blocks [begin, end): they are contiguous, and start at block(begin).offset.
+  int64_t elements_in(int64_t begin, int64_t end) const;
   bool operator==(const BlockLayout&) const;
 
+  // Calls visit(index, Block) for blocks [begin, end) in order, without a search per block.
+  template <typename Visit>
+  void for_each(int64_t begin, int64_t end, Visit&& visit) const;
+
  private:
+  size_t segment_of_block(int64_t index) const;
+
+
   std::vector<Segment> segments_;
   int64_t elements_ = 0;
   int64_t blocks_ = 0;
@@ -63,6 +75,38 @@ struct FoldOptions {
 struct RoundedTotal {
   std::vector<int32_t> mantissa;  // elements()
   std::vector<uint8_t> shift;     // blocks()
+
+  void resize(const BlockLayout& layout);  // to the sizes above; what is new is zero
+  bool operator==(const RoundedTotal&) const = default;
 };
+
+// How the total is rounded: as a slot's gradient is, but to 32 bits when the job's `bits` is 24. `random_key` comes
+// from (seed, step) alone, so that whoever rounds a block gets the same integers.
+struct RoundOptions {
+  int bits = kFullBits;
+  uint64_t random_key = 0;
+};
+
+// Rounds the integer totals of blocks [begin, end) into their places in `out`, which has been resized to the layout.
+// `total` holds these blocks' elements and nothing else. Pure per block: ranges may be shared out between threads and
+// nodes as one likes. Within a block of `b` bits the step is the smallest power of two with
+// max |total| <= (2^(b-1) - 1) * step; to nearest, ties to even; for b <= 8 stochastic and unbiased.
+void round_total(const BlockLayout& layout, std::span<const int64_t> total, const RoundOptions& options,
+                 int64_t begin, int64_t end, RoundedTotal& out);
+// The same for a plain float sum (the yardstick): each value goes to the grid, then as above in the full mode.
+void round_float_total(const BlockLayout& layout, std::span<const float> total, int64_t begin, int64_t end,
+                       RoundedTotal& out);
+
+template <typename Visit>
+void BlockLayout::for_each(int64_t begin, int64_t end, Visit&& visit) const {
+  TROUPE_CHECK(begin >= 0 && begin <= end && end <= blocks_, "blocks [{}, {}) of {}", begin, end, blocks_);
+  if (begin == end) return;
+  int64_t index = begin;
+  for (size_t s = segment_of_block(begin); index < end; ++s) {
+    const Segment& segment = segments_[s];
+    const int64_t stop = end < segment.first_block + segment.blocks() ? end : segment.first_block + segment.blocks();
+    for (; index < stop; ++index) visit(index, segment.block(index - segment.first_block));
+  }
+}
 
 }  // namespace troupe::kernels
