@@ -1,0 +1,77 @@
+// The CPU's Stream: executes at once, on the thread that created it. Each group of operations is in the file
+// of its name; their inner loops are compiled for every instruction-set level (loops/), and the stream holds
+// the tables of its backend's level. Constructing it fixes its thread's floating-point state: round to
+// nearest even, denormals are zero on input and output; and OpenMP to one thread, so that a oneDNN primitive
+// runs on this thread alone.
+#pragma once
+
+#include <memory>
+
+#include "kernels/backend.hpp"
+#include "kernels/cpu/backend.hpp"
+#include "kernels/cpu/loops/loops.hpp"
+#include "kernels/cpu/scratch.hpp"
+
+namespace troupe::kernels {
+
+struct ConvertLoops;
+
+// The tables of one instruction-set level.
+struct Loops {
+  const ConvertLoops* convert = nullptr;
+};
+Loops loops_of(IsaLevel level);
+
+DropoutMask mask_of(const Dropout& dropout);  // CHECKs 0 <= rate < 1
+
+class CpuStream final : public Stream {
+ public:
+  explicit CpuStream(IsaLevel level);
+  ~CpuStream() override;
+
+  Device device() const override { return {}; }
+  void synchronize() override {}
+
+  size_t packed_bytes(int64_t n, int64_t k, DType dtype) const override;
+  PackedWeight pack(ConstView master, DType dtype, void* destination) override;
+  void linear_forward(ConstView x, PackedWeight weight, ConstView bias, View y) override;
+  void linear_backward_input(ConstView dy, PackedWeight weight, View dx, bool accumulate) override;
+  void linear_backward_weight(ConstView dy, ConstView x, View dw, View dbias) override;
+
+  void attention_forward(const AttentionShape& shape, ConstView q, ConstView k, ConstView v, View out,
+                         View lse) override;
+  void attention_backward(const AttentionShape& shape, ConstView q, ConstView k, ConstView v, ConstView out,
+                          ConstView lse, ConstView dout, View dq, View dk, View dv) override;
+
+  void residual_norm_forward(const ResidualNorm& args) override;
+  void residual_norm_backward(const ResidualNormGrad& args) override;
+
+  void activation_forward(Activation kind, ConstView x, Dropout dropout, View y) override;
+  void activation_backward(Activation kind, ConstView x, Dropout dropout, ConstView dy, View dx) override;
+
+  void embedding_forward(std::span<const int32_t> ids, ConstView table, ConstView positions, float scale,
+                         Dropout dropout, View out) override;
+  void embedding_backward(std::span<const int32_t> ids, int32_t pad_id, float scale, Dropout dropout,
+                          ConstView dout, GradientSink& sink, int64_t offset, View dpositions) override;
+
+  LossSums cross_entropy(const CrossEntropy& args) override;
+
+  void block_square_sums(const BlockLayout& layout, const RoundedTotal& total, int64_t begin, int64_t end,
+                         double* sums) override;
+  void adamw(const AdamW& args, const BlockLayout& layout, const RoundedTotal& total, int64_t begin,
+             int64_t end, float* weight, float* moment1, float* moment2) override;
+
+  void log_softmax_topk(ConstView logits, int64_t k, View values, View ids) override;
+  void gather_rows(ConstView table, std::span<const int32_t> rows, View out) override;
+
+  void convert(ConstView from, View to) override;
+  void add(ConstView x, View y) override;
+  void fill_zero(View y) override;
+
+ private:
+  IsaLevel level_;
+  Loops loops_;
+  Scratch scratch_;
+};
+
+}  // namespace troupe::kernels
