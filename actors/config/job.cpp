@@ -1,5 +1,6 @@
 #include "actors/config/job.hpp"
 
+#include <algorithm>
 #include <sstream>
 
 #include "actors/config/reader.hpp"
@@ -49,10 +50,10 @@ void describe_optimizer(model::OptimizerConfig& o, FieldVisitor& v) {
   v.number("optimizer.label_smoothing", o.label_smoothing, {0, 0.9});
   v.pick("schedule.kind", o.schedule.kind,
          {{"constant", int64_t(ScheduleKind::constant)},
-          {"inverse_sqrt", int64_t(ScheduleKind::inverse_sqrt)},
+          {"inverse_sqrt", int64_t(ScheduleKind::inverse_square_root)},
           {"cosine", int64_t(ScheduleKind::cosine)},
           {"warmup_stable_decay", int64_t(ScheduleKind::warmup_stable_decay)}});
-  v.number("schedule.learning_rate", o.schedule.learning_rate, {1e-12, 100});
+  v.number("schedule.learning_rate", o.schedule.peak, {1e-12, 100});
   v.number("schedule.warmup_steps", o.schedule.warmup_steps, kAnySize);
   v.number("schedule.total_steps", o.schedule.total_steps, kAnySize);
   v.number("schedule.decay_steps", o.schedule.decay_steps, kAnySize);
@@ -89,6 +90,7 @@ void check(std::string_view file, JobConfig& j) {
   if (probe.vocabulary == 0) probe.vocabulary = 4'000'000;
   try {
     model::validate(probe);
+    model::validate(resolved_optimizer(j));
   } catch (const Error& problem) {
     throw error(ErrorKind::usage, "{}: {}", file, problem.what());
   }
@@ -96,19 +98,29 @@ void check(std::string_view file, JobConfig& j) {
 
 std::string function_text(const JobConfig& job) {
   JobConfig copy = job;
-  if (copy.optimizer.schedule.total_steps == 0) copy.optimizer.schedule.total_steps = copy.steps;
-  // Schedules that never look at the end do not tie the job to it.
-  using model::ScheduleKind;
-  const auto kind = copy.optimizer.schedule.kind;
-  if (kind == ScheduleKind::constant || kind == ScheduleKind::inverse_sqrt) copy.optimizer.schedule.total_steps = 0;
+  copy.optimizer = resolved_optimizer(job);
   return canonical_text([&](FieldVisitor& v) { describe_function(copy, v); });
 }
 
 }  // namespace
 
+model::OptimizerConfig resolved_optimizer(const JobConfig& job) {
+  using model::ScheduleKind;
+  model::OptimizerConfig out = job.optimizer;
+  model::ScheduleConfig& schedule = out.schedule;
+  // Schedules that never look at the end do not tie the job to it.
+  const bool ends = schedule.kind == ScheduleKind::cosine || schedule.kind == ScheduleKind::warmup_stable_decay;
+  if (!ends) schedule.total_steps = 0;
+  if (ends && schedule.total_steps == 0) schedule.total_steps = job.steps;
+  if (schedule.kind != ScheduleKind::warmup_stable_decay) schedule.decay_steps = 0;
+  else if (schedule.decay_steps == 0) schedule.decay_steps = std::max<int64_t>(1, schedule.total_steps / 5);
+  return out;
+}
+
 JobConfig parse_job(std::string_view file, std::string_view text, const std::vector<std::string>& overrides) {
   JobConfig job;
   job.model.vocabulary = 0;
+  job.optimizer.weight_decay = 0.01f;
   const Describe description = [&](FieldVisitor& v) { describe(job, v); };
   read_toml(file, text, description);
   for (const std::string& assignment : overrides) apply_override(assignment, description);

@@ -8,7 +8,7 @@
 #include <vector>
 
 #include "model/config.hpp"
-#include "model/training_config.hpp"
+#include "model/optimizer.hpp"
 
 namespace troupe::config {
 
@@ -43,6 +43,9 @@ JobConfig read_job_file(const std::string& path, const std::vector<std::string>&
 JobConfig parse_job(std::string_view file, std::string_view text, const std::vector<std::string>& overrides = {});
 // Every setting, one a line, in a fixed order; parse_job reads it back.
 std::string canonical_text(const JobConfig& job);
+// The optimizer with what depends on the job's length filled in: a total_steps of 0 means the job's steps, decay_steps
+// of 0 a fifth of them.
+model::OptimizerConfig resolved_optimizer(const JobConfig& job);
 // SHA-256 (32 bytes) over the settings that decide the bits: all but steps, checkpoint and report, so that a job can
 // go on for longer than it was first asked to.
 std::string job_hash(const JobConfig& job);

@@ -4,10 +4,12 @@
 // (--set section.key=value), writing the canonical text and listing the keys all walk that one description.
 #pragma once
 
+#include <charconv>
 #include <cstdint>
 #include <functional>
 #include <string>
 #include <string_view>
+#include <type_traits>
 #include <vector>
 
 namespace troupe::config {
@@ -40,10 +42,19 @@ class FieldVisitor {
       integer(key, wide, range);
       value = T(wide);
     } else {
-      auto wide = double(value);
+      double wide = shortest(value);
       real(key, wide, range);
       value = T(wide);
     }
+  }
+  // 0.9f is written as 0.9 and not as the double next to it.
+  static double shortest(double value) { return value; }
+  static double shortest(float value) {
+    char text[32];
+    const auto end = std::to_chars(text, text + sizeof text, value).ptr;
+    double out = 0;
+    std::from_chars(text, end, out);
+    return out;
   }
   template <typename Enum>
   void pick(std::string_view key, Enum& value, const std::vector<Choice>& choices) {
