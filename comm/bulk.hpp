@@ -1,0 +1,174 @@
+// Bulk connections: what carries gradients, states and datasets between two nodes. Framed, checksummed from
+// end to end (a frame that arrives damaged is asked for again), fenced by (job, ballot), bounded in memory
+// and in time. A connection may be used by one sending and one receiving thread at once; cancel() may come
+// from any thread. Each side may have at most window_bytes unacknowledged; when both directions carry data at
+// once, both ends must receive. All failures are PeerErrors that name the peer: peer_lost, timeout, corrupt,
+// protocol, security, cancelled.
+#pragma once
+
+#include <array>
+#include <chrono>
+#include <compare>
+#include <cstdint>
+#include <memory>
+#include <span>
+#include <string>
+#include <vector>
+
+#include "kernels/base/error.hpp"
+
+using SSL_CTX = struct ssl_ctx_st;
+
+namespace troupe::comm {
+
+using Clock = std::chrono::steady_clock;
+using Deadline = Clock::time_point;
+inline Deadline deadline_in_ms(int64_t ms) {
+  return Clock::now() + std::chrono::milliseconds(ms);
+}
+
+inline constexpr size_t kFrameBytesMax = size_t{1} << 20;  // payload of one frame
+inline constexpr size_t kSlotWordsMax = 16;                // 1,024 slots
+inline constexpr int kResendsMax = 4;  // of one frame, before the connection counts as corrupt
+
+struct BulkBallot {
+  uint64_t number = 0;
+  uint32_t leader = 0;
+  auto operator<=>(const BulkBallot&) const = default;
+};
+
+struct BulkPeer {
+  uint32_t rank = 0;
+  std::string name;          // in the cluster file; with TLS the peer's certificate must carry it
+  std::string address;       // host:port of its BulkListener; not needed to accept
+  std::string host_id;       // see comm::host_id(); empty: never shares memory with us
+  std::string text() const;  // "rank 2 (node-c, 10.0.0.3:9100)"
+};
+
+// A failure that is somebody's: of this peer, or of the one whom this peer reported.
+class PeerError : public Error {
+ public:
+  PeerError(ErrorKind kind, uint32_t rank, const std::string& message) : Error(kind, message), rank_(rank) {}
+  uint32_t peer_rank() const noexcept { return rank_; }
+
+ private:
+  uint32_t rank_;
+};
+
+enum class BulkPurpose : uint8_t { ring = 1, fetch };
+enum class Transport : uint8_t { automatic = 1, tcp, shm };  // automatic: shm where both ends can, else tcp
+
+// What all bulk connections of a view have in common, and who we are in it.
+struct BulkSession {
+  std::array<uint8_t, 32> job{};
+  BulkBallot ballot;
+  std::string key;      // one-time key of the view; proved by both ends, never sent
+  uint32_t rank = 0;    // our own
+  std::string host_id;  // our own; empty: never shares memory
+  Transport transport = Transport::automatic;
+  int silence_ms_max = 2000;  // a peer of which nothing is heard for so long while we wait is lost
+  size_t window_bytes = size_t{4} << 20;  // sent and not yet acknowledged, a connection
+};
+
+// What a frame says beside its payload. The connection adds ballot, sequence number and checksums.
+struct FrameHead {
+  uint8_t type = 0;  // the user's; below 128
+  int64_t step = 0;
+  uint32_t bucket = 0;  // the user's: bucket, group, range or whatever names the chunk
+  uint32_t chunk = 0;
+  std::vector<uint64_t> slots;  // slot set as words, lowest first; at most kSlotWordsMax
+};
+
+// A received frame. The payload lies in the connection's buffer until the next receive().
+struct Frame {
+  FrameHead head;
+  std::span<const std::byte> payload;
+};
+
+// Memory for one frame, recycled by its connection: write the payload in place and send it without a copy.
+class FrameBuffer {
+ public:
+  // At most kFrameBytesMax; keeps no contents.
+  std::span<std::byte> resize_payload(size_t bytes);
+  void shrink_payload(size_t bytes);  // keeps the first `bytes`
+  std::span<std::byte> payload() { return {bytes_.data() + kHeadRoom, payload_bytes_}; }
+
+ private:
+  friend class BulkConnection;
+  static constexpr size_t kHeadRoom = 256;
+  std::vector<std::byte> bytes_;
+  size_t payload_bytes_ = 0;
+  size_t begin_ = 0;  // first byte of the encoded frame, set when it is sent
+};
+
+class BulkConnection {
+ public:
+  struct Core;
+  explicit BulkConnection(std::unique_ptr<Core> core);
+  ~BulkConnection();  // closes at once; flush() first to be sure that all has arrived
+  BulkConnection(BulkConnection&&) noexcept;
+  BulkConnection& operator=(BulkConnection&&) noexcept;
+
+  const BulkPeer& peer() const;
+  BulkPurpose purpose() const;
+  Transport transport() const;  // tcp or shm, as negotiated
+  bool encrypted() const;
+
+  // An empty buffer, one that has come back where there is one.
+  FrameBuffer buffer();
+  // Queues the frame and writes what can be written; waits while the window is full.
+  void send(const FrameHead& head, FrameBuffer payload, Deadline deadline);
+  void send(const FrameHead& head, std::span<const std::byte> payload, Deadline deadline);  // copies
+  // Returns when the peer has acknowledged all that was sent.
+  void flush(Deadline deadline);
+  // The next frame, in the order sent; its checksum is right and its ballot ours.
+  Frame receive(Deadline deadline);
+  // Never waits: answers the peer, and tells it that we live when nothing was sent for a while. Call it at
+  // least every silence_ms_max / 4 from a thread that has nothing to send or receive but whose peer may wait.
+  void tend();
+
+  // Ends all waits at once, now and later, with PeerError(cancelled) that gives `why`.
+  void cancel(const std::string& why);
+  // Tells the peer, as well as that goes within `deadline`, that this side ends because of `error`: the
+  // peer's waits then fail with the same kind and rank. Cancels this end.
+  void abort(const PeerError& error, Deadline deadline);
+
+ private:
+  std::unique_ptr<Core> core_;
+};
+
+struct BulkListenerOptions {
+  std::string address = "127.0.0.1:0";  // host:port; port 0: the system chooses
+  std::shared_ptr<SSL_CTX> tls;         // of make_server_context; empty: plain
+};
+
+// Thread-safe but for accept(), which one thread calls at a time. Lives across views.
+class BulkListener {
+ public:
+  // Throws Error(network) when it cannot listen.
+  explicit BulkListener(const BulkListenerOptions& options);
+  ~BulkListener();
+  BulkListener(const BulkListener&) = delete;
+  BulkListener& operator=(const BulkListener&) = delete;
+
+  std::string address() const;  // with the real port
+
+  // The next connection whose dialler proves the key of `session` and is one of `peers`. Whoever does not is
+  // turned away and does not end the wait: a later ballot is asked to try again, everything else is refused
+  // for good. Throws Error(timeout) at the deadline and Error(cancelled) after cancel().
+  BulkConnection accept(const BulkSession& session, std::span<const BulkPeer> peers, Deadline deadline);
+  void cancel();             // ends the accept() under way or else the next one, once
+  uint64_t refused() const;  // dialled and turned away so far
+
+ private:
+  struct Core;
+  std::unique_ptr<Core> core_;
+};
+
+// Dials until the peer answers or the deadline comes. Throws PeerError: timeout (nobody answered), security
+// (the peer does not have the key, or its certificate another name), protocol (it is in a later ballot or
+// another job). `tls` is of make_client_context, or empty.
+BulkConnection bulk_connect(const BulkSession& session, const BulkPeer& peer, BulkPurpose purpose,
+                            const std::shared_ptr<SSL_CTX>& tls, Deadline deadline);
+
+}  // namespace troupe::comm
