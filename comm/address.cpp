@@ -1,0 +1,64 @@
+#include "comm/address.hpp"
+
+#include <charconv>
+
+#include <arpa/inet.h>
+
+#include "kernels/base/error.hpp"
+
+namespace troupe::comm {
+
+std::string Address::text() const {
+  return host.find(':') == std::string::npos ? fmt::format("{}:{}", host, port)
+                                             : fmt::format("[{}]:{}", host, port);
+}
+
+Address parse_address(std::string_view text) {
+  const auto bad = [&](std::string_view what) {
+    return error(ErrorKind::usage,
+                 "bad address '{}': {}; an address is host:port, such as node-1:9100, "
+                 "127.0.0.1:0 or [::1]:9100",
+                 text.substr(0, 300), what);
+  };
+  const size_t colon = text.rfind(':');
+  if (colon == std::string_view::npos) throw bad("it has no port");
+  std::string_view host = text.substr(0, colon);
+  const std::string_view port = text.substr(colon + 1);
+  if (host.size() >= 2 && host.front() == '[' && host.back() == ']') {
+    host = host.substr(1, host.size() - 2);
+    in6_addr ignored{};
+    if (inet_pton(AF_INET6, std::string(host).c_str(), &ignored) != 1)
+      throw bad("no IPv6 address in the brackets");
+  } else if (host.find_first_not_of("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789.-_") !=
+             std::string_view::npos) {
+    throw bad("the host has a character that no name has (an IPv6 address goes in brackets)");
+  }
+  if (host.empty()) throw bad("it has no host");
+  if (host.size() > 253) throw bad("the host is longer than 253 characters");
+  Address address{std::string(host), 0};
+  const auto [end, failure] = std::from_chars(port.data(), port.data() + port.size(), address.port);
+  if (failure != std::errc() || end != port.data() + port.size() || port.empty())
+    throw bad("the port is not a number from 0 to 65535");
+  return address;
+}
+
+bool is_loopback(std::string_view host) {
+  const std::string name(host);
+  if (name == "localhost") return true;
+  in_addr v4{};
+  if (inet_pton(AF_INET, name.c_str(), &v4) == 1) return (ntohl(v4.s_addr) >> 24) == 127;
+  in6_addr v6{};
+  return inet_pton(AF_INET6, name.c_str(), &v6) == 1 && IN6_IS_ADDR_LOOPBACK(&v6);
+}
+
+void require_allowed(const Address& address, const Security& security, std::string_view use) {
+  if (security.tls() || security.insecure || is_loopback(address.host)) return;
+  throw error(
+      ErrorKind::usage,
+      "will not {} {} without security: the address leaves this machine, and anyone who reaches it could "
+      "take part in the job. Make certificates with 'troupe certs' and name them in the cluster file, or set "
+      "insecure = true there if the network is trusted",
+      use, address.text());
+}
+
+}  // namespace troupe::comm

@@ -1,0 +1,244 @@
+#include "comm/messages_check.hpp"
+
+#include <cmath>
+#include <initializer_list>
+
+#include <fmt/format.h>
+
+#include "comm/messages.hpp"
+#include "comm/messages.pb.h"
+#include "kernels/exact_sum.hpp"
+
+namespace troupe::wire {
+
+namespace {
+
+constexpr uint32_t kSlotsMax = 64 * uint32_t(kSlotWordsMax);
+constexpr uint32_t kFlagsMax = kernels::kSumNotFinite | kernels::kSumOverflow;
+
+// Remembers the first thing that is wrong.
+class Check {
+ public:
+  void text(std::string_view field, const std::string& value, size_t bytes_max) {
+    sized(field, value, bytes_max);
+    if (!google::protobuf::internal::IsStructurallyValidUTF8(value.data(), int(value.size())))
+      fail(field, "is not UTF-8");
+  }
+  void sized(std::string_view field, const std::string& value, size_t bytes_max) {
+    if (value.size() > bytes_max)
+      fail(field, fmt::format("has {} bytes, more than {}", value.size(), bytes_max));
+  }
+  void exactly(std::string_view field, const std::string& value, size_t bytes) {
+    if (value.size() != bytes) fail(field, fmt::format("has {} bytes instead of {}", value.size(), bytes));
+  }
+  void none_or(std::string_view field, const std::string& value, size_t bytes) {
+    if (!value.empty()) exactly(field, value, bytes);
+  }
+  void one_of(std::string_view field, const std::string& value,
+              std::initializer_list<std::string_view> words) {
+    for (const std::string_view word : words)
+      if (value == word) return;
+    fail(field, fmt::format("is '{}', which is no word it knows", value.substr(0, 32)));
+  }
+  void at_most(std::string_view field, uint64_t value, uint64_t limit) {
+    if (value > limit) fail(field, fmt::format("is {}, more than {}", value, limit));
+  }
+  void at_least(std::string_view field, int64_t value, int64_t limit) {
+    if (value < limit) fail(field, fmt::format("is {}, less than {}", value, limit));
+  }
+  void count(std::string_view field, int entries, int64_t entries_max) {
+    if (entries > entries_max) fail(field, fmt::format("has {} entries, more than {}", entries, entries_max));
+  }
+  void seconds(std::string_view field, double value) {
+    if (!std::isfinite(value) || value < 0) fail(field, "is no duration");
+  }
+
+  void slots(std::string_view field, const SlotSet& set) { count(field, set.words_size(), kSlotWordsMax); }
+  void rank(std::string_view field, uint32_t value) { at_most(field, value, kRanksMax - 1); }
+
+  void fail(std::string_view field, std::string_view what) {
+    if (!wrong) wrong = fmt::format("{} {}", field, what);
+  }
+
+  std::optional<std::string> wrong;
+};
+
+void check(Check& c, const Fence& m) {
+  c.none_or("fence.job", m.job(), kHashBytes);
+  c.none_or("fence.incarnation", m.incarnation(), kIncarnationBytes);
+  c.rank("fence.ballot.leader", m.ballot().leader());
+  c.at_least("fence.step", m.step(), -1);
+}
+
+void check(Check& c, const Claim& m) {
+  c.slots("claim.done", m.done());
+  c.at_most("claim.flags", m.flags(), kFlagsMax);
+  c.at_most("claim.wanted", m.wanted(), kSlotsMax);
+  c.none_or("claim.digest", m.digest(), kHashBytes);
+  c.seconds("claim.slot_seconds", m.slot_seconds());
+}
+
+void check(Check& c, const Contribution& m) {
+  c.rank("contribution.member", m.member());
+  c.slots("contribution.slots", m.slots());
+}
+
+void check(Check& c, const Seal& m) {
+  c.count("seal.contributions", m.contributions_size(), kRanksMax);
+  for (const Contribution& contribution : m.contributions()) check(c, contribution);
+}
+
+void check(Check& c, const Inventory& m) {
+  c.slots("inventory.folded", m.folded());
+  c.slots("inventory.half_folded", m.half_folded());
+  c.none_or("inventory.digest", m.digest(), kHashBytes);
+}
+
+void check(Check& c, const Member& m) {
+  c.rank("member.rank", m.rank());
+  c.text("member.name", m.name(), kNameBytesMax);
+  c.text("member.bulk_address", m.bulk_address(), kNameBytesMax + 16);
+  c.none_or("member.incarnation", m.incarnation(), kIncarnationBytes);
+  c.text("member.host_id", m.host_id(), kNameBytesMax);
+}
+
+void check(Check& c, const View& m) {
+  c.rank("view.ballot.leader", m.ballot().leader());
+  c.count("view.members", m.members_size(), kRanksMax);
+  for (const Member& member : m.members()) check(c, member);
+  c.count("view.kept", m.kept_size(), kRanksMax);
+  for (const Contribution& contribution : m.kept()) check(c, contribution);
+  c.at_most("view.total_source", m.total_source(), kRanksMax);
+  c.none_or("view.bulk_key", m.bulk_key(), kHashBytes);
+}
+
+void check(Check& c, const Join& m) {
+  check(c, m.member());
+  c.none_or("join.fingerprint", m.fingerprint(), kHashBytes);
+  c.none_or("join.digest", m.digest(), kHashBytes);
+  c.at_least("join.step", m.step(), -1);
+}
+
+void check(Check& c, const StartJob& m) {
+  c.text("start_job.job_toml", m.job_toml(), kJobTextBytesMax);
+  c.text("start_job.data_folder", m.data_folder(), kTextBytesMax);
+  c.text("start_job.out_folder", m.out_folder(), kTextBytesMax);
+  c.at_most("start_job.threads", m.threads(), 4096);
+  c.one_of("start_job.transport", m.transport(), {"", "auto", "tcp", "shm"});
+}
+
+void check(Check& c, const Report& m) {
+  c.at_least("report.step", m.step(), -1);
+  c.at_least("report.steps", m.steps(), 0);
+  c.at_least("report.validation_step", m.validation_step(), -1);
+  c.at_least("report.skipped_steps", m.skipped_steps(), 0);
+  c.at_least("report.target_tokens", m.target_tokens(), 0);
+  c.at_most("report.nodes", m.nodes(), kRanksMax);
+}
+
+void check(Check& c, const JobEnded& m) {
+  if (m.exit_code() < 0 || m.exit_code() > 255) c.fail("job_ended.exit_code", "is not between 0 and 255");
+  c.text("job_ended.error", m.error(), kTextBytesMax);
+  c.at_least("job_ended.step", m.step(), -1);
+  c.text("job_ended.digest", m.digest(), 2 * kHashBytes);
+  c.text("job_ended.checkpoint", m.checkpoint(), kTextBytesMax);
+}
+
+void check(Check& c, const NodeStatus& m) {
+  c.one_of("node_status.state", m.state(), {"idle", "starting", "training", "preparing", "stopping"});
+  c.at_least("node_status.step", m.step(), -1);
+  c.text("node_status.leader", m.leader(), kNameBytesMax);
+  c.text("node_status.version", m.version(), kNameBytesMax);
+}
+
+void check(Check& c, const PrepareStart& m) {
+  c.text("prepare_start.options_json", m.options_json(), kJobTextBytesMax);
+  c.sized("prepare_start.tokenizer", m.tokenizer(), kBulkFieldBytesMax);
+}
+
+void check(Check& c, const PrepareShard& m) {
+  c.sized("prepare_shard.shard", m.shard(), kBulkFieldBytesMax);
+  c.text("prepare_shard.error", m.error(), kTextBytesMax);
+}
+
+void check(Check& c, const Hello& m) {
+  c.text("hello.node", m.node(), kNameBytesMax);
+  c.exactly("hello.incarnation", m.incarnation(), kIncarnationBytes);
+  c.text("hello.cluster", m.cluster(), kNameBytesMax);
+  c.text("hello.version", m.version(), kNameBytesMax);
+}
+
+}  // namespace
+
+std::optional<std::string> check_fields(const Envelope& e) {
+  Check c;
+  check(c, e.fence());
+  switch (e.body_case()) {
+    case Envelope::kHello:
+      check(c, e.hello());
+      break;
+    case Envelope::kHeartbeat:
+      c.at_least("heartbeat.committed_step", e.heartbeat().committed_step(), -1);
+      break;
+    case Envelope::kClaim:
+      check(c, e.claim());
+      break;
+    case Envelope::kGrant:
+      c.slots("grant.slots", e.grant().slots());
+      break;
+    case Envelope::kSeal:
+      check(c, e.seal());
+      break;
+    case Envelope::kInventory:
+      check(c, e.inventory());
+      break;
+    case Envelope::kView:
+      check(c, e.view());
+      break;
+    case Envelope::kSuspect:
+      c.rank("suspect.peer", e.suspect().peer());
+      c.text("suspect.why", e.suspect().why(), kTextBytesMax);
+      break;
+    case Envelope::kLeave:
+      c.text("leave.why", e.leave().why(), kTextBytesMax);
+      break;
+    case Envelope::kJoin:
+      check(c, e.join());
+      break;
+    case Envelope::kAudit:
+      c.at_most("audit.slot", e.audit().slot(), kSlotsMax - 1);
+      c.sized("audit.hash", e.audit().hash(), kHashBytes);
+      break;
+    case Envelope::kStartJob:
+      check(c, e.start_job());
+      break;
+    case Envelope::kStopJob:
+      c.text("stop_job.why", e.stop_job().why(), kTextBytesMax);
+      break;
+    case Envelope::kReport:
+      check(c, e.report());
+      break;
+    case Envelope::kJobEnded:
+      check(c, e.job_ended());
+      break;
+    case Envelope::kNodeStatus:
+      check(c, e.node_status());
+      break;
+    case Envelope::kPrepareStart:
+      check(c, e.prepare_start());
+      break;
+    case Envelope::kPrepareChunk:
+      c.sized("prepare_chunk.documents", e.prepare_chunk().documents(), kBulkFieldBytesMax);
+      break;
+    case Envelope::kPrepareShard:
+      check(c, e.prepare_shard());
+      break;
+    case Envelope::kPrepare:
+    case Envelope::kAskStatus:
+    case Envelope::BODY_NOT_SET:
+      break;
+  }
+  return std::move(c.wrong);
+}
+
+}  // namespace troupe::wire
