@@ -19,6 +19,11 @@ struct StepOptions {
   OptimizerConfig optimizer;
 };
 
+// Keys of the stochastic rounding of narrow sums: of a slot's fold (kernels::FoldOptions) and of a step's
+// total (kernels::RoundOptions).
+uint64_t fold_key(uint64_t seed, int64_t step, uint32_t slot);
+uint64_t round_key(uint64_t seed, int64_t step);
+
 // The batch of (step, slot); called on the calling thread.
 using BatchSource = std::function<Batch(int64_t step, uint32_t slot)>;
 

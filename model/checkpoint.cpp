@@ -1,0 +1,170 @@
+#include "model/checkpoint.hpp"
+
+#include <algorithm>
+#include <cctype>
+#include <set>
+#include <utility>
+#include <vector>
+
+#include "model/checkpoint_file.hpp"
+#include "model/parameters.hpp"
+#include "model/record.hpp"
+
+namespace troupe::model {
+
+namespace fs = std::filesystem;
+
+namespace {
+
+constexpr const char* kPrefix = "checkpoint-";
+constexpr const char* kSuffix = ".troupe";
+constexpr const char* kPartial = ".troupe.partial";
+
+// Settings and counters, checked against each other.
+void read_record(CheckpointReader& reader, CheckpointInfo& info, TrainState& state) {
+  const std::string record = reader.read_text("record");
+  try {
+    decode_record(record, info, state);
+    validate(info.model);
+  } catch (const std::exception& reason) {
+    reader.corrupt(fmt::format("its settings cannot be read ({})", reason.what()));
+  }
+  ParameterTable table;
+  describe_parameters(info.model, table);
+  if (table.elements() != state.elements || state.step < 0)
+    reader.corrupt(
+        fmt::format("it claims {} weights where its model has {}", state.elements, table.elements()));
+}
+
+void begin_array(CheckpointReader& reader, const char* tag, int64_t elements) {
+  if (reader.begin_section(tag) != uint64_t(elements) * sizeof(float))
+    reader.corrupt(fmt::format("the section \"{}\" does not hold {} numbers", tag, elements));
+}
+
+// The step in FOLDER/checkpoint-STEP-NODE.troupe (or with another suffix); nullopt: another file.
+std::optional<int64_t> step_of(const fs::path& path, const char* suffix = kSuffix) {
+  const std::string name = path.filename().string();
+  if (!name.starts_with(kPrefix) || !name.ends_with(suffix)) return std::nullopt;
+  int64_t step = 0;
+  size_t at = std::string(kPrefix).size();
+  const size_t first = at;
+  for (; at < name.size() && std::isdigit(static_cast<unsigned char>(name[at])) != 0; ++at) {
+    if (at - first >= 18) return std::nullopt;
+    step = step * 10 + (name[at] - '0');
+  }
+  if (at == first || at >= name.size() || name[at] != '-') return std::nullopt;
+  return step;
+}
+
+struct Found {
+  int64_t step = 0;
+  fs::path path;
+};
+
+// Newest first; the names of one step in alphabetical order.
+std::vector<Found> checkpoints_in(const fs::path& folder) {
+  std::vector<Found> found;
+  std::error_code failed;
+  fs::directory_iterator entries(folder, failed);
+  if (failed) throw error(ErrorKind::file, "cannot list folder {}: {}", folder.string(), failed.message());
+  for (const auto& entry : entries)
+    if (const auto step = step_of(entry.path())) found.push_back({*step, entry.path()});
+  std::sort(found.begin(), found.end(), [](const Found& a, const Found& b) {
+    return a.step != b.step ? a.step > b.step : a.path < b.path;
+  });
+  return found;
+}
+
+void verify_checkpoint(const fs::path& path) {
+  CheckpointReader reader(path);
+  CheckpointInfo info;
+  TrainState state;
+  read_record(reader, info, state);
+  for (const char* tag : {"weights", "moment1", "moment2"}) {
+    begin_array(reader, tag, state.elements);
+    reader.hash_section();
+  }
+  reader.finish();
+}
+
+}  // namespace
+
+fs::path checkpoint_path(const fs::path& folder, int64_t step, const std::string& node) {
+  return folder / fmt::format("{}{:010}-{}{}", kPrefix, step, node, kSuffix);
+}
+
+void save_checkpoint(const fs::path& path, const CheckpointInfo& info, const TrainState& state) {
+  const std::string record = encode_record(info, state);
+  const uint64_t bytes = uint64_t(state.elements) * sizeof(float);
+  CheckpointWriter writer(path, CheckpointWriter::file_bytes(record.size() + 3 * bytes, 4));
+  writer.section("record", record.data(), record.size());
+  writer.section("weights", state.weights.data(), bytes);
+  writer.section("moment1", state.moment1.data(), bytes);
+  writer.section("moment2", state.moment2.data(), bytes);
+  writer.finish();
+}
+
+Checkpoint load_checkpoint(const fs::path& path, kernels::Backend& backend) {
+  CheckpointReader reader(path);
+  CheckpointInfo info;
+  TrainState state;
+  read_record(reader, info, state);
+  const size_t bytes = size_t(state.elements) * sizeof(float);
+  for (kernels::Buffer* array : {&state.weights, &state.moment1, &state.moment2})
+    *array = backend.allocate(bytes);
+  for (const auto& [tag, array] : {std::pair<const char*, float*>{"weights", state.weight_data()},
+                                   {"moment1", state.moment1_data()},
+                                   {"moment2", state.moment2_data()}}) {
+    begin_array(reader, tag, state.elements);
+    reader.read_section(array);
+  }
+  reader.finish();
+  return {std::move(info), std::move(state)};
+}
+
+SavedWeights load_weights_only(const fs::path& path, kernels::Backend& backend) {
+  CheckpointReader reader(path);
+  SavedWeights saved;
+  TrainState counters;
+  read_record(reader, saved.info, counters);
+  saved.step = counters.step;
+  begin_array(reader, "weights", counters.elements);
+  saved.weights = backend.allocate(size_t(counters.elements) * sizeof(float));
+  reader.read_section(saved.weights.data());
+  return saved;
+}
+
+std::optional<fs::path> latest_checkpoint(const fs::path& path, const Warn& warn) {
+  if (!fs::is_directory(path)) {
+    if (fs::exists(path)) return path;
+    throw error(ErrorKind::file, "there is no file or folder {}", path.string());
+  }
+  for (const Found& found : checkpoints_in(path)) {
+    try {
+      verify_checkpoint(found.path);
+      return found.path;
+    } catch (const Error& reason) {
+      if (warn) warn(fmt::format("skipped: {}", reason.what()));
+    }
+  }
+  return std::nullopt;
+}
+
+void prune_checkpoints(const fs::path& folder, int keep) {
+  TROUPE_CHECK(keep >= 1);
+  std::set<int64_t> kept;
+  std::error_code ignored;  // what cannot be removed now goes the next time
+  for (const Found& found : checkpoints_in(folder)) {
+    if (kept.size() < size_t(keep)) kept.insert(found.step);
+    if (!kept.contains(found.step)) fs::remove(found.path, ignored);
+  }
+  if (kept.empty()) return;
+  // Nobody writes a checkpoint any more that is older than the oldest one kept.
+  std::vector<fs::path> abandoned;
+  for (const auto& entry : fs::directory_iterator(folder, ignored))
+    if (const auto step = step_of(entry.path(), kPartial); step && *step < *kept.begin())
+      abandoned.push_back(entry.path());
+  for (const fs::path& path : abandoned) fs::remove(path, ignored);
+}
+
+}  // namespace troupe::model

@@ -1,0 +1,72 @@
+#include "model/record.hpp"
+
+#include <sstream>
+
+#include <cereal/archives/portable_binary.hpp>
+#include <cereal/types/array.hpp>
+#include <cereal/types/string.hpp>
+
+namespace troupe::model {
+
+// A field added later goes to the end of its type, behind a format version of the file (checkpoint.cpp).
+template <class Archive>
+void serialize(Archive& archive, ModelConfig& c) {
+  archive(c.family, c.vocabulary, c.width, c.inner, c.heads, c.encoder_layers, c.decoder_layers, c.max_length,
+          c.norm, c.positions, c.activation, c.scale_embedding, c.dropout, c.attention_dropout,
+          c.activation_dropout, c.compute, c.pad_id, c.unk_id, c.bos_id, c.eos_id, c.tied_embeddings);
+}
+
+template <class Archive>
+void serialize(Archive& archive, ScheduleConfig& c) {
+  archive(c.kind, c.peak, c.warmup_steps, c.total_steps, c.decay_steps, c.floor);
+}
+
+template <class Archive>
+void serialize(Archive& archive, OptimizerConfig& c) {
+  archive(c.beta1, c.beta2, c.epsilon, c.weight_decay, c.clip_norm, c.label_smoothing, c.schedule);
+}
+
+template <class Archive>
+void serialize(Archive& archive, CheckpointInfo& info) {
+  archive(info.model, info.optimizer, info.job_text, info.tokenizer);
+}
+
+template <class Archive>
+void serialize(Archive& archive, LossTotals& totals) {
+  archive(totals.loss_units, totals.nll_units, totals.tokens, totals.correct);
+}
+
+template <class Archive>
+void serialize(Archive& archive, EvaluationState& e) {
+  archive(e.last_step, e.last, e.best_step, e.best, e.without_better);
+}
+
+namespace {
+
+template <class Archive, class State>
+void counters(Archive& archive, State& state) {
+  archive(state.step, state.updates, state.skipped, state.target_tokens, state.chain, state.evaluation,
+          state.elements);
+}
+
+}  // namespace
+
+std::string encode_record(const CheckpointInfo& info, const TrainState& state) {
+  std::ostringstream out;
+  {
+    cereal::PortableBinaryOutputArchive archive(out);
+    archive(info);
+    counters(archive, state);
+  }
+  return out.str();
+}
+
+void decode_record(const std::string& bytes, CheckpointInfo& info, TrainState& state) {
+  std::istringstream in(bytes);
+  cereal::PortableBinaryInputArchive archive(in);
+  archive(info);
+  counters(archive, state);
+  if (in.peek() != std::istringstream::traits_type::eof()) throw cereal::Exception("bytes follow the record");
+}
+
+}  // namespace troupe::model

@@ -1,0 +1,42 @@
+// The encoder and the decoder as wholes: embeddings, layers, final norm, forward and backward. The
+// translation model is encoder and decoder; the language model is a decoder without memory; an encoder-only
+// model is an encoder with another head. See model/layers.hpp for passes, arenas and sinks.
+#pragma once
+
+#include <array>
+
+#include "model/layers.hpp"
+
+namespace troupe::model {
+
+inline constexpr int64_t kLayersMax = 64;  // of a stack; bounds the saved views of a slot
+
+struct EncoderSaved {
+  NormSaved first;
+  std::array<EncoderLayerSaved, kLayersMax> layers;
+};
+struct DecoderSaved {
+  NormSaved first;
+  std::array<DecoderLayerSaved, kLayersMax> layers;
+};
+
+Tokens tokens_of(const TokenMatrix& matrix);
+
+// The encoder's output (M, C) compute and what masks it. Views live in the pass's arena; `source` outlives
+// them.
+Memory encoder_forward(Pass& pass, const Model& model, const TokenMatrix& source, EncoderSaved& saved);
+// `dmemory` (M, C) f32: gradient of the output. Folds all of the encoder's parameters and the source
+// embedding.
+void encoder_backward(Pass& pass, const Model& model, const TokenMatrix& source, const EncoderSaved& saved,
+                      kernels::ConstView dmemory);
+
+// The decoder's output (M, C) compute, normed and ready for the output projection. `memory` null: language
+// model.
+kernels::View decoder_forward(Pass& pass, const Model& model, const TokenMatrix& target, const Memory* memory,
+                              DecoderSaved& saved);
+// gradient.input holds the gradient of the output on entry. `dmemory` (M_source, C) f32 is overwritten, or
+// empty.
+void decoder_backward(Pass& pass, const Model& model, const TokenMatrix& target, const Memory* memory,
+                      const DecoderSaved& saved, FlowGradient& gradient, kernels::View dmemory);
+
+}  // namespace troupe::model
