@@ -1,0 +1,127 @@
+#include <doctest/doctest.h>
+
+#include "actors/config/cluster.hpp"
+#include "actors/config/job.hpp"
+#include "kernels/base/error.hpp"
+
+using namespace troupe;
+using namespace troupe::config;
+
+namespace {
+
+template <typename Function>
+std::string message_of(Function&& function) {
+  try {
+    function();
+  } catch (const Error& problem) {
+    CHECK(problem.kind() == ErrorKind::usage);
+    return problem.what();
+  }
+  return "no error";
+}
+
+struct Mistake {
+  const char* text;
+  const char* message;  // the beginning of it
+};
+
+}  // namespace
+
+TEST_CASE("every mistake in a job file is named by file, line and key, with what would be right") {
+  const Mistake mistakes[] = {
+      {"[model\nwidth = 1", "job.toml:1: this is not TOML"},
+      {"[model]\nwidth = 1\nwidht = 2", "job.toml:3: model.widht is not a setting; did you mean model.width?"},
+      {"[modle]\nwidth = 1", "job.toml:1: modle is not a setting"},
+      {"[model]\n\nwidth = \"wide\"",
+       "job.toml:3: model.width is the string \"wide\"; it must be a whole number from 1 to 65536"},
+      {"[model]\nwidth = 2.5", "job.toml:2: model.width is 2.5; it must be a whole number"},
+      {"[model]\nwidth = -4", "job.toml:2: model.width is -4; it must be a whole number"},
+      {"[model]\nnorm = \"middle\"",
+       "job.toml:2: model.norm is the string \"middle\"; it must be one of \"pre\" \"post\""},
+      {"[model]\nnorm = 3", "job.toml:2: model.norm is 3; it must be one of"},
+      {"[model]\ndropout = 1.0", "job.toml:2: model.dropout is 1; it must be a number from 0 to 0.999"},
+      {"[model]\ntied_embeddings = \"yes\"", "job.toml:2: model.tied_embeddings is the string \"yes\"; it must be true or false"},
+      {"[model]\nwidth = 100\nheads = 3", "job.toml: "},
+      {"[training]\nsteps = 0", "job.toml:2: training.steps is 0; it must be a whole number from 1"},
+      {"[training]\nslots = 5000", "job.toml:2: training.slots is 5000"},
+      {"[training]\nbits = 60", "job.toml:2: training.bits is 60; it must be a whole number from 2 to 24"},
+      {"[training]\nslots = 1000\n[evaluation]\nslots = 100", "job.toml: training.slots + evaluation.slots is 1100"},
+      {"[optimizer]\nbeta1 = nan", "job.toml:2: optimizer.beta1 is nan"},
+      {"training = 3", "job.toml:1: training is not a setting"},
+  };
+  for (const Mistake& mistake : mistakes) {
+    CAPTURE(mistake.text);
+    const std::string message = message_of([&] { parse_job("job.toml", mistake.text); });
+    CAPTURE(message);
+    CHECK(message.starts_with(mistake.message));
+  }
+}
+
+TEST_CASE("an override replaces a setting and is checked like one") {
+  const JobConfig job = parse_job("job.toml", "[model]\nwidth = 64", {"model.width=128", "model.norm=post"});
+  CHECK(job.model.width == 128);
+  CHECK(job.model.norm == model::NormPlacement::post);
+  CHECK(message_of([] { parse_job("job.toml", "", {"model.width"}); }).find("section.key=value") != std::string::npos);
+  CHECK(message_of([] { parse_job("job.toml", "", {"model.wdth=3"}); }).find("did you mean model.width") !=
+        std::string::npos);
+  CHECK(message_of([] { parse_job("job.toml", "", {"model.width=wide"}); }).find("whole number") != std::string::npos);
+}
+
+TEST_CASE("the canonical text reads back as the same job, and its hash leaves out how long and how noisy a run is") {
+  const JobConfig job = parse_job("job.toml", "[optimizer]\nbeta1 = 0.85\n[training]\nseed = 9", {});
+  const JobConfig again = parse_job("canonical", canonical_text(job));
+  CHECK(canonical_text(again) == canonical_text(job));
+  CHECK(canonical_text(job).find("optimizer.beta1 = 0.85\n") != std::string::npos);
+  JobConfig longer = job;
+  longer.steps = 77;
+  longer.report_every = 3;
+  longer.checkpoint_every = 5;
+  CHECK(job_hash(longer) == job_hash(job));
+  JobConfig other = job;
+  other.optimizer.beta1 = 0.9f;
+  CHECK(job_hash(other) != job_hash(job));
+  CHECK(first_difference(job, other) == "optimizer.beta1 = 0.85 here, 0.9 there");
+}
+
+TEST_CASE("a schedule that ends ties the job to its length") {
+  const JobConfig job = parse_job("job.toml", "[schedule]\nkind = \"cosine\"\n[training]\nsteps = 50");
+  CHECK(resolved_optimizer(job).schedule.total_steps == 50);
+  JobConfig longer = job;
+  longer.steps = 60;
+  CHECK(job_hash(longer) != job_hash(job));
+}
+
+TEST_CASE("every mistake in a cluster file is named") {
+  const Mistake mistakes[] = {
+      {"", "cluster.toml: no [[nodes]] entry"},
+      {"nodes = 3", "cluster.toml:1: nodes must be written as [[nodes]] tables"},
+      {"[[nodes]]\nname = \"a\"\nport = 3", "cluster.toml:3: nodes[0].port is not a setting"},
+      {"[[nodes]]\nname = \"\"", "cluster.toml: nodes[0].name is \"\"; it must be"},
+      {"[[nodes]]\nname = \"a\"\n[[nodes]]\nname = \"a\"", "cluster.toml: two nodes are called a"},
+      {"[[nodes]]\nname = \"a\"\naddress = \"here\"",
+       "cluster.toml: address of node a is \"here\"; it must be host:port"},
+      {"[[nodes]]\nname = \"a\"\naddress = \"127.0.0.1:99999\"", "cluster.toml: address of node a"},
+      {"[[nodes]]\nname = \"a\"\naddress = \"127.0.0.1:80\"\n[[nodes]]\nname = \"b\"\naddress = \"127.0.0.1:80\"",
+       "cluster.toml: two nodes listen on 127.0.0.1:80"},
+      {"[cluster]\npatience_ms = 100\nheartbeat_interval_ms = 90\n[[nodes]]\nname = \"a\"",
+       "cluster.toml: cluster.patience_ms (100) must be at least twice"},
+      {"[cluster]\ninstruction_set = \"v9\"\n[[nodes]]\nname = \"a\"", "cluster.toml: cluster.instruction_set is"},
+      {"[cluster]\ntransport = \"pigeon\"\n[[nodes]]\nname = \"a\"", "cluster.toml:2: cluster.transport is"},
+  };
+  for (const Mistake& mistake : mistakes) {
+    CAPTURE(mistake.text);
+    const std::string message = message_of([&] { parse_cluster("cluster.toml", mistake.text); });
+    CAPTURE(message);
+    CHECK(message.starts_with(mistake.message));
+  }
+}
+
+TEST_CASE("a cluster file that the program writes reads back the same") {
+  ClusterConfig cluster = local_cluster(3, 2);
+  cluster.nodes[1].address = "127.0.0.1:7001";
+  const ClusterConfig again = parse_cluster("written", to_toml(cluster));
+  CHECK(to_toml(again) == to_toml(cluster));
+  CHECK(again.nodes.size() == 3);
+  CHECK(again.find("node1")->address == "127.0.0.1:7001");
+  CHECK(again.find("node9") == nullptr);
+}
