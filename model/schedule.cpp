@@ -26,20 +26,20 @@ double warmup_stable_decay(const ScheduleConfig& c, int64_t step) {
 
 void validate(const ScheduleConfig& c) {
   if (!(c.peak > 0 && c.peak < 1e3))
-    throw error(ErrorKind::usage, "optimizer.learning_rate is {}; it must be above 0 and below 1000", c.peak);
+    throw error(ErrorKind::usage, "schedule.learning_rate is {}; it must be above 0 and below 1000", c.peak);
   if (c.warmup_steps < 0)
-    throw error(ErrorKind::usage, "optimizer.warmup_steps is {}; it must be 0 or more", c.warmup_steps);
+    throw error(ErrorKind::usage, "schedule.warmup_steps is {}; it must be 0 or more", c.warmup_steps);
   if (!(c.floor >= 0 && c.floor <= 1))
-    throw error(ErrorKind::usage, "optimizer.floor is {}; it is a share of the peak, from 0 to 1", c.floor);
+    throw error(ErrorKind::usage, "schedule.floor is {}; it is a share of the peak, from 0 to 1", c.floor);
   const bool ends = c.kind == ScheduleKind::cosine || c.kind == ScheduleKind::warmup_stable_decay;
   if (ends && c.total_steps <= c.warmup_steps)
     throw error(ErrorKind::usage,
-                "optimizer.total_steps is {}; this schedule needs more than the {} of warm-up", c.total_steps,
+                "schedule.total_steps is {}; this schedule needs more than the {} of warm-up", c.total_steps,
                 c.warmup_steps);
   if (c.kind == ScheduleKind::warmup_stable_decay &&
       (c.decay_steps < 0 || c.decay_steps > c.total_steps - c.warmup_steps))
     throw error(ErrorKind::usage,
-                "optimizer.decay_steps is {}; it must be from 0 to the {} steps after warm-up", c.decay_steps,
+                "schedule.decay_steps is {}; it must be from 0 to the {} steps after warm-up", c.decay_steps,
                 c.total_steps - c.warmup_steps);
 }
 

@@ -84,7 +84,7 @@ TEST_CASE("the canonical text reads back as the same job, and its hash leaves ou
 }
 
 TEST_CASE("a schedule that ends ties the job to its length") {
-  const JobConfig job = parse_job("job.toml", "[schedule]\nkind = \"cosine\"\n[training]\nsteps = 50");
+  const JobConfig job = parse_job("job.toml", "[schedule]\nkind = \"cosine\"\nwarmup_steps = 10\n[training]\nsteps = 50");
   CHECK(resolved_optimizer(job).schedule.total_steps == 50);
   JobConfig longer = job;
   longer.steps = 60;
