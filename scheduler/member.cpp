@@ -1,0 +1,158 @@
+#include "scheduler/member.hpp"
+
+#include <algorithm>
+#include <stdexcept>
+
+namespace troupe::scheduler {
+
+namespace {
+
+constexpr double kSmoothing = 0.25;  // weight of the newest slot in the smoothed time of one
+
+}  // namespace
+
+MemberRole::MemberRole(MemberOptions options, View view, SlotPlan plan, int64_t step, std::string digest)
+    : options_(options), view_(std::move(view)), plan_(plan), step_(step), digest_(std::move(digest)) {
+  if (!view_.position(options_.self)) throw std::invalid_argument("a member is not in its own view");
+  if (options_.workers == 0) throw std::invalid_argument("a member needs a worker");
+}
+
+MemberActions MemberRole::start(Microseconds now_us) {
+  MemberActions actions;
+  claim_if_useful(actions, now_us);
+  return actions;
+}
+
+MemberActions MemberRole::on_grant(const Grant& grant, Microseconds now_us) {
+  if (!is_current(grant.fence) || phase_ != Phase::compute) return {};
+  if (!outstanding_ || grant.sequence != outstanding_->sequence) return {};  // a late copy
+  outstanding_.reset();
+  if (grant.slots.empty()) claim_after_us_ = now_us + options_.retry_us;
+  for (uint32_t slot : (grant.slots - granted_).to_vector()) waiting_.push_back(slot);
+  granted_ = granted_ | grant.slots;
+  MemberActions actions;
+  run_waiting(actions);
+  claim_if_useful(actions, now_us);
+  return actions;
+}
+
+MemberActions MemberRole::on_seal(const Seal& seal, Microseconds) {
+  if (!is_current(seal.fence) || phase_ != Phase::compute || seal_) return {};
+  SlotSet all, mine;
+  for (const auto& [rank, slots] : seal.contributions) {
+    if (!view_.position(rank)) return {wrong("a seal names a node that is not in the view")};
+    if (!all.disjoint(slots)) return {wrong("a seal gives one slot to two nodes")};
+    all = all | slots;
+    if (rank == options_.self) mine = slots;
+  }
+  if (all != SlotSet::first(plan_.slots(step_)))
+    return {wrong("a seal does not cover every slot of its step")};
+  if (!(granted_ - mine).empty()) return {wrong("a seal takes back slots that were granted")};
+  for (uint32_t slot : (mine - granted_).to_vector())
+    waiting_.push_back(slot);  // its grant is still on the way
+  granted_ = mine;
+  seal_ = seal;
+  outstanding_.reset();
+  MemberActions actions;
+  run_waiting(actions);
+  reduce_if_whole(actions);
+  return actions;
+}
+
+MemberActions MemberRole::on_slot_done(int64_t step, uint32_t slot, double seconds, uint32_t flags,
+                                       Microseconds now_us) {
+  if (step != step_ || !started_.contains(slot) || done_.contains(slot))
+    return {wrong("slot " + std::to_string(slot) + " ended that was not running")};
+  done_.insert(slot);
+  flags_ |= flags;
+  --running_;
+  if (!plan_.is_evaluation(slot))
+    slot_seconds_ = slot_seconds_ == 0 ? seconds : slot_seconds_ + kSmoothing * (seconds - slot_seconds_);
+  MemberActions actions;
+  run_waiting(actions);
+  claim_if_useful(actions, now_us);
+  reduce_if_whole(actions);
+  return actions;
+}
+
+MemberActions MemberRole::on_reduced(int64_t step) {
+  if (step != step_ || phase_ != Phase::reduce) return {wrong("a total arrived that nobody waits for")};
+  phase_ = Phase::commit;
+  return {StartCommit{step_}};
+}
+
+MemberActions MemberRole::on_committed(int64_t step, std::string digest, Microseconds now_us) {
+  if (step != step_ || phase_ != Phase::commit) return {wrong("a step was committed out of turn")};
+  ++step_;
+  phase_ = Phase::compute;
+  digest_ = std::move(digest);
+  granted_ = started_ = done_ = SlotSet();
+  waiting_.clear();
+  flags_ = 0;
+  seal_.reset();
+  outstanding_.reset();
+  claim_after_us_ = 0;
+  MemberActions actions;
+  claim_if_useful(actions, now_us);
+  return actions;
+}
+
+MemberActions MemberRole::on_tick(Microseconds now_us) {
+  MemberActions actions;
+  if (phase_ != Phase::compute || seal_) return actions;
+  if (outstanding_ && now_us - claimed_at_us_ >= options_.repeat_us) {
+    claimed_at_us_ = now_us;
+    actions.push_back(SendClaim{*outstanding_});
+  }
+  claim_if_useful(actions, now_us);
+  return actions;
+}
+
+// Asks for as many slots as keep every worker busy and `lookahead` waiting. One claim is on its way at a
+// time. At the end of the job the claim says that the last step is committed, and wants nothing.
+void MemberRole::claim_if_useful(MemberActions& actions, Microseconds now_us) {
+  if (phase_ != Phase::compute || seal_ || outstanding_ || now_us < claim_after_us_) return;
+  const uint32_t room = options_.workers + options_.lookahead;
+  if (held() >= room) return;
+  Claim claim;
+  claim.fence = {view_.ballot, step_};
+  claim.sequence = ++sequence_;
+  claim.done = done_;
+  claim.flags = flags_;
+  claim.wanted = step_ < plan_.steps ? room - held() : 0;
+  claim.workers = options_.workers;
+  claim.digest = digest_;
+  claim.slot_seconds = slot_seconds_;
+  outstanding_ = claim;
+  claimed_at_us_ = now_us;
+  actions.push_back(SendClaim{std::move(claim)});
+}
+
+void MemberRole::run_waiting(MemberActions& actions) {
+  std::sort(waiting_.begin(), waiting_.end());
+  while (running_ < options_.workers && !waiting_.empty()) {
+    const uint32_t slot = waiting_.front();
+    waiting_.erase(waiting_.begin());
+    started_.insert(slot);
+    ++running_;
+    actions.push_back(RunSlot{step_, slot});
+  }
+  if (!waiting_.empty()) actions.push_back(PrefetchSlots{step_, waiting_});
+}
+
+void MemberRole::reduce_if_whole(MemberActions& actions) {
+  if (phase_ != Phase::compute || !seal_ || done_ != granted_) return;
+  phase_ = Phase::reduce;
+  // Slots go to those who had them before, so the first of this step are a good guess at the first of the
+  // next.
+  if (step_ + 1 < plan_.steps) {
+    PrefetchSlots next{step_ + 1, {}};
+    for (uint32_t slot : granted_.to_vector())
+      if (!plan_.is_evaluation(slot) && next.slots.size() < options_.workers + options_.lookahead)
+        next.slots.push_back(slot);
+    if (!next.slots.empty()) actions.push_back(std::move(next));
+  }
+  actions.push_back(StartReduce{*seal_});
+}
+
+}  // namespace troupe::scheduler
