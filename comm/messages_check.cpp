@@ -76,6 +76,7 @@ void check(Check& c, const Claim& m) {
   c.at_most("claim.wanted", m.wanted(), kSlotsMax);
   c.none_or("claim.digest", m.digest(), kHashBytes);
   c.seconds("claim.slot_seconds", m.slot_seconds());
+  c.at_most("claim.workers", m.workers(), kSlotsMax);
 }
 
 void check(Check& c, const Contribution& m) {
@@ -110,6 +111,7 @@ void check(Check& c, const View& m) {
   for (const Contribution& contribution : m.kept()) check(c, contribution);
   c.at_most("view.total_source", m.total_source(), kRanksMax);
   c.none_or("view.bulk_key", m.bulk_key(), kHashBytes);
+  c.count("view.lacking", m.lacking_size(), kRanksMax);
 }
 
 void check(Check& c, const Join& m) {
@@ -117,6 +119,7 @@ void check(Check& c, const Join& m) {
   c.none_or("join.fingerprint", m.fingerprint(), kHashBytes);
   c.none_or("join.digest", m.digest(), kHashBytes);
   c.at_least("join.step", m.step(), -1);
+  c.text("join.fingerprint_text", m.fingerprint_text(), kTextBytesMax);
 }
 
 void check(Check& c, const StartJob& m) {

@@ -12,7 +12,7 @@ constexpr double kMicro = 1e-6;
 constexpr double kClearlySooner = 0.9;  // of the claimant's own finish; equals never wait for one another
 
 void append(CoordinatorActions& actions, CoordinatorActions more) {
-  for (auto& action : more) actions.push_back(std::move(action));
+  for (auto& action : more) actions.emplace_back(std::move(action));
 }
 
 }  // namespace
@@ -36,7 +36,7 @@ CoordinatorActions Coordinator::on_claim(Rank from, const Claim& claim, Microsec
     actions = begin_step(claim.fence.step, now_us);
   }
   if (auto failure = check_digest(from, claim)) {
-    actions.push_back(*failure);
+    actions.emplace_back(*failure);
     return actions;
   }
   append(actions, step_ >= end_step_ ? finish(from, claim) : answer(from, claim, now_us));
@@ -95,9 +95,9 @@ CoordinatorActions Coordinator::answer(Rank from, const Claim& claim, Microsecon
     free_ = free_ - member.answer.slots;
     sealed_ = free_.empty();
   }
-  actions.push_back(SendGrant{from, member.answer});
-  if (sealed_ && !sealed_before) actions.push_back(SendSeal{std::nullopt, seal()});
-  if (sealed_before) actions.push_back(SendSeal{from, seal()});
+  actions.emplace_back(SendGrant{from, member.answer});
+  if (sealed_ && !sealed_before) actions.emplace_back(SendSeal{std::nullopt, seal()});
+  if (sealed_before) actions.emplace_back(SendSeal{from, seal()});
   return actions;
 }
 

@@ -102,7 +102,7 @@ MemberActions MemberRole::on_tick(Microseconds now_us) {
   if (phase_ != Phase::compute || seal_) return actions;
   if (outstanding_ && now_us - claimed_at_us_ >= options_.repeat_us) {
     claimed_at_us_ = now_us;
-    actions.push_back(SendClaim{*outstanding_});
+    actions.emplace_back(SendClaim{*outstanding_});
   }
   claim_if_useful(actions, now_us);
   return actions;
@@ -125,7 +125,7 @@ void MemberRole::claim_if_useful(MemberActions& actions, Microseconds now_us) {
   claim.slot_seconds = slot_seconds_;
   outstanding_ = claim;
   claimed_at_us_ = now_us;
-  actions.push_back(SendClaim{std::move(claim)});
+  actions.emplace_back(SendClaim{std::move(claim)});
 }
 
 void MemberRole::run_waiting(MemberActions& actions) {
@@ -135,9 +135,9 @@ void MemberRole::run_waiting(MemberActions& actions) {
     waiting_.erase(waiting_.begin());
     started_.insert(slot);
     ++running_;
-    actions.push_back(RunSlot{step_, slot});
+    actions.emplace_back(RunSlot{step_, slot});
   }
-  if (!waiting_.empty()) actions.push_back(PrefetchSlots{step_, waiting_});
+  if (!waiting_.empty()) actions.emplace_back(PrefetchSlots{step_, waiting_});
 }
 
 void MemberRole::reduce_if_whole(MemberActions& actions) {
@@ -150,9 +150,9 @@ void MemberRole::reduce_if_whole(MemberActions& actions) {
     for (uint32_t slot : granted_.to_vector())
       if (!plan_.is_evaluation(slot) && next.slots.size() < options_.workers + options_.lookahead)
         next.slots.push_back(slot);
-    if (!next.slots.empty()) actions.push_back(std::move(next));
+    if (!next.slots.empty()) actions.emplace_back(std::move(next));
   }
-  actions.push_back(StartReduce{*seal_});
+  actions.emplace_back(StartReduce{*seal_});
 }
 
 }  // namespace troupe::scheduler
