@@ -1,9 +1,10 @@
 // Exact sums of gradients: integers on one fixed grid, which have no order.
 //
-// The flat parameter space is cut into blocks of at most 256 elements (an embedding row starts a block of its own).
-// A slot rounds each block of its gradient to `bits` bits below that block's own largest exponent and adds it, as
-// 64-bit integers in units of 2^-40, to an accumulator. Integer sums are associative, so the total over all slots is
-// the same bits whoever computed which slot in whatever order. The total is rounded once more per block (RoundedTotal).
+// The flat parameter space is cut into blocks of at most 256 elements (an embedding row starts a block of its
+// own). A slot rounds each block of its gradient to `bits` bits below that block's own largest exponent and
+// adds it, as 64-bit integers in units of 2^-40, to an accumulator. Integer sums are associative, so the
+// total over all slots is the same bits whoever computed which slot in whatever order. The total is rounded
+// once more per block (RoundedTotal).
 #pragma once
 
 #include <cstdint>
@@ -14,22 +15,22 @@
 
 namespace troupe::kernels {
 
-inline constexpr int kGridExponent = -40;   // one unit of an accumulator is 2^-40
-inline constexpr int64_t kBlockMax = 256;   // elements in a block, at most
-inline constexpr int kFullBits = 24;        // `bits` of the full mode; its totals are rounded to 32
+inline constexpr int kGridExponent = -40;  // one unit of an accumulator is 2^-40
+inline constexpr int64_t kBlockMax = 256;  // elements in a block, at most
+inline constexpr int kFullBits = 24;       // `bits` of the full mode; its totals are rounded to 32
 
-// How the flat parameter space is cut into blocks. Segments follow one another without gaps; blocks do not cross the
-// rows of a segment. Immutable; shared freely between threads.
+// How the flat parameter space is cut into blocks. Segments follow one another without gaps; blocks do not
+// cross the rows of a segment. Immutable; shared freely between threads.
 class BlockLayout {
  public:
   struct Block {
     int64_t offset = 0;
-    int64_t count = 0;       // 1..256
+    int64_t count = 0;  // 1..256
   };
   struct Segment {
-    int64_t offset = 0;      // first element in the flat space
-    int64_t count = 0;       // elements; a multiple of row
-    int64_t row = 0;         // a block never crosses a multiple of this; `count` itself for all but embeddings
+    int64_t offset = 0;  // first element in the flat space
+    int64_t count = 0;   // elements; a multiple of row
+    int64_t row = 0;     // a block never crosses a multiple of this; `count` itself for all but embeddings
     int64_t first_block = 0;
     int64_t blocks_a_row() const { return (row + kBlockMax - 1) / kBlockMax; }
     int64_t blocks() const { return row == 0 ? 0 : count / row * blocks_a_row(); }
@@ -42,8 +43,9 @@ class BlockLayout {
   int64_t elements() const { return elements_; }
   int64_t blocks() const { return blocks_; }
   const std::vector<Segment>& segments() const { return segments_; }
-  Block block(int64_t index) const;              // REQUIRES index < blocks(); O(log segments)
-  int64_t block_at(int64_t offset) const;        // the block that starts at this element (blocks() at the end); CHECKs that one does
+  Block block(int64_t index) const;  // REQUIRES index < blocks(); O(log segments)
+  int64_t block_at(int64_t offset)
+      const;  // the block that starts at this element (blocks() at the end); CHECKs that one does
   // Elements of blocks [begin, end): they are contiguous, and start at block(begin).offset.
   int64_t elements_in(int64_t begin, int64_t end) const;
   bool operator==(const BlockLayout&) const;
@@ -55,7 +57,6 @@ class BlockLayout {
  private:
   size_t segment_of_block(int64_t index) const;
 
-
   std::vector<Segment> segments_;
   int64_t elements_ = 0;
   int64_t blocks_ = 0;
@@ -65,13 +66,15 @@ class BlockLayout {
 enum SumFlags : uint32_t { kSumClean = 0, kSumNotFinite = 1, kSumOverflow = 2 };
 
 struct FoldOptions {
-  int bits = kFullBits;      // 2..24; 8 and less round stochastically
-  int slots = 1;             // V: a folded value beyond 2^(62 - ceil(log2 V)) units raises kSumOverflow
-  uint64_t random_key = 0;   // from (seed, step, slot); used by stochastic rounding, counter = element offset
+  int bits = kFullBits;     // 2..24; 8 and less round stochastically
+  int slots = 1;            // V: beyond 2^(62 - ceil(log2 V)) units a value raises kSumOverflow; at
+                            // half of that for 8 bits and less, since rounding up may double a value
+  uint64_t random_key = 0;  // from (seed, step, slot); used by stochastic rounding, counter = element offset
 };
 
-// A total over all slots as F sees it: each block is integers of at most `bits` bits (32 in full mode) and a shift:
-// gradient[i] = mantissa[i] * 2^(shift[block] + kGridExponent). Canonical: a pure function of the integer total.
+// A total over all slots as F sees it: each block is integers of at most `bits` bits (32 in full mode) and a
+// shift: gradient[i] = mantissa[i] * 2^(shift[block] + kGridExponent). Canonical: a pure function of the
+// integer total.
 struct RoundedTotal {
   std::vector<int32_t> mantissa;  // elements()
   std::vector<uint8_t> shift;     // blocks()
@@ -80,20 +83,21 @@ struct RoundedTotal {
   bool operator==(const RoundedTotal&) const = default;
 };
 
-// How the total is rounded: as a slot's gradient is, but to 32 bits when the job's `bits` is 24. `random_key` comes
-// from (seed, step) alone, so that whoever rounds a block gets the same integers.
+// How the total is rounded: as a slot's gradient is, but to 32 bits when the job's `bits` is 24. `random_key`
+// comes from (seed, step) alone, so that whoever rounds a block gets the same integers.
 struct RoundOptions {
   int bits = kFullBits;
   uint64_t random_key = 0;
 };
 
-// Rounds the integer totals of blocks [begin, end) into their places in `out`, which has been resized to the layout.
-// `total` holds these blocks' elements and nothing else. Pure per block: ranges may be shared out between threads and
-// nodes as one likes. Within a block of `b` bits the step is the smallest power of two with
-// max |total| <= (2^(b-1) - 1) * step; to nearest, ties to even; for b <= 8 stochastic and unbiased.
+// Rounds the integer totals of blocks [begin, end) into their places in `out`, which has been resized to the
+// layout. `total` holds these blocks' elements and nothing else. Pure per block: ranges may be shared out
+// between threads and nodes as one likes. Within a block of `b` bits the step is the smallest power of two
+// with max |total| <= (2^(b-1) - 1) * step; to nearest, ties to even; for b <= 8 stochastic and unbiased.
 void round_total(const BlockLayout& layout, std::span<const int64_t> total, const RoundOptions& options,
                  int64_t begin, int64_t end, RoundedTotal& out);
-// The same for a plain float sum (the yardstick): each value goes to the grid, then as above in the full mode.
+// The same for a plain float sum (the yardstick): each value goes to the grid, then as above in the full
+// mode.
 void round_float_total(const BlockLayout& layout, std::span<const float> total, int64_t begin, int64_t end,
                        RoundedTotal& out);
 
@@ -104,7 +108,8 @@ void BlockLayout::for_each(int64_t begin, int64_t end, Visit&& visit) const {
   int64_t index = begin;
   for (size_t s = segment_of_block(begin); index < end; ++s) {
     const Segment& segment = segments_[s];
-    const int64_t stop = end < segment.first_block + segment.blocks() ? end : segment.first_block + segment.blocks();
+    const int64_t stop =
+        end < segment.first_block + segment.blocks() ? end : segment.first_block + segment.blocks();
     for (; index < stop; ++index) visit(index, segment.block(index - segment.first_block));
   }
 }

@@ -3,7 +3,9 @@
 #include <omp.h>
 #include <xmmintrin.h>
 
+#include "kernels/cpu/loops/block_codec.hpp"
 #include "kernels/cpu/loops/convert.hpp"
+#include "kernels/cpu/loops/exact_sum.hpp"
 #include "kernels/dropout.hpp"
 
 namespace troupe::kernels {
@@ -16,11 +18,11 @@ constexpr unsigned kFloatState = 0x1f80 | 0x8000 | 0x0040;
 Loops loops_of(IsaLevel level) {
   switch (level) {
     case IsaLevel::v2:
-      return {&v2::convert_loops};
+      return {&v2::convert_loops, &v2::exact_sum_loops, &v2::block_codec_loops};
     case IsaLevel::v3:
-      return {&v3::convert_loops};
+      return {&v3::convert_loops, &v3::exact_sum_loops, &v3::block_codec_loops};
     case IsaLevel::v4:
-      return {&v4::convert_loops};
+      return {&v4::convert_loops, &v4::exact_sum_loops, &v4::block_codec_loops};
   }
   return {};
 }

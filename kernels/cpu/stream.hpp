@@ -14,11 +14,15 @@
 
 namespace troupe::kernels {
 
+struct BlockCodecLoops;
 struct ConvertLoops;
+struct ExactSumLoops;
 
 // The tables of one instruction-set level.
 struct Loops {
   const ConvertLoops* convert = nullptr;
+  const ExactSumLoops* exact_sum = nullptr;
+  const BlockCodecLoops* block_codec = nullptr;
 };
 Loops loops_of(IsaLevel level);
 

@@ -1,0 +1,212 @@
+#include "kernels/block_codec.hpp"
+
+#include <algorithm>
+#include <array>
+#include <bit>
+#include <cstring>
+
+#include "kernels/cpu/loops/block_codec.hpp"
+#include "kernels/cpu/stream.hpp"
+
+namespace troupe::kernels {
+
+namespace {
+
+// A block on the wire: two bytes, low bits first: width (7 bits; 0 means that all are zero), common trailing
+// zeros (6 bits), and the packed values; a rounded total has one byte more, its shift.
+constexpr int64_t kLanes = 8;
+constexpr size_t kHeaderBytes = 2;
+constexpr size_t kTotalHeaderBytes = 3;
+constexpr int kMantissaBits = 32;
+using BlockValues = std::array<int64_t, size_t(kBlockMax)>;
+
+constexpr int64_t rows_of(int64_t count) {
+  return (count + kLanes - 1) / kLanes;
+}
+constexpr size_t packed_bytes(int64_t rows, int width) {
+  const int64_t bits = rows * width;
+  return size_t(kLanes * (bits / 64 * 8 + (bits % 64 + 7) / 8));
+}
+
+const BlockCodecLoops& codec_loops() {
+  return *loops_of(best_isa_level()).block_codec;
+}
+
+size_t bytes_max(const BlockLayout& layout, int64_t begin, int64_t end, size_t header, int width) {
+  size_t bytes = 0;
+  layout.for_each(begin, end, [&](int64_t, BlockLayout::Block block) {
+    bytes += header + packed_bytes(rows_of(block.count), width);
+  });
+  return bytes;
+}
+
+// Writes header and values; the values are padded with zeros to whole rows. Returns the end of what was
+// written.
+std::byte* encode_block(const BlockCodecLoops& loops, const int64_t* values, int64_t rows, std::byte* out) {
+  uint64_t any = 0, magnitude = 0;
+  loops.scan(values, rows, &any, &magnitude);
+  const int zeros = any == 0 ? 0 : std::countr_zero(any);
+  const int width = any == 0 ? 0 : int(std::bit_width(magnitude)) + 1 - zeros;
+  const unsigned header = unsigned(width) | unsigned(zeros) << 7;
+  out[0] = std::byte(header & 0xff);
+  out[1] = std::byte(header >> 8);
+  out += kHeaderBytes;
+  if (width == 0) return out;
+  loops.pack(values, rows, width, zeros, reinterpret_cast<uint8_t*>(out));
+  return out + packed_bytes(rows, width);
+}
+
+// Reads blocks front to back and never beyond the end.
+class Reader {
+ public:
+  explicit Reader(std::span<const std::byte> bytes) : bytes_(bytes) {}
+
+  struct Header {
+    int width;
+    int zeros;
+  };
+  Header header(int64_t block, int width_max) {
+    const std::span<const std::byte> two = take(kHeaderBytes, block);
+    const unsigned bits = std::to_integer<unsigned>(two[0]) | std::to_integer<unsigned>(two[1]) << 8;
+    const Header header{int(bits & 0x7f), int(bits >> 7 & 0x3f)};
+    if (bits >> 13 != 0 || header.width + header.zeros > width_max ||
+        (header.width == 0 && header.zeros != 0))
+      throw error(ErrorKind::corrupt,
+                  "packed block {} claims {} bits and {} trailing zeros, flags {}: not an encoding", block,
+                  header.width, header.zeros, bits >> 13);
+    return header;
+  }
+  std::span<const std::byte> take(size_t count, int64_t block) {
+    if (count > bytes_.size() - at_)
+      throw error(ErrorKind::corrupt, "packed block {} needs {} bytes, {} are left of {}", block, count,
+                  bytes_.size() - at_, bytes_.size());
+    at_ += count;
+    return bytes_.subspan(at_ - count, count);
+  }
+  void finish() const {
+    if (at_ != bytes_.size())
+      throw error(ErrorKind::corrupt, "{} bytes are left after the last packed block of {}",
+                  bytes_.size() - at_, bytes_.size());
+  }
+
+ private:
+  std::span<const std::byte> bytes_;
+  size_t at_ = 0;
+};
+
+const uint8_t* packed(std::span<const std::byte> bytes) {
+  return reinterpret_cast<const uint8_t*>(bytes.data());
+}
+
+template <bool Add>
+void decode(const BlockLayout& layout, int64_t begin, int64_t end, std::span<const std::byte> bytes,
+            std::span<int64_t> values) {
+  TROUPE_CHECK(int64_t(values.size()) == layout.elements_in(begin, end), "{} values for {} elements",
+               values.size(), layout.elements_in(begin, end));
+  const BlockCodecLoops& loops = codec_loops();
+  Reader reader(bytes);
+  int64_t* out = values.data();
+  layout.for_each(begin, end, [&](int64_t index, BlockLayout::Block block) {
+    const int64_t rows = rows_of(block.count);
+    const auto [width, zeros] = reader.header(index, 64);
+    if (width == 0) {
+      if (!Add) std::fill_n(out, block.count, 0);
+    } else {
+      const uint8_t* from = packed(reader.take(packed_bytes(rows, width), index));
+      if (block.count % kLanes == 0) {
+        (Add ? loops.unpack_add : loops.unpack)(from, rows, width, zeros, out);
+      } else {
+        BlockValues padded;
+        if (Add) std::fill_n(std::copy_n(out, block.count, padded.begin()), rows * kLanes - block.count, 0);
+        (Add ? loops.unpack_add : loops.unpack)(from, rows, width, zeros, padded.data());
+        std::copy_n(padded.begin(), block.count, out);
+      }
+    }
+    out += block.count;
+  });
+  reader.finish();
+}
+
+}  // namespace
+
+size_t encoded_bytes_max(const BlockLayout& layout, int64_t begin, int64_t end) {
+  return bytes_max(layout, begin, end, kHeaderBytes, 64);
+}
+
+size_t encoded_total_bytes_max(const BlockLayout& layout, int64_t begin, int64_t end) {
+  return bytes_max(layout, begin, end, kTotalHeaderBytes, kMantissaBits);
+}
+
+size_t encode_blocks(const BlockLayout& layout, int64_t begin, int64_t end, std::span<const int64_t> values,
+                     std::span<std::byte> out) {
+  TROUPE_CHECK(int64_t(values.size()) == layout.elements_in(begin, end), "{} values for {} elements",
+               values.size(), layout.elements_in(begin, end));
+  TROUPE_CHECK(out.size() >= encoded_bytes_max(layout, begin, end), "room for {} bytes", out.size());
+  const BlockCodecLoops& loops = codec_loops();
+  const int64_t* from = values.data();
+  std::byte* to = out.data();
+  layout.for_each(begin, end, [&](int64_t, BlockLayout::Block block) {
+    const int64_t rows = rows_of(block.count);
+    if (block.count % kLanes == 0) {
+      to = encode_block(loops, from, rows, to);
+    } else {
+      BlockValues padded;
+      std::fill_n(std::copy_n(from, block.count, padded.begin()), rows * kLanes - block.count, 0);
+      to = encode_block(loops, padded.data(), rows, to);
+    }
+    from += block.count;
+  });
+  return size_t(to - out.data());
+}
+
+void decode_blocks(const BlockLayout& layout, int64_t begin, int64_t end, std::span<const std::byte> bytes,
+                   std::span<int64_t> values) {
+  decode<false>(layout, begin, end, bytes, values);
+}
+
+void decode_add(const BlockLayout& layout, int64_t begin, int64_t end, std::span<const std::byte> bytes,
+                std::span<int64_t> values) {
+  decode<true>(layout, begin, end, bytes, values);
+}
+
+size_t encode_total(const BlockLayout& layout, int64_t begin, int64_t end, const RoundedTotal& total,
+                    std::span<std::byte> out) {
+  TROUPE_CHECK(int64_t(total.mantissa.size()) == layout.elements() &&
+               int64_t(total.shift.size()) == layout.blocks());
+  TROUPE_CHECK(out.size() >= encoded_total_bytes_max(layout, begin, end), "room for {} bytes", out.size());
+  const BlockCodecLoops& loops = codec_loops();
+  std::byte* to = out.data();
+  layout.for_each(begin, end, [&](int64_t index, BlockLayout::Block block) {
+    BlockValues wide;
+    const int64_t rows = rows_of(block.count);
+    const auto mantissa = total.mantissa.begin() + block.offset;
+    std::fill_n(std::copy_n(mantissa, block.count, wide.begin()), rows * kLanes - block.count, 0);
+    *to++ = std::byte(total.shift[size_t(index)]);
+    to = encode_block(loops, wide.data(), rows, to);
+  });
+  return size_t(to - out.data());
+}
+
+void decode_total(const BlockLayout& layout, int64_t begin, int64_t end, std::span<const std::byte> bytes,
+                  RoundedTotal& total) {
+  TROUPE_CHECK(int64_t(total.mantissa.size()) == layout.elements() &&
+               int64_t(total.shift.size()) == layout.blocks());
+  const BlockCodecLoops& loops = codec_loops();
+  Reader reader(bytes);
+  layout.for_each(begin, end, [&](int64_t index, BlockLayout::Block block) {
+    const auto shift = std::to_integer<uint8_t>(reader.take(1, index)[0]);
+    if (shift > 62)
+      throw error(ErrorKind::corrupt, "packed block {} claims a shift of {}, beyond 62", index, shift);
+    const int64_t rows = rows_of(block.count);
+    const auto [width, zeros] = reader.header(index, kMantissaBits);
+    BlockValues wide{};
+    if (width != 0)
+      loops.unpack(packed(reader.take(packed_bytes(rows, width), index)), rows, width, zeros, wide.data());
+    total.shift[size_t(index)] = shift;
+    std::transform(wide.begin(), wide.begin() + block.count, total.mantissa.begin() + block.offset,
+                   [](int64_t value) { return int32_t(value); });
+  });
+  reader.finish();
+}
+
+}  // namespace troupe::kernels

@@ -1,0 +1,86 @@
+#include "kernels/cpu/loops/block_codec.hpp"
+
+#include "kernels/cpu/loops/wide.hpp"
+
+namespace troupe::kernels::TROUPE_ISA {
+
+namespace {
+
+constexpr int kWordBits = 64;
+constexpr int64_t kWordBytes = kWideLanes * 8;
+
+void scan(const int64_t* values, int64_t rows, uint64_t* any, uint64_t* magnitude) {
+  Wide all = broadcast_wide(0), top = all;
+  for (int64_t row = 0; row < rows; ++row) {
+    const Wide v = load_wide(values + row * kWideLanes);
+    all = all | v;
+    top = top | (v ^ negative(v));
+  }
+  uint64_t any_lanes[kWideLanes], top_lanes[kWideLanes];
+  store_wide(any_lanes, all);
+  store_wide(top_lanes, top);
+  *any = *magnitude = 0;
+  for (int lane = 0; lane < kWideLanes; ++lane) {
+    *any |= any_lanes[lane];
+    *magnitude |= top_lanes[lane];
+  }
+}
+
+void pack(const int64_t* values, int64_t rows, int width, int zeros, uint8_t* bytes) {
+  const Wide mask = broadcast_wide(~uint64_t{0} >> (kWordBits - width));
+  Wide word = broadcast_wide(0);
+  int fill = 0;
+  for (int64_t row = 0; row < rows; ++row) {
+    const Wide v = shift_right(load_wide(values + row * kWideLanes), zeros) & mask;
+    word = word | shift_left(v, fill);
+    fill += width;
+    if (fill < kWordBits) continue;
+    store_wide(bytes, word);
+    bytes += kWordBytes;
+    fill -= kWordBits;
+    word = fill == 0 ? broadcast_wide(0) : shift_right(v, width - fill);
+  }
+  uint64_t lanes[kWideLanes];
+  store_wide(lanes, word);
+  const int rest = (fill + 7) / 8;
+  for (int lane = 0; lane < kWideLanes; ++lane, bytes += rest)
+    for (int byte = 0; byte < rest; ++byte) bytes[byte] = uint8_t(lanes[lane] >> (8 * byte));
+}
+
+template <bool Add>
+void unpack(const uint8_t* bytes, int64_t rows, int width, int zeros, int64_t* values) {
+  const int64_t words = rows * width / kWordBits;
+  const int rest = (int(rows * width % kWordBits) + 7) / 8;
+  uint64_t lanes[kWideLanes] = {};
+  for (int lane = 0; lane < kWideLanes; ++lane)
+    for (int byte = 0; byte < rest; ++byte)
+      lanes[lane] |= uint64_t(bytes[words * kWordBytes + lane * rest + byte]) << (8 * byte);
+  const Wide last = load_wide(lanes);
+  const auto word_at = [&](int64_t index) __attribute__((always_inline)) {
+    return index < words ? load_wide(bytes + index * kWordBytes) : last;
+  };
+
+  const Wide mask = broadcast_wide(~uint64_t{0} >> (kWordBits - width));
+  const Wide sign = broadcast_wide(uint64_t{1} << (width - 1));
+  Wide word = word_at(0);
+  int64_t next = 1;
+  int used = 0;
+  for (int64_t row = 0; row < rows; ++row) {
+    Wide v = shift_right(word, used);
+    used += width;
+    if (used >= kWordBits) {
+      used -= kWordBits;
+      word = word_at(next++);
+      if (used > 0) v = v | shift_left(word, width - used);
+    }
+    v = shift_left(((v & mask) ^ sign) - sign, zeros);
+    int64_t* out = values + row * kWideLanes;
+    store_wide(out, Add ? load_wide(out) + v : v);
+  }
+}
+
+}  // namespace
+
+extern const BlockCodecLoops block_codec_loops = {scan, pack, unpack<false>, unpack<true>};
+
+}  // namespace troupe::kernels::TROUPE_ISA

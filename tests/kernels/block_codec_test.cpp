@@ -1,0 +1,189 @@
+#include "kernels/base/random.hpp"
+#include "kernels/block_codec.hpp"
+
+#include <algorithm>
+#include <array>
+#include <limits>
+#include <vector>
+
+#include <doctest/doctest.h>
+
+#include "kernels/cpu/backend.hpp"
+#include "kernels/cpu/loops/block_codec.hpp"
+#include "kernels/cpu/stream.hpp"
+
+using namespace troupe;
+using namespace troupe::kernels;
+
+namespace {
+
+BlockLayout test_layout() {
+  BlockLayout layout;
+  layout.append(1000, 1000);
+  layout.append(6 * 300, 300);
+  for (int64_t count : {1, 2, 7, 8, 9, 15, 63, 64, 65, 255, 256, 257}) layout.append(count, count);
+  return layout;
+}
+
+// Values of `width` bits with `zeros` trailing zeros, another width in each block when width is 0.
+std::vector<int64_t> values_of(const BlockLayout& layout, int width, int zeros, uint64_t seed) {
+  std::vector<int64_t> values(size_t(layout.elements()));
+  layout.for_each(0, layout.blocks(), [&](int64_t index, BlockLayout::Block block) {
+    const int own = width > 0 ? width : int(mix64(seed, uint64_t(index)) % 65);
+    const int shift =
+        std::min(width > 0 ? zeros : int(mix64(seed, uint64_t(index) + 1'000'000) % 30), 64 - own);
+    for (int64_t i = 0; i < block.count; ++i) {
+      const int64_t random = int64_t(mix64(seed, uint64_t(block.offset + i)));
+      values[size_t(block.offset + i)] =
+          own == 0 ? 0 : int64_t(uint64_t(random >> (64 - own)) << (shift % 64));
+    }
+  });
+  return values;
+}
+
+std::vector<std::byte> encode(const BlockLayout& layout, const std::vector<int64_t>& values) {
+  std::vector<std::byte> bytes(encoded_bytes_max(layout, 0, layout.blocks()));
+  bytes.resize(encode_blocks(layout, 0, layout.blocks(), values, bytes));
+  return bytes;
+}
+
+void check_round_trip(const BlockLayout& layout, const std::vector<int64_t>& values) {
+  const std::vector<std::byte> bytes = encode(layout, values);
+  std::vector<int64_t> decoded(values.size(), -1);
+  decode_blocks(layout, 0, layout.blocks(), bytes, decoded);
+  CHECK(decoded == values);
+  std::vector<int64_t> sum(values.size());
+  for (size_t i = 0; i < sum.size(); ++i) sum[i] = int64_t(mix64(3, i));
+  std::vector<int64_t> expected = sum;
+  for (size_t i = 0; i < sum.size(); ++i) expected[i] = int64_t(uint64_t(expected[i]) + uint64_t(values[i]));
+  decode_add(layout, 0, layout.blocks(), bytes, sum);
+  CHECK(sum == expected);
+}
+
+}  // namespace
+
+TEST_CASE("partial sums of every width come back whole, in blocks of every size") {
+  const BlockLayout layout = test_layout();
+  for (int width = 1; width <= 64; ++width)
+    for (int zeros : {0, 1, 5, 40})
+      check_round_trip(layout, values_of(layout, width, zeros, uint64_t(width)));
+  for (uint64_t seed = 0; seed < 50; ++seed) check_round_trip(layout, values_of(layout, 0, 0, seed));
+}
+
+TEST_CASE("extreme blocks come back whole") {
+  const BlockLayout layout = test_layout();
+  constexpr int64_t kMin = std::numeric_limits<int64_t>::min(), kMax = std::numeric_limits<int64_t>::max();
+  for (int64_t value :
+       {int64_t{0}, int64_t{1}, int64_t{-1}, kMin, kMax, kMin + 1, int64_t{1} << 62, -(int64_t{1} << 62)})
+    check_round_trip(layout, std::vector<int64_t>(size_t(layout.elements()), value));
+  std::vector<int64_t> mixed(size_t(layout.elements()));
+  for (size_t i = 0; i < mixed.size(); ++i) mixed[i] = std::array{kMin, kMax, int64_t{0}, int64_t{-1}}[i % 4];
+  check_round_trip(layout, mixed);
+  check_round_trip(BlockLayout(), {});
+}
+
+TEST_CASE("a block takes the bits of its widest value, and zeros take a header") {
+  BlockLayout layout;
+  layout.append(2560, 2560);
+  CHECK(encode(layout, std::vector<int64_t>(2560, 0)).size() == 20);
+  CHECK(encode(layout, std::vector<int64_t>(2560, -(int64_t{1} << 50))).size() == 20 + 2560 / 8);
+  CHECK(encode(layout, values_of(layout, 9, 20, 1)).size() == 20 + 2560 * 9 / 8);
+  CHECK(encode(layout, values_of(layout, 64, 0, 1)).size() == encoded_bytes_max(layout, 0, 10));
+}
+
+TEST_CASE("ranges of blocks are packed for themselves") {
+  const BlockLayout layout = test_layout();
+  const std::vector<int64_t> values = values_of(layout, 0, 0, 8);
+  std::vector<int64_t> decoded(values.size());
+  for (int64_t begin = 0; begin < layout.blocks(); begin += 3) {
+    const int64_t end = std::min(begin + 3, layout.blocks());
+    const size_t offset = size_t(layout.block(begin).offset), count = size_t(layout.elements_in(begin, end));
+    std::vector<std::byte> bytes(encoded_bytes_max(layout, begin, end));
+    bytes.resize(encode_blocks(layout, begin, end, std::span(values).subspan(offset, count), bytes));
+    decode_blocks(layout, begin, end, bytes, std::span(decoded).subspan(offset, count));
+  }
+  CHECK(decoded == values);
+}
+
+TEST_CASE("every level packs the same bytes") {
+  for (int64_t rows : {1, 5, 32})
+    for (int width = 1; width <= 64; ++width) {
+      std::vector<int64_t> values(size_t(rows) * 8);
+      for (size_t i = 0; i < values.size(); ++i) values[i] = int64_t(mix64(1, i)) >> (64 - width);
+      std::vector<std::vector<uint8_t>> packed;
+      for (IsaLevel level : {IsaLevel::v2, IsaLevel::v3, IsaLevel::v4}) {
+        if (level > best_isa_level()) continue;
+        const BlockCodecLoops& loops = *loops_of(level).block_codec;
+        packed.emplace_back(values.size() * 8, uint8_t{0xa5});
+        loops.pack(values.data(), rows, width, 0, packed.back().data());
+        std::vector<int64_t> unpacked(values.size());
+        loops.unpack(packed.back().data(), rows, width, 0, unpacked.data());
+        CHECK(unpacked == values);
+        uint64_t any = 1, magnitude = 1;
+        loops.scan(values.data(), rows, &any, &magnitude);
+        CHECK((magnitude >> (width - 1)) == 0);
+      }
+      for (const auto& bytes : packed) CHECK(bytes == packed.front());
+    }
+}
+
+TEST_CASE("rounded totals come back whole") {
+  const BlockLayout layout = test_layout();
+  for (int width = 1; width <= 32; ++width) {
+    RoundedTotal total, decoded;
+    total.resize(layout);
+    decoded.resize(layout);
+    for (size_t i = 0; i < total.mantissa.size(); ++i)
+      total.mantissa[i] = i < 256 ? 0 : int32_t(mix64(uint64_t(width), i)) >> (32 - width);
+    for (size_t i = 0; i < total.shift.size(); ++i) total.shift[i] = uint8_t(mix64(2, i) % 63);
+    std::vector<std::byte> bytes(encoded_total_bytes_max(layout, 0, layout.blocks()));
+    bytes.resize(encode_total(layout, 0, layout.blocks(), total, bytes));
+    decode_total(layout, 0, layout.blocks(), bytes, decoded);
+    CHECK(decoded == total);
+    bytes[0] = std::byte{63};
+    CHECK_THROWS_AS(decode_total(layout, 0, layout.blocks(), bytes, decoded), Error);
+  }
+}
+
+TEST_CASE("bytes that are no encoding are refused, and never lead outside") {
+  const BlockLayout layout = test_layout();
+  const std::vector<std::byte> good = encode(layout, values_of(layout, 0, 0, 21));
+  std::vector<int64_t> values(size_t(layout.elements()));
+  RoundedTotal total;
+  total.resize(layout);
+  const auto decodes = [&](const std::vector<std::byte>& bytes) {
+    const std::vector<std::byte> exact(bytes);  // a heap block of its own, for the sanitizer to guard
+    try {
+      decode_blocks(layout, 0, layout.blocks(), exact, values);
+      return true;
+    } catch (const Error& error) {
+      CHECK(error.kind() == ErrorKind::corrupt);
+      return false;
+    }
+  };
+  CHECK(decodes(good));
+  for (size_t cut = 0; cut < good.size(); cut += 1 + cut / 50)
+    CHECK_FALSE(decodes(std::vector<std::byte>(good.begin(), good.begin() + int64_t(cut))));
+  std::vector<std::byte> longer = good;
+  longer.push_back(std::byte{0});
+  CHECK_FALSE(decodes(longer));
+
+  int refused = 0;
+  for (uint64_t trial = 0; trial < 2000; ++trial) {
+    std::vector<std::byte> bytes = good;
+    if (trial % 2 == 0) {
+      bytes.resize(mix64(trial, 1) % 4096);
+      for (size_t i = 0; i < bytes.size(); ++i) bytes[i] = std::byte(mix64(trial, i) & 0xff);
+    } else {
+      for (uint64_t flip = 0; flip < 3; ++flip)
+        bytes[mix64(trial, flip) % bytes.size()] ^= std::byte(1 << mix64(trial, 100 + flip) % 8);
+    }
+    refused += decodes(bytes) ? 0 : 1;
+    try {
+      decode_total(layout, 0, layout.blocks(), std::vector<std::byte>(bytes), total);
+    } catch (const Error&) {
+      ++refused;
+    }
+  }
+  CHECK(refused > 2000);
+}
