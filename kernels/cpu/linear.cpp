@@ -1,27 +1,85 @@
+// Weights are packed as plain rows: oneDNN's blocked forms were 2 to 5 % faster but need one copy for each
+// direction (docs/performance.md). Below v4 oneDNN has no bf16: operands are rounded to bf16 all the same and
+// widened to f32, whose products of bf16 are exact.
+#include "kernels/cpu/loops/linear.hpp"
+
+#include "kernels/cpu/products.hpp"
 #include "kernels/cpu/stream.hpp"
 
 namespace troupe::kernels {
 
-size_t CpuStream::packed_bytes(int64_t, int64_t, DType) const {
-  TROUPE_CHECK(false, "packed_bytes is not there yet");
-  return {};
+namespace {
+
+// How a packed weight lies in memory: (N, K) rows, widened below v4.
+DType stored_type(IsaLevel level, DType dtype) {
+  return level == IsaLevel::v4 ? dtype : DType::f32;
 }
 
-PackedWeight CpuStream::pack(ConstView, DType, void*) {
-  TROUPE_CHECK(false, "pack is not there yet");
-  return {};
+}  // namespace
+
+ConstView CpuStream::packed_rows(PackedWeight weight) const {
+  return {weight.data, stored_type(level_, weight.dtype), weight.n, weight.k, weight.k};
 }
 
-void CpuStream::linear_forward(ConstView, PackedWeight, ConstView, View) {
-  TROUPE_CHECK(false, "linear_forward is not there yet");
+void CpuStream::multiply(Factor a, Factor b, const float* bias, View c, bool accumulate) {
+  Scratch::Frame frame(scratch_);
+  const auto widen = [&](Factor factor) {
+    if (level_ == IsaLevel::v4 || factor.matrix.dtype == DType::f32) return factor;
+    const ConstView& m = factor.matrix;
+    const View wide = view_of(frame.take<float>(m.size()), m.rows, m.cols);
+    convert(m, wide);
+    return Factor{wide, factor.transposed};
+  };
+  if (level_ == IsaLevel::v4 || c.dtype == DType::f32)
+    return products_->multiply(widen(a), widen(b), bias, c, accumulate);
+  const View wide = view_of(frame.take<float>(c.size()), c.rows, c.cols);
+  if (accumulate) convert(c, wide);
+  products_->multiply(widen(a), widen(b), bias, wide, accumulate);
+  convert(wide, c);
 }
 
-void CpuStream::linear_backward_input(ConstView, PackedWeight, View, bool) {
-  TROUPE_CHECK(false, "linear_backward_input is not there yet");
+size_t CpuStream::packed_bytes(int64_t n, int64_t k, DType dtype) const {
+  return (size_t(n) * size_t(k) * size_of(stored_type(level_, dtype)) + 63) / 64 * 64;
 }
 
-void CpuStream::linear_backward_weight(ConstView, ConstView, View, View) {
-  TROUPE_CHECK(false, "linear_backward_weight is not there yet");
+PackedWeight CpuStream::pack(ConstView master, DType dtype, void* destination) {
+  TROUPE_CHECK(master.dtype == DType::f32);
+  const PackedWeight weight{destination, master.rows, master.cols, dtype};
+  const View rows{destination, stored_type(level_, dtype), master.rows, master.cols, master.cols};
+  if (dtype == rows.dtype) {
+    convert(master, rows);
+    return weight;
+  }
+  Scratch::Frame frame(scratch_);
+  const View rounded = view_of(frame.take<uint16_t>(master.size()), master.rows, master.cols);
+  convert(master, rounded);
+  convert(rounded, rows);
+  return weight;
+}
+
+void CpuStream::linear_forward(ConstView x, PackedWeight weight, ConstView bias, View y) {
+  TROUPE_CHECK(x.dtype == weight.dtype && (y.dtype == x.dtype || y.dtype == DType::f32));
+  TROUPE_CHECK(bias.empty() || (bias.dtype == DType::f32 && bias.size() == weight.n));
+  multiply({x}, transpose(packed_rows(weight)), bias.empty() ? nullptr : bias.as<float>(), y);
+}
+
+void CpuStream::linear_backward_input(ConstView dy, PackedWeight weight, View dx, bool accumulate) {
+  TROUPE_CHECK(dy.dtype == weight.dtype && (dx.dtype == dy.dtype || dx.dtype == DType::f32));
+  multiply({dy}, {packed_rows(weight)}, nullptr, dx, accumulate);
+}
+
+void CpuStream::linear_backward_weight(ConstView dy, ConstView x, View dw, View dbias) {
+  TROUPE_CHECK(dy.dtype == x.dtype && dy.rows == x.rows && dw.dtype == DType::f32);
+  if (dy.rows == 0)
+    fill_zero(dw);
+  else
+    multiply(transpose(dy), {x}, nullptr, dw);
+  if (dbias.empty()) return;
+  TROUPE_CHECK(dbias.dtype == DType::f32 && dbias.size() == dy.cols);
+  if (dy.dtype == DType::f32)
+    loops_.linear->column_sums_f32(dy.as<float>(), dy.rows, dy.cols, dy.stride, dbias.as<float>());
+  else
+    loops_.linear->column_sums_bf16(dy.as<uint16_t>(), dy.rows, dy.cols, dy.stride, dbias.as<float>());
 }
 
 }  // namespace troupe::kernels

@@ -6,6 +6,7 @@
 #include "kernels/cpu/loops/block_codec.hpp"
 #include "kernels/cpu/loops/convert.hpp"
 #include "kernels/cpu/loops/exact_sum.hpp"
+#include "kernels/cpu/loops/linear.hpp"
 #include "kernels/dropout.hpp"
 
 namespace troupe::kernels {
@@ -15,14 +16,25 @@ namespace {
 constexpr unsigned kFloatState = 0x1f80 | 0x8000 | 0x0040;
 }  // namespace
 
+// One line a group of loops.
+// clang-format off
+#define TROUPE_LOOPS_OF(isa)              \
+  Loops {                                 \
+    .convert = &isa::convert_loops,       \
+    .exact_sum = &isa::exact_sum_loops,   \
+    .block_codec = &isa::block_codec_loops, \
+    .linear = &isa::linear_loops,         \
+  }
+// clang-format on
+
 Loops loops_of(IsaLevel level) {
   switch (level) {
     case IsaLevel::v2:
-      return {&v2::convert_loops, &v2::exact_sum_loops, &v2::block_codec_loops};
+      return TROUPE_LOOPS_OF(v2);
     case IsaLevel::v3:
-      return {&v3::convert_loops, &v3::exact_sum_loops, &v3::block_codec_loops};
+      return TROUPE_LOOPS_OF(v3);
     case IsaLevel::v4:
-      return {&v4::convert_loops, &v4::exact_sum_loops, &v4::block_codec_loops};
+      return TROUPE_LOOPS_OF(v4);
   }
   return {};
 }
@@ -33,7 +45,8 @@ DropoutMask mask_of(const Dropout& dropout) {
   return {dropout.key, dropout_threshold(dropout.rate), 1.0f / (1.0f - dropout.rate)};
 }
 
-CpuStream::CpuStream(IsaLevel level) : level_(level), loops_(loops_of(level)) {
+CpuStream::CpuStream(IsaLevel level)
+    : level_(level), loops_(loops_of(level)), products_(std::make_unique<Products>(scratch_)) {
   _mm_setcsr(kFloatState);
   omp_set_num_threads(1);
 }

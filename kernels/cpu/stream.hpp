@@ -10,6 +10,7 @@
 #include "kernels/backend.hpp"
 #include "kernels/cpu/backend.hpp"
 #include "kernels/cpu/loops/loops.hpp"
+#include "kernels/cpu/products.hpp"
 #include "kernels/cpu/scratch.hpp"
 
 namespace troupe::kernels {
@@ -17,12 +18,14 @@ namespace troupe::kernels {
 struct BlockCodecLoops;
 struct ConvertLoops;
 struct ExactSumLoops;
+struct LinearLoops;
 
 // The tables of one instruction-set level.
 struct Loops {
   const ConvertLoops* convert = nullptr;
   const ExactSumLoops* exact_sum = nullptr;
   const BlockCodecLoops* block_codec = nullptr;
+  const LinearLoops* linear = nullptr;
 };
 Loops loops_of(IsaLevel level);
 
@@ -73,9 +76,14 @@ class CpuStream final : public Stream {
   void fill_zero(View y) override;
 
  private:
+  ConstView packed_rows(PackedWeight weight) const;
+  // c (M, N) = a b + bias, or += with `accumulate`; bf16 at every level.
+  void multiply(Factor a, Factor b, const float* bias, View c, bool accumulate = false);
+
   IsaLevel level_;
   Loops loops_;
   Scratch scratch_;
+  std::unique_ptr<Products> products_;
 };
 
 }  // namespace troupe::kernels
