@@ -32,7 +32,7 @@ struct CheckpointInfo {
 
 struct Checkpoint {
   CheckpointInfo info;
-  TrainState state;  // not packed: pack_state() before training on
+  TrainState state;  // not packed: pack_state() before training goes on
 };
 
 // For inference: weights alone.
@@ -64,8 +64,5 @@ std::optional<std::filesystem::path> latest_checkpoint(const std::filesystem::pa
 // Deletes all but the `keep` newest checkpoints of a folder (by step, those of one step count once) and
 // temporary files that a crash left. REQUIRES keep >= 1.
 void prune_checkpoints(const std::filesystem::path& folder, int keep);
-
-// Makes the packed weights of a loaded state.
-void pack_state(kernels::Backend& backend, kernels::Stream& stream, const Model& model, TrainState& state);
 
 }  // namespace troupe::model

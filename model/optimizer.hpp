@@ -4,7 +4,7 @@
 //   measure_range      every range, any thread     (reads the total)
 //   begin_step         one thread                  (norm, clipping, skip or not)
 //   apply_range        every range, any thread     (weights and moments, in place)
-//   pack_parameter     every parameter, any thread
+//   pack_parameter     every parameter, any thread     (model/state.hpp)
 //   finish_step        one thread                  (counters, digest chain)
 #pragma once
 
@@ -61,9 +61,6 @@ StepPlan begin_step(const OptimizerConfig& config, const TrainState& state, cons
 // A skipped plan does nothing here.
 void apply_range(kernels::Stream& stream, const StepPlan& plan, const ParameterTable& table,
                  const kernels::RoundedTotal& total, int64_t range, TrainState& state);
-
-// Packs parameter `index` from its f32 master; nothing to do for vectors and unpacked embeddings.
-void pack_parameter(kernels::Stream& stream, const ParameterTable& table, size_t index, TrainState& state);
 
 // Advances counters and the chain: SHA-256(chain, step, flags, tokens, norm, rate, hashes of R). The weights
 // are a function of x(0) and the R(s), so equal chains mean equal weights, at the price of hashing R once

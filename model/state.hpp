@@ -59,6 +59,13 @@ TrainState allocate_state(kernels::Backend& backend, int64_t elements);
 TrainState initial_state(kernels::Backend& backend, kernels::Stream& stream, const Model& model,
                          uint64_t seed);
 
+// Packs parameter `index` from its f32 master; nothing to do for vectors and unpacked embeddings. Threads may
+// share the parameters of a state.
+void pack_parameter(kernels::Stream& stream, const ParameterTable& table, size_t index, TrainState& state);
+
+// All of them, allocating what they need the first time (a loaded state is not packed).
+void pack_state(kernels::Backend& backend, kernels::Stream& stream, const Model& model, TrainState& state);
+
 // SHA-256, 64 hex digits, over names, shapes and weight bytes in the table's order and nothing else.
 std::string weights_digest(const ParameterTable& table, const float* weights);
 

@@ -1,0 +1,218 @@
+#include "model/checkpoint.hpp"
+
+#include <csignal>
+#include <cstring>
+#include <fstream>
+
+#include <doctest/doctest.h>
+#include <sys/resource.h>
+
+#include "kernels/base/hash.hpp"
+#include "tests/model/support.hpp"
+
+using namespace troupe;
+using namespace troupe::model;
+using namespace troupe::testing;
+namespace fs = std::filesystem;
+
+namespace {
+
+struct Saved {
+  std::unique_ptr<kernels::Backend> backend = make_reference_backend();
+  TemporaryFolder folder;
+  std::unique_ptr<Model> model = make_model(tiny_config());
+  CheckpointInfo info;
+  TrainState state;
+  fs::path path;
+
+  Saved() {
+    const auto stream = backend->create_stream();
+    state = initial_state(*backend, *stream, *model, 11);
+    for (int64_t i = 0; i < state.elements; ++i) {
+      state.moment1_data()[i] = float(i) * 0.5f;
+      state.moment2_data()[i] = float(i) * 0.25f;
+    }
+    state.step = 200;
+    state.updates = 198;
+    state.skipped = 2;
+    state.target_tokens = 123456;
+    state.chain.fill(7);
+    state.evaluation.record(100, {5 << 20, 4 << 20, 10, 3});
+    info.model = tiny_config();
+    info.optimizer.clip_norm = 0.5f;
+    info.job_text = "[model]\nwidth = 16\n";
+    info.tokenizer = std::string("\0\1\2tokens", 9);
+    path = checkpoint_path(folder.path(), state.step, "a");
+    save_checkpoint(path, info, state);
+  }
+
+  std::string read() const {
+    std::ifstream in(path, std::ios::binary);
+    return {std::istreambuf_iterator<char>(in), {}};
+  }
+  void write(const std::string& bytes) const { std::ofstream(path, std::ios::binary) << bytes; }
+
+  // The kind of error that loading throws now; the message must name the file and a remedy.
+  ErrorKind refusal() const {
+    try {
+      load_checkpoint(path, *backend);
+    } catch (const Error& e) {
+      CHECK(std::string(e.what()).find(path.string()) != std::string::npos);
+      return e.kind();
+    }
+    return ErrorKind::usage;  // loaded
+  }
+};
+
+}  // namespace
+
+TEST_CASE("a checkpoint gives back what was saved") {
+  const Saved saved;
+  const Checkpoint loaded = load_checkpoint(saved.path, *saved.backend);
+  CHECK(loaded.info == saved.info);
+  CHECK(loaded.state.step == 200);
+  CHECK(loaded.state.updates == 198);
+  CHECK(loaded.state.skipped == 2);
+  CHECK(loaded.state.target_tokens == 123456);
+  CHECK(loaded.state.evaluation == saved.state.evaluation);
+  CHECK(state_digest(loaded.state) == state_digest(saved.state));
+  CHECK(weights_digest(saved.model->parameters(), loaded.state.weight_data()) ==
+        weights_digest(saved.model->parameters(), saved.state.weight_data()));
+
+  const SavedWeights weights = load_weights_only(saved.path, *saved.backend);
+  CHECK(weights.step == 200);
+  CHECK(weights.info == saved.info);
+  CHECK(std::memcmp(weights.weights.data(), saved.state.weights.data(), saved.state.weights.bytes()) == 0);
+  CHECK(std::distance(fs::directory_iterator(saved.folder.path()), fs::directory_iterator()) ==
+        1);  // no debris
+}
+
+TEST_CASE("the same state makes the same bytes") {
+  const Saved saved;
+  const std::string first = saved.read();
+  save_checkpoint(saved.path, saved.info, saved.state.clone(*saved.backend));
+  CHECK(saved.read() == first);
+}
+
+TEST_CASE("the digest of weights covers names, shapes and bytes and nothing else") {
+  Saved saved;
+  const auto digest = [&] { return weights_digest(saved.model->parameters(), saved.state.weight_data()); };
+  const std::string before = digest();
+  CHECK(before.size() == 64);
+  saved.state.moment1_data()[3] += 1;
+  saved.state.step += 1;
+  CHECK(digest() == before);
+  saved.state.weight_data()[3] += 1;
+  CHECK(digest() != before);
+}
+
+TEST_CASE("a checkpoint cut at any length is refused") {
+  const Saved saved;
+  const std::string whole = saved.read();
+  for (size_t length = 0; length < whole.size(); length += length < 600 ? 1 : 1009) {
+    saved.write(whole.substr(0, length));
+    CAPTURE(length);
+    CHECK(saved.refusal() == ErrorKind::corrupt);
+  }
+  saved.write(whole + "x");
+  CHECK(saved.refusal() == ErrorKind::corrupt);
+}
+
+TEST_CASE("a checkpoint with a flipped bit anywhere is refused") {
+  const Saved saved;
+  const std::string whole = saved.read();
+  for (size_t at = 0; at < whole.size(); at += at < 700 || at + 40 > whole.size() ? 1 : 499) {
+    std::string broken = whole;
+    broken[at] = char(broken[at] ^ (1 << (at % 8)));
+    saved.write(broken);
+    CAPTURE(at);
+    const ErrorKind kind = saved.refusal();
+    // A flip inside the version number may make it a newer one.
+    CHECK((kind == ErrorKind::corrupt || (kind == ErrorKind::version && at >= 8 && at < 12)));
+  }
+}
+
+TEST_CASE("a checkpoint of a newer version is refused as such") {
+  const Saved saved;
+  std::string newer = saved.read();
+  newer[8] = 2;
+  saved.write(newer);
+  CHECK(saved.refusal() == ErrorKind::version);
+  CHECK_THROWS_WITH_AS(
+      load_weights_only(saved.path, *saved.backend),
+      doctest::Contains("written by a newer troupe; this one reads up to format 1: update troupe"), Error);
+}
+
+TEST_CASE("what is not a checkpoint is refused") {
+  const Saved saved;
+  saved.write(std::string(5000, 'x'));
+  CHECK(saved.refusal() == ErrorKind::corrupt);
+  saved.write("");
+  CHECK(saved.refusal() == ErrorKind::corrupt);
+  fs::remove(saved.path);
+  CHECK(saved.refusal() == ErrorKind::file);
+  fs::create_directory(saved.path);
+  CHECK(saved.refusal() == ErrorKind::file);
+}
+
+TEST_CASE("weights alone are verified too") {
+  const Saved saved;
+  std::string broken = saved.read();
+  broken[2000] = char(broken[2000] ^ 4);
+  saved.write(broken);
+  CHECK_THROWS_AS(load_weights_only(saved.path, *saved.backend), Error);
+}
+
+TEST_CASE("the newest whole checkpoint of a folder is found, broken ones are skipped with a warning") {
+  Saved saved;
+  std::vector<std::string> warnings;
+  const auto warn = [&](const std::string& message) { warnings.push_back(message); };
+  saved.state.step = 1000;
+  const fs::path newer = checkpoint_path(saved.folder.path(), 1000, "b");
+  save_checkpoint(newer, saved.info, saved.state);
+  std::ofstream(saved.folder.path() / "checkpoint-notes.troupe") << "not one";
+  CHECK(latest_checkpoint(saved.folder.path(), warn) == newer);
+  CHECK(warnings.empty());
+  fs::resize_file(newer, 3000);
+  CHECK(latest_checkpoint(saved.folder.path(), warn) == saved.path);
+  REQUIRE(warnings.size() == 1);
+  CHECK(warnings[0].find("checkpoint-0000001000-b.troupe") != std::string::npos);
+  fs::remove(newer);
+  fs::remove(saved.path);
+  CHECK_FALSE(latest_checkpoint(saved.folder.path(), warn).has_value());
+  CHECK_THROWS_AS(latest_checkpoint(saved.folder.path() / "nowhere", warn), Error);
+}
+
+TEST_CASE("pruning keeps the newest steps and sweeps up what a crash left") {
+  Saved saved;
+  for (int64_t step : {300, 400, 500})
+    for (const char* node : {"a", "b"})
+      save_checkpoint(checkpoint_path(saved.folder.path(), step, node), saved.info, saved.state);
+  const fs::path abandoned = saved.folder.path() / "checkpoint-0000000100-a.troupe.partial";
+  std::ofstream(abandoned) << "half";
+  prune_checkpoints(saved.folder.path(), 2);
+  std::vector<std::string> left;
+  for (const auto& entry : fs::directory_iterator(saved.folder.path()))
+    left.push_back(entry.path().filename());
+  std::sort(left.begin(), left.end());
+  CHECK(left == std::vector<std::string>{"checkpoint-0000000400-a.troupe", "checkpoint-0000000400-b.troupe",
+                                         "checkpoint-0000000500-a.troupe", "checkpoint-0000000500-b.troupe"});
+}
+
+TEST_CASE("a checkpoint that cannot be written leaves the old one and no debris") {
+  const Saved saved;
+  const std::string before = saved.read();
+  CHECK_THROWS_WITH_AS(save_checkpoint(saved.folder.path() / "nowhere" / "x.troupe", saved.info, saved.state),
+                       doctest::Contains("No such file or directory"), Error);
+  // A limit on file sizes stands in for a full disk: writing fails half-way in the same place.
+  rlimit limit{};
+  REQUIRE(::getrlimit(RLIMIT_FSIZE, &limit) == 0);
+  const auto handler = std::signal(SIGXFSZ, SIG_IGN);
+  const rlimit small{8000, limit.rlim_max};
+  REQUIRE(::setrlimit(RLIMIT_FSIZE, &small) == 0);
+  CHECK_THROWS_AS(save_checkpoint(saved.path, saved.info, saved.state), Error);
+  REQUIRE(::setrlimit(RLIMIT_FSIZE, &limit) == 0);
+  std::signal(SIGXFSZ, handler);
+  CHECK(saved.read() == before);
+  CHECK(std::distance(fs::directory_iterator(saved.folder.path()), fs::directory_iterator()) == 1);
+}

@@ -1,0 +1,119 @@
+// Derivatives of whole tiny models, against differences of the loss along single weights of every parameter.
+#include <algorithm>
+#include <cmath>
+
+#include <doctest/doctest.h>
+
+#include "kernels/accumulator.hpp"
+#include "kernels/cpu/backend.hpp"
+#include "model/parameters.hpp"
+#include "tests/model/support.hpp"
+
+using namespace troupe;
+using namespace troupe::model;
+using namespace troupe::testing;
+
+namespace {
+
+struct Subject {
+  std::unique_ptr<kernels::Backend> backend;
+  std::unique_ptr<kernels::Stream> stream;
+  std::unique_ptr<Model> model;
+  TrainState state;
+
+  Subject(std::unique_ptr<kernels::Backend> device, const ModelConfig& config)
+      : backend(std::move(device)),
+        stream(backend->create_stream()),
+        model(make_model(config)),
+        state(initial_state(*backend, *stream, *model, 7)) {
+    perturb(state, 5, 0.05f);
+    pack_state(*backend, *stream, *model, state);
+  }
+
+  std::vector<float> gradient(const Batch& batch, float smoothing, kernels::LossSums* sums = nullptr) {
+    kernels::GatherSink sink(model->parameters().elements());
+    kernels::Arena arena = arena_for(*backend, *model, batch, true);
+    const auto result = model->train_slot(*stream, arena, state.view(), batch, {}, smoothing, sink);
+    if (sums != nullptr) *sums = result;
+    return sink.values();
+  }
+
+  double loss(const Batch& batch, float smoothing) {
+    kernels::Arena arena = arena_for(*backend, *model, batch, false);
+    return model->evaluate_slot(*stream, arena, state.view(), batch, smoothing).loss;
+  }
+
+  double loss_with(size_t index, int64_t element, float value, const Batch& batch, float smoothing) {
+    float& weight = state.weight_data()[element];
+    const float before = weight;
+    weight = value;
+    pack_parameter(*stream, model->parameters(), index, state);
+    const double result = loss(batch, smoothing);
+    weight = before;
+    pack_parameter(*stream, model->parameters(), index, state);
+    return result;
+  }
+};
+
+// Largest error of any checked derivative, relative to the parameter's own gradient.
+void check_gradients(Subject& subject, const Batch& batch) {
+  constexpr float kSmoothing = 0.1f, kStep = 1.0f / 64;
+  const std::vector<float> gradient = subject.gradient(batch, kSmoothing);
+  for (size_t i = 0; i < subject.model->parameters().all().size(); ++i) {
+    const Parameter& p = subject.model->parameters().all()[i];
+    const int64_t count = p.rows * p.cols;
+    double squares = 0;
+    for (int64_t e = 0; e < count; ++e) squares += std::pow(double(gradient[size_t(p.offset + e)]), 2);
+    const double scale = std::sqrt(squares / double(count));
+    for (int64_t probe = 0; probe < 4; ++probe) {
+      const int64_t element = p.offset + (probe * 7919 + 13 * int64_t(i)) % count;
+      const float w = subject.state.weight_data()[element];
+      double difference = 0, weights[] = {8.0, -1.0};
+      for (int k = 1; k <= 2; ++k)
+        difference +=
+            weights[k - 1] * (subject.loss_with(i, element, w + float(k) * kStep, batch, kSmoothing) -
+                              subject.loss_with(i, element, w - float(k) * kStep, batch, kSmoothing));
+      const double numeric = difference / (12 * double(kStep));
+      const double analytic = double(gradient[size_t(element)]);
+      INFO(p.name << " element " << element - p.offset << ": " << analytic << ", by differences " << numeric);
+      CHECK(std::abs(analytic - numeric) < 2e-3 * std::max({scale, std::abs(analytic), 0.05}));
+    }
+  }
+}
+
+struct Case {
+  const char* name;
+  ModelConfig config;
+};
+
+std::vector<Case> cases() {
+  std::vector<Case> all;
+  for (NormPlacement norm : {NormPlacement::pre, NormPlacement::post}) {
+    ModelConfig c = tiny_config();
+    c.norm = norm;
+    c.activation = kernels::Activation::gelu;  // smooth, so that differences are exact enough
+    all.push_back(
+        {norm == NormPlacement::pre ? "pre-norm, sinusoidal, tied" : "post-norm, sinusoidal, tied", c});
+    c.positions = Positions::learned;
+    c.tied_embeddings = false;
+    all.push_back(
+        {norm == NormPlacement::pre ? "pre-norm, learned, untied" : "post-norm, learned, untied", c});
+  }
+  ModelConfig gpt = gpt2_config(2, 16, 2, 29, 32);
+  gpt.dropout = 0;
+  gpt.compute = kernels::DType::f32;
+  all.push_back({"decoder-only, tied", gpt});
+  gpt.tied_embeddings = false;
+  all.push_back({"decoder-only, untied", gpt});
+  return all;
+}
+
+}  // namespace
+
+TEST_CASE("gradients of every parameter equal differences of the loss, on plain loops") {
+  for (const Case& c : cases()) {
+    CAPTURE(c.name);
+    Subject subject(make_reference_backend(), c.config);
+    check_gradients(subject, random_batch(c.config, {}, 3));
+  }
+}
