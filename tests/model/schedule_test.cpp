@@ -67,11 +67,11 @@ TEST_CASE("a schedule that makes no sense is refused with the setting's name") {
   ScheduleConfig config = schedule(ScheduleKind::cosine);
   config.total_steps = 4;
   CHECK_THROWS_WITH_AS(validate(config),
-                       "optimizer.total_steps is 4; this schedule needs more than the 4 of warm-up", Error);
+                       "schedule.total_steps is 4; this schedule needs more than the 4 of warm-up", Error);
   config = schedule(ScheduleKind::warmup_stable_decay);
   config.decay_steps = 17;
   CHECK_THROWS_WITH_AS(validate(config),
-                       "optimizer.decay_steps is 17; it must be from 0 to the 16 steps after warm-up", Error);
+                       "schedule.decay_steps is 17; it must be from 0 to the 16 steps after warm-up", Error);
   config = schedule(ScheduleKind::constant);
   config.peak = 0;
   CHECK_THROWS_AS(validate(config), Error);
