@@ -1,0 +1,50 @@
+#include <doctest/doctest.h>
+
+#include "tests/support/process.hpp"
+
+using namespace troupe::test;
+
+TEST_CASE("the program says what it is and how it is used") {
+  const ProcessResult version = run({TROUPE_PROGRAM, "--version"});
+  CHECK(version.code == 0);
+  CHECK(version.out == "0.1.0\n");
+  const ProcessResult help = run({TROUPE_PROGRAM, "--help"});
+  CHECK(help.code == 0);
+  for (const char* command : {"prepare", "train", "node", "translate", "evaluate", "digest", "certs", "doctor"})
+    CHECK(help.out.find(command) != std::string::npos);
+}
+
+TEST_CASE("doctor finds nothing wrong here, and names a node that cannot be reached") {
+  const ProcessResult good = run({TROUPE_PROGRAM, "doctor"});
+  CAPTURE(good.out);
+  CHECK(good.code == 0);
+  CHECK(good.out.find("nothing is wrong") != std::string::npos);
+  const TemporaryFolder folder;
+  const std::string cluster =
+      folder.write("cluster.toml", "[[nodes]]\nname = \"far\"\naddress = \"[fe80::1]:7000\"\n");
+  const ProcessResult bad = run({TROUPE_PROGRAM, "doctor", "--cluster", cluster});
+  CHECK(bad.code == 1);
+  CHECK(bad.out.find("WRONG node far") != std::string::npos);
+}
+
+TEST_CASE("prepare gives the same bytes for any number of loaders") {
+  const TemporaryFolder folder;
+  std::string source, target;
+  for (int i = 0; i < 400; ++i) {
+    source += "the number " + std::to_string(i * i) + " follows " + std::to_string(i) + "\n";
+    target += "le nombre " + std::to_string(i * i) + " suit " + std::to_string(i) + "\n";
+  }
+  const std::string a = folder.write("a.txt", source), b = folder.write("b.txt", target);
+  std::string first;
+  for (const char* threads : {"1", "2", "5"}) {
+    const std::string out = folder / (std::string("out") + threads);
+    const ProcessResult result =
+        run({TROUPE_PROGRAM, "prepare", "--out", out, "--aligned", a, b, "--vocabulary", "300", "--threads", threads});
+    CAPTURE(result.err);
+    REQUIRE(result.code == 0);
+    const std::string hashes = run({"sh", "-c", "cd " + out + " && find . -type f | sort | xargs sha256sum"}).out;
+    CHECK(hashes.size() > 100);
+    if (first.empty()) first = hashes;
+    CHECK(hashes == first);
+  }
+}
