@@ -5,7 +5,9 @@
 
 #include "kernels/cpu/loops/block_codec.hpp"
 #include "kernels/cpu/loops/convert.hpp"
+#include "kernels/cpu/loops/cross_entropy.hpp"
 #include "kernels/cpu/loops/exact_sum.hpp"
+#include "kernels/cpu/loops/inference.hpp"
 #include "kernels/cpu/loops/linear.hpp"
 #include "kernels/dropout.hpp"
 
@@ -24,6 +26,8 @@ constexpr unsigned kFloatState = 0x1f80 | 0x8000 | 0x0040;
     .exact_sum = &isa::exact_sum_loops,   \
     .block_codec = &isa::block_codec_loops, \
     .linear = &isa::linear_loops,         \
+    .inference = &isa::inference_loops,   \
+    .cross_entropy = &isa::cross_entropy_loops, \
   }
 // clang-format on
 

@@ -18,6 +18,9 @@ namespace troupe::kernels {
 struct BlockCodecLoops;
 struct ConvertLoops;
 struct ExactSumLoops;
+struct AttentionLoops;
+struct CrossEntropyLoops;
+struct InferenceLoops;
 struct LinearLoops;
 
 // The tables of one instruction-set level.
@@ -26,6 +29,9 @@ struct Loops {
   const ExactSumLoops* exact_sum = nullptr;
   const BlockCodecLoops* block_codec = nullptr;
   const LinearLoops* linear = nullptr;
+  const InferenceLoops* inference = nullptr;
+  const CrossEntropyLoops* cross_entropy = nullptr;
+  const AttentionLoops* attention = nullptr;
 };
 Loops loops_of(IsaLevel level);
 
@@ -79,6 +85,9 @@ class CpuStream final : public Stream {
   ConstView packed_rows(PackedWeight weight) const;
   // c (M, N) = a b + bias, or += with `accumulate`; bf16 at every level.
   void multiply(Factor a, Factor b, const float* bias, View c, bool accumulate = false);
+
+  void cross_entropy_backward(const CrossEntropy& args, int64_t cols_max, const float* log_sum,
+                              float* logits);
 
   IsaLevel level_;
   Loops loops_;

@@ -137,6 +137,17 @@ TROUPE_INLINE Vec abs(Vec a) {
   return float_of_bits(bits_of(a) & broadcast(uint32_t{0x7fffffff}));
 }
 
+// Whether any lane of a comparison holds.
+TROUPE_INLINE bool any(IVec mask) {
+#if defined(__AVX512F__)
+  return _mm512_test_epi32_mask((NativeI)mask.r[0], (NativeI)mask.r[0]) != 0;
+#elif defined(__AVX2__)
+  return _mm256_movemask_ps((NativeF)(mask.r[0] | mask.r[1])) != 0;
+#else
+  return _mm_movemask_ps((NativeF)(mask.r[0] | mask.r[1] | mask.r[2] | mask.r[3])) != 0;
+#endif
+}
+
 // a * b + c: fused where the level has it (v3, v4), rounded twice at v2.
 TROUPE_INLINE Vec fmadd(Vec a, Vec b, Vec c) {
 #if defined(__AVX512F__)
