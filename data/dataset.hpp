@@ -45,7 +45,8 @@ struct TextSample {
 struct SampleView {
   uint64_t id = 0;
   uint32_t label = 0;                   // index into labels()
-  std::vector<int32_t> source, target;  // without bos and eos; windows of a text include them
+  std::vector<int32_t> source, target;  // without bos and eos, but in a window
+  bool window = false;                  // of running text: target trains all its tokens but the first
 };
 
 class Dataset {

@@ -47,7 +47,7 @@ struct SourceOptions {
   int tsv_source_column = 1, tsv_target_column = 2, tsv_label_column = 0;  // from 1; 0: no label
   std::string source_language,
       target_language;    // debian: "en", "fr"; source empty: kind text, descriptions of target
-  std::string cache;      // debian: where apt's lists go; empty: OUT/../.troupe-apt
+  std::string cache;      // debian: keeps apt's lists for the next time; empty: they are removed at the end
   std::string apt_lists;  // debian: a folder with downloaded lists, used instead of running apt-get
   std::vector<RawDocument> documents;  // memory
   bool skip_invalid_utf8 = false;      // default: an error that names file and line
@@ -98,6 +98,7 @@ struct TokeniseWork {
   CleanOptions clean;
   SampleUnit unit = SampleUnit::document;
   DatasetKind kind = DatasetKind::pairs;
+  std::string source_language, target_language;
   int32_t max_length = 256;
   uint64_t test_below = 0;   // group hashes below this are test, then
   uint64_t valid_below = 0;  // below this validation: their text travels with the shard

@@ -1,0 +1,70 @@
+// A few threads that work on chunks as one thread reads them; at most `2 * threads` chunks wait. The first
+// exception stops all and is thrown to the caller.
+#pragma once
+
+#include <condition_variable>
+#include <deque>
+#include <exception>
+#include <mutex>
+#include <optional>
+#include <thread>
+#include <utility>
+#include <vector>
+
+namespace troupe::data {
+
+// produce() -> optional<Chunk> is called on this thread until it gives nullopt; work(Chunk&&) -> Result on
+// any of the threads; consume(Result&&) by one thread at a time, in no particular order.
+template <typename Produce, typename Work, typename Consume>
+void for_each_chunk(int threads, const Produce& produce, const Work& work, const Consume& consume) {
+  using Chunk = typename decltype(produce())::value_type;
+  std::mutex mutex, consuming;
+  std::condition_variable changed;
+  std::deque<Chunk> waiting;
+  bool closed = false;
+  std::exception_ptr failure;
+  const auto fail = [&] {
+    const std::lock_guard lock(mutex);
+    if (!failure) failure = std::current_exception();
+    closed = true;
+    changed.notify_all();
+  };
+  const auto run = [&] {
+    try {
+      while (true) {
+        std::unique_lock lock(mutex);
+        changed.wait(lock, [&] { return closed || !waiting.empty(); });
+        if (failure || waiting.empty()) return;
+        Chunk chunk = std::move(waiting.front());
+        waiting.pop_front();
+        changed.notify_all();
+        lock.unlock();
+        auto result = work(std::move(chunk));
+        const std::lock_guard one_at_a_time(consuming);
+        consume(std::move(result));
+      }
+    } catch (...) {
+      fail();
+    }
+  };
+  std::vector<std::jthread> pool;
+  for (int i = 0; i < threads; ++i) pool.emplace_back(run);
+  try {
+    while (std::optional<Chunk> chunk = produce()) {
+      std::unique_lock lock(mutex);
+      changed.wait(lock, [&] { return failure || waiting.size() < 2 * size_t(threads); });
+      if (failure) break;
+      waiting.push_back(std::move(*chunk));
+      changed.notify_all();
+    }
+    const std::lock_guard lock(mutex);
+    closed = true;
+    changed.notify_all();
+  } catch (...) {
+    fail();
+  }
+  pool.clear();  // joins
+  if (failure) std::rethrow_exception(failure);
+}
+
+}  // namespace troupe::data

@@ -1,0 +1,327 @@
+#include "data/prepare.hpp"
+
+#include <algorithm>
+#include <cerrno>
+#include <cstring>
+#include <filesystem>
+
+#include <fcntl.h>
+#include <sys/file.h>
+#include <unistd.h>
+
+#include "data/assembly.hpp"
+#include "data/parallel.hpp"
+#include "data/scan.hpp"
+#include "data/sources.hpp"
+#include "kernels/base/error.hpp"
+
+namespace troupe::data {
+namespace {
+
+constexpr size_t kChunkBytes = 512 << 10;
+constexpr size_t kChunkDocuments = 16384;
+constexpr size_t kTokenizerBytesMax = 32 << 20;  // of sampled sentences
+
+void check_options(const PrepareOptions& options) {
+  if (options.out.empty())
+    throw error(ErrorKind::usage, "cannot prepare: no folder for the dataset was given");
+  if (options.max_length < 4 || options.max_length > 65536)
+    throw error(ErrorKind::usage, "cannot use a maximum length of {} tokens: choose 4 to 65536",
+                options.max_length);
+  if (options.pack_tokens < options.max_length || options.pack_tokens > (1 << 20))
+    throw error(ErrorKind::usage,
+                "cannot use packs of {} tokens: choose at least the maximum length ({}) and at most 1048576",
+                options.pack_tokens, options.max_length);
+  if (options.valid_samples > 1'000'000 || options.test_samples > 1'000'000)
+    throw error(ErrorKind::usage, "cannot hold out {} and {} samples: choose at most 1000000 each",
+                options.valid_samples, options.test_samples);
+  if (!(options.clean.length_ratio_max >= 1))
+    throw error(ErrorKind::usage,
+                "cannot use a length ratio of {}: it is the longer side over the shorter one, so at least 1",
+                options.clean.length_ratio_max);
+  if (options.clean.characters_min > options.clean.characters_max)
+    throw error(ErrorKind::usage,
+                "cannot keep sentences of {} to {} characters: the least is more than the most",
+                options.clean.characters_min, options.clean.characters_max);
+  if (options.tokenizer_sentences == 0 || options.tokenizer_sentences > 10'000'000)
+    throw error(ErrorKind::usage, "cannot train a tokenizer on {} sentences: choose 1 to 10000000",
+                options.tokenizer_sentences);
+  if (options.shard_bytes_max < 4096 || options.shard_bytes_max > (uint64_t{1} << 30))
+    throw error(ErrorKind::usage, "cannot write shards of {} bytes: choose 4096 to 1073741824",
+                options.shard_bytes_max);
+}
+
+// Owns OUT/.work while a dataset is being made: one process at a time, gone at the end.
+class WorkFolder {
+ public:
+  explicit WorkFolder(const std::string& out) : lock_path_(out + "/.lock"), path_(out + "/.work") {
+    make_folder(out);
+    lock_ = ::open(lock_path_.c_str(), O_RDWR | O_CREAT | O_CLOEXEC, 0644);
+    if (lock_ < 0)
+      throw error(ErrorKind::file, "cannot write into {}: {}; choose a folder that you may write to", out,
+                  std::strerror(errno));
+    if (::flock(lock_, LOCK_EX | LOCK_NB) != 0) {
+      ::close(lock_);
+      throw error(ErrorKind::usage,
+                  "cannot prepare into {}: another troupe prepare is at work there; wait for it, or "
+                  "choose another folder",
+                  out);
+    }
+    std::error_code ignored;
+    std::filesystem::remove_all(path_, ignored);  // what a killed run left behind
+    make_folder(path_);
+  }
+  ~WorkFolder() {
+    std::error_code ignored;
+    std::filesystem::remove_all(path_, ignored);
+    ::unlink(lock_path_.c_str());
+    ::close(lock_);
+  }
+  WorkFolder(const WorkFolder&) = delete;
+  WorkFolder& operator=(const WorkFolder&) = delete;
+  const std::string& path() const { return path_; }
+
+ private:
+  std::string lock_path_, path_;
+  int lock_ = -1;
+};
+
+bool is_dataset_file(const std::string& name) {
+  if (name == kManifestName || name == kTokenizerName) return true;
+  for (const Split split : kSplits) {
+    const std::string prefix(to_string(split));
+    if (name == prefix + ".packs" || name == prefix + ".text.tsv") return true;
+    if (name.starts_with(prefix + "-") && name.ends_with(".tokens")) return true;
+  }
+  return false;
+}
+
+// The manifest goes first, so that a half-removed dataset never looks whole.
+void remove_old_dataset(const std::string& out) {
+  std::error_code ignored;
+  std::filesystem::remove(out + "/" + std::string(kManifestName), ignored);
+  for (const auto& entry : std::filesystem::directory_iterator(out, ignored))
+    if (is_dataset_file(entry.path().filename().string())) std::filesystem::remove(entry.path(), ignored);
+}
+
+size_t text_bytes(const RawDocument& document) {
+  size_t bytes = document.label.size();
+  for (const auto& text : document.source) bytes += text.size();
+  for (const auto& text : document.target) bytes += text.size();
+  return bytes;
+}
+
+std::string list(const Counts& counts) {
+  std::string out;
+  for (const auto& [name, count] : counts) {
+    std::string words = name;
+    std::replace(words.begin(), words.end(), '_', ' ');
+    out += fmt::format("{}{} {}", out.empty() ? "" : ", ", words, count);
+  }
+  return out.empty() ? "nothing" : out;
+}
+
+}  // namespace
+
+struct PreparePlan::State {
+  PrepareOptions options;
+  ProgressFunction progress;
+  std::unique_ptr<WorkFolder> folder;
+  std::unique_ptr<DocumentSource> source;
+  TokeniseWork work;
+  std::unique_ptr<Tokenizer> tokenizer;
+  std::vector<uint64_t> checksums;  // of each chunk, from the scan
+  uint64_t next_index = 0, documents = 0;
+  std::unique_ptr<Assembly> assembly;
+
+  void report(std::string_view phase) const {
+    if (progress) progress({phase, source->bytes_read(), source->bytes_total()});
+  }
+  void rewind() {
+    source->rewind();
+    next_index = documents = 0;
+  }
+  std::optional<RawChunk> read_chunk();
+  void hold_out(const SmallestHashes& hashes);
+};
+
+std::optional<RawChunk> PreparePlan::State::read_chunk() {
+  RawChunk chunk;
+  chunk.index = next_index;
+  chunk.first_document = documents;
+  RawDocument document;
+  for (size_t bytes = 0;
+       bytes < kChunkBytes && chunk.documents.size() < kChunkDocuments && source->next(&document);) {
+    bytes += text_bytes(document);
+    chunk.documents.push_back(std::move(document));
+    document = {};
+  }
+  if (chunk.documents.empty()) return std::nullopt;
+  ++next_index;
+  documents += chunk.documents.size();
+  return chunk;
+}
+
+// The paragraphs with the smallest hashes are the test set, the next ones validation.
+void PreparePlan::State::hold_out(const SmallestHashes& hashes) {
+  const std::vector<uint64_t> sorted = hashes.sorted();
+  const size_t most = hashes.full() ? SIZE_MAX : sorted.size() / 10;
+  const size_t test = std::min<size_t>(options.test_samples, most);
+  const size_t valid = std::min<size_t>(options.valid_samples, most);
+  work.test_below = test == 0 ? 0 : sorted[test - 1] + 1;
+  work.valid_below = test + valid == 0 ? 0 : sorted[test + valid - 1] + 1;
+}
+
+PreparePlan::PreparePlan(PrepareOptions options, ProgressFunction progress)
+    : state_(std::make_unique<State>()) {
+  check_options(options);
+  State& s = *state_;
+  s.options = std::move(options);
+  s.progress = std::move(progress);
+  if (!s.options.overwrite && std::filesystem::exists(s.options.out + "/" + std::string(kManifestName)))
+    throw error(
+        ErrorKind::usage,
+        "cannot prepare into {}: it holds a dataset already; choose another folder, or pass --overwrite",
+        s.options.out);
+  s.folder = std::make_unique<WorkFolder>(s.options.out);
+  s.source = open_source(s.options.source, s.folder->path(), s.progress);
+  s.work.clean = s.options.clean;
+  s.work.unit = s.options.unit;
+  s.work.kind = s.source->kind();
+  s.work.source_language = s.options.source.source_language;
+  s.work.target_language = s.options.source.target_language;
+  s.work.max_length = s.options.max_length;
+  if (s.work.unit == SampleUnit::token && s.work.kind == DatasetKind::pairs)
+    throw error(
+        ErrorKind::usage,
+        "cannot cut sentence pairs into windows of tokens: --split token is for plain text; use document or "
+        "sentence");
+  if (!s.options.tokenizer_file.empty())
+    s.tokenizer = std::make_unique<Tokenizer>(Tokenizer::load(s.options.tokenizer_file));
+}
+PreparePlan::~PreparePlan() = default;
+PreparePlan::PreparePlan(PreparePlan&&) noexcept = default;
+PreparePlan& PreparePlan::operator=(PreparePlan&&) noexcept = default;
+
+void PreparePlan::scan(int threads) {
+  State& s = *state_;
+  if (threads < 1 || threads > 1024)
+    throw error(ErrorKind::usage, "cannot prepare with {} threads: choose 1 to 1024", threads);
+  const bool sentences = s.tokenizer == nullptr;
+  SmallestHashes hashes(10 * size_t(std::max(s.options.test_samples, s.options.valid_samples)) + 10);
+  SentenceSample sample(s.options.tokenizer_sentences, kTokenizerBytesMax);
+  uint64_t samples = 0;
+  Counts dropped;
+  s.rewind();
+  for_each_chunk(
+      threads,
+      [&] {
+        s.report("scan");
+        auto chunk = s.read_chunk();
+        if (chunk) s.checksums.push_back(chunk_checksum(*chunk));
+        return chunk;
+      },
+      [&](RawChunk&& chunk) { return scan_chunk(s.work, chunk, sentences); },
+      [&](ScanPart&& part) {
+        samples += part.samples;
+        for (const uint64_t hash : part.split_hashes) hashes.add(hash);
+        for (const auto& [hash, sentence] : part.sentences) sample.add(hash, sentence);
+        for (const auto& [reason, count] : part.dropped) dropped[reason] += count;
+      });
+  if (samples == 0)
+    throw error(ErrorKind::usage, "cannot prepare {}: no usable text in {} documents (left out: {})",
+                s.source->description(), s.documents, list(dropped));
+  s.hold_out(hashes);
+  if (sentences) {
+    if (s.progress) s.progress({"tokenizer", 0, 0});
+    const std::vector<std::string> text = sample.take();
+    s.tokenizer = std::make_unique<Tokenizer>(train_tokenizer(s.options.tokenizer, text));
+  }
+  s.assembly =
+      std::make_unique<Assembly>(s.options, s.work, *s.tokenizer, s.folder->path(), s.checksums.size());
+  s.rewind();
+}
+
+const TokeniseWork& PreparePlan::work() const {
+  TROUPE_CHECK(state_->assembly != nullptr, "scan() comes first");
+  return state_->work;
+}
+const Tokenizer& PreparePlan::tokenizer() const {
+  TROUPE_CHECK(state_->assembly != nullptr, "scan() comes first");
+  return *state_->tokenizer;
+}
+uint64_t PreparePlan::chunks() const {
+  TROUPE_CHECK(state_->assembly != nullptr, "scan() comes first");
+  return state_->checksums.size();
+}
+
+std::optional<RawChunk> PreparePlan::next_chunk() {
+  State& s = *state_;
+  TROUPE_CHECK(s.assembly != nullptr, "scan() comes first");
+  s.report("tokenise");
+  auto chunk = s.read_chunk();
+  const bool same =
+      chunk ? chunk->index < s.checksums.size() && chunk_checksum(*chunk) == s.checksums[chunk->index]
+            : s.next_index == s.checksums.size();
+  if (!same)
+    throw error(ErrorKind::corrupt, "cannot prepare {}: the text changed while it was read; start again",
+                s.source->description());
+  return chunk;
+}
+
+void PreparePlan::add_shard(uint64_t index, std::string_view shard) {
+  TROUPE_CHECK(state_->assembly != nullptr, "scan() comes first");
+  state_->assembly->add_shard(index, shard);
+}
+
+bool PreparePlan::complete() const {
+  return state_->assembly != nullptr && state_->assembly->complete();
+}
+
+PrepareReport PreparePlan::finish() {
+  State& s = *state_;
+  TROUPE_CHECK(complete());
+  remove_old_dataset(s.options.out);
+  Manifest manifest;
+  manifest.kind = s.work.kind;
+  manifest.unit = to_string(s.work.unit);
+  manifest.source_language = s.work.source_language;
+  manifest.target_language = s.work.target_language;
+  manifest.vocabulary = s.tokenizer->vocabulary_size();
+  manifest.pack_tokens = s.options.pack_tokens;
+  manifest.max_length = s.options.max_length;
+  manifest.source_checksum = sha256_hex(s.checksums.data(), s.checksums.size() * sizeof(uint64_t));
+  manifest.kept["documents"] = s.documents;
+  manifest.dropped = s.source->dropped();
+  s.assembly->write(&manifest, s.progress);
+  if (manifest.splits[size_t(Split::train)].info.samples == 0)
+    throw error(ErrorKind::usage,
+                "cannot prepare {}: no training text is left of {} documents (left out: {})",
+                s.source->description(), s.documents, list(manifest.dropped));
+  const std::string json = write_manifest(manifest);
+  write_file(s.options.out, std::string(kManifestName), json, s.options.sync);
+  if (s.options.sync) sync_folder(s.options.out);
+  return {sha256_hex(json.data(), json.size()), manifest.kept, manifest.dropped};
+}
+
+std::string PrepareReport::text() const {
+  return fmt::format("kept: {}\nleft out: {}\ndataset {}\n", list(kept), list(dropped), digest);
+}
+
+PrepareReport prepare_local(PrepareOptions options, int threads, const ProgressFunction& progress) {
+  PreparePlan plan(std::move(options), progress);
+  plan.scan(threads);
+  struct Done {
+    uint64_t index;
+    std::string shard;
+  };
+  for_each_chunk(
+      threads, [&] { return plan.next_chunk(); },
+      [&](RawChunk&& chunk) {
+        return Done{chunk.index, tokenise_chunk(plan.work(), plan.tokenizer(), chunk)};
+      },
+      [&](Done&& done) { plan.add_shard(done.index, done.shard); });
+  return plan.finish();
+}
+
+}  // namespace troupe::data
