@@ -1,8 +1,13 @@
 #include "comm/address.hpp"
 
+#include <cerrno>
 #include <charconv>
+#include <cstring>
 
 #include <arpa/inet.h>
+#include <netdb.h>
+#include <sys/socket.h>
+#include <unistd.h>
 
 #include "kernels/base/error.hpp"
 
@@ -59,6 +64,24 @@ void require_allowed(const Address& address, const Security& security, std::stri
       "take part in the job. Make certificates with 'troupe certs' and name them in the cluster file, or set "
       "insecure = true there if the network is trusted",
       use, address.text());
+}
+
+std::string why_not_bindable(const Address& address) {
+  addrinfo hints{};
+  hints.ai_socktype = SOCK_STREAM;
+  hints.ai_flags = AI_PASSIVE | AI_NUMERICSERV;
+  addrinfo* found = nullptr;
+  const int failure = getaddrinfo(address.host.c_str(), std::to_string(address.port).c_str(), &hints, &found);
+  if (failure != 0)
+    return fmt::format("the host '{}' does not resolve: {}", address.host, gai_strerror(failure));
+  std::string why = "the port was taken for a moment: try again";
+  for (const addrinfo* each = found; each != nullptr; each = each->ai_next) {
+    const int descriptor = socket(each->ai_family, each->ai_socktype, each->ai_protocol);
+    if (descriptor < 0 || bind(descriptor, each->ai_addr, each->ai_addrlen) != 0) why = std::strerror(errno);
+    if (descriptor >= 0) ::close(descriptor);
+  }
+  freeaddrinfo(found);
+  return why;
 }
 
 }  // namespace troupe::comm

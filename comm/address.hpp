@@ -28,4 +28,8 @@ bool is_loopback(std::string_view host);
 // that it is meant to be insecure. `use` completes the message: "listen on", "connect to".
 void require_allowed(const Address& address, const Security& security, std::string_view use);
 
+// Why nobody can listen there now, by trying: "Address already in use", a name that does not resolve, and so
+// on.
+std::string why_not_bindable(const Address& address);
+
 }  // namespace troupe::comm

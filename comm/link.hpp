@@ -81,8 +81,9 @@ class LinkHub {
   // comes, and send() says down. May be called more than once.
   void close(int deadline_ms);
 
- private:
   class Core;
+
+ private:
   std::shared_ptr<Core> core_;
 };
 

@@ -1,0 +1,116 @@
+#include "comm/link_stream.hpp"
+
+#include <utility>
+
+namespace troupe::comm {
+
+namespace {
+constexpr size_t kMessageOverheadBytes = 64;  // so that a queue of very small messages is bounded too
+}  // namespace
+
+void LinkStream::start(std::shared_ptr<Owner> owner) {
+  const std::lock_guard lock(mutex_);
+  owner_ = std::move(owner);
+  self_ = shared_from_this();
+  start_call();
+}
+
+Sent LinkStream::send(std::string bytes, size_t queue_bytes_max) {
+  const std::lock_guard lock(mutex_);
+  if (state_ != State::open) return Sent::down;
+  const size_t cost = bytes.size() + kMessageOverheadBytes;
+  if (queued_bytes_ + cost > queue_bytes_max) return Sent::busy;
+  queued_bytes_ += cost;
+  queue_.push_back(std::move(bytes));
+  if (!writing_) write_next();
+  return Sent::ok;
+}
+
+bool LinkStream::idle() const {
+  const std::lock_guard lock(mutex_);
+  return queue_.empty() && !writing_;
+}
+
+void LinkStream::read_next() {
+  const std::lock_guard lock(mutex_);
+  if (state_ == State::open || state_ == State::finishing) start_read();
+}
+
+void LinkStream::write_next() {
+  writing_ = true;
+  writing_bytes_ = queue_.front().size() + kMessageOverheadBytes;
+  start_write(std::move(queue_.front()));
+  queue_.pop_front();
+}
+
+void LinkStream::drop_queue() {
+  queue_.clear();
+  queued_bytes_ = writing_ ? writing_bytes_ : 0;
+}
+
+void LinkStream::finish() {
+  const std::lock_guard lock(mutex_);
+  if (state_ != State::open) return;
+  state_ = State::finishing;
+  if (writing_) return;
+  writes_ended_ = true;
+  end_writes();
+}
+
+void LinkStream::refuse(const Error& why) {
+  const std::lock_guard lock(mutex_);
+  if (state_ == State::cancelled || state_ == State::done) return;
+  if (!ours_) ours_ = StreamEnd{StreamEnd::Cause::ours, why.kind(), why.what()};
+  drop_queue();
+  const bool too_late = writes_ended_;  // to tell the other end
+  state_ = too_late ? State::cancelled : State::finishing;
+  if (too_late) return end_at_once();
+  writes_ended_ = true;
+  end_refusing(why);
+}
+
+void LinkStream::cancel(const Error& why) {
+  const std::lock_guard lock(mutex_);
+  if (state_ == State::cancelled || state_ == State::done) return;
+  if (!ours_) ours_ = StreamEnd{StreamEnd::Cause::ours, why.kind(), why.what()};
+  drop_queue();
+  state_ = State::cancelled;
+  end_at_once();
+}
+
+void LinkStream::on_read(bool ok, std::string_view bytes) {
+  if (ok) {
+    owner_->received(bytes);  // on_done, which drops the owner, comes after all other reactions
+    return;
+  }
+  finish();  // the other end is done, or gone: then the next write fails
+}
+
+void LinkStream::on_written(bool ok) {
+  const std::lock_guard lock(mutex_);
+  writing_ = false;
+  queued_bytes_ -= writing_bytes_;
+  if (!ok) drop_queue();
+  if (state_ == State::cancelled || state_ == State::done || writes_ended_) return;
+  if (!queue_.empty()) return write_next();
+  if (state_ != State::finishing) return;
+  writes_ended_ = true;
+  end_writes();
+}
+
+void LinkStream::on_done(StreamEnd end) {
+  std::shared_ptr<Owner> owner;
+  std::shared_ptr<LinkStream> self;
+  {
+    const std::lock_guard lock(mutex_);
+    state_ = State::done;
+    writing_ = false;
+    drop_queue();
+    if (ours_) end = *ours_;
+    owner = std::move(owner_);
+    self = std::move(self_);
+  }
+  owner->ended(end);
+}
+
+}  // namespace troupe::comm
