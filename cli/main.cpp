@@ -45,10 +45,6 @@ int main(int argc, char** argv) {
   app.require_subcommand(1);
   int code = cli::kDone;
   cli::add_prepare(app, code);
-  cli::add_train(app, code);
-  cli::add_node(app, code);
-  cli::add_translate(app, code);
-  cli::add_evaluate(app, code);
   cli::add_digest(app, code);
   cli::add_certs(app, code);
   cli::add_doctor(app, code);
