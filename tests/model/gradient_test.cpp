@@ -4,7 +4,6 @@
 
 #include <doctest/doctest.h>
 
-#include "kernels/accumulator.hpp"
 #include "kernels/cpu/backend.hpp"
 #include "model/parameters.hpp"
 #include "tests/model/support.hpp"
@@ -15,45 +14,18 @@ using namespace troupe::testing;
 
 namespace {
 
-struct Subject {
-  std::unique_ptr<kernels::Backend> backend;
-  std::unique_ptr<kernels::Stream> stream;
-  std::unique_ptr<Model> model;
-  TrainState state;
-
-  Subject(std::unique_ptr<kernels::Backend> device, const ModelConfig& config)
-      : backend(std::move(device)),
-        stream(backend->create_stream()),
-        model(make_model(config)),
-        state(initial_state(*backend, *stream, *model, 7)) {
-    perturb(state, 5, 0.05f);
-    pack_state(*backend, *stream, *model, state);
-  }
-
-  std::vector<float> gradient(const Batch& batch, float smoothing, kernels::LossSums* sums = nullptr) {
-    kernels::GatherSink sink(model->parameters().elements());
-    kernels::Arena arena = arena_for(*backend, *model, batch, true);
-    const auto result = model->train_slot(*stream, arena, state.view(), batch, {}, smoothing, sink);
-    if (sums != nullptr) *sums = result;
-    return sink.values();
-  }
-
-  double loss(const Batch& batch, float smoothing) {
-    kernels::Arena arena = arena_for(*backend, *model, batch, false);
-    return model->evaluate_slot(*stream, arena, state.view(), batch, smoothing).loss;
-  }
-
-  double loss_with(size_t index, int64_t element, float value, const Batch& batch, float smoothing) {
-    float& weight = state.weight_data()[element];
-    const float before = weight;
-    weight = value;
-    pack_parameter(*stream, model->parameters(), index, state);
-    const double result = loss(batch, smoothing);
-    weight = before;
-    pack_parameter(*stream, model->parameters(), index, state);
-    return result;
-  }
-};
+// The loss when one weight has another value.
+double loss_with(Subject& subject, size_t index, int64_t element, float value, const Batch& batch,
+                 float smoothing) {
+  float& weight = subject.state.weight_data()[element];
+  const float before = weight;
+  weight = value;
+  pack_parameter(*subject.stream, subject.model->parameters(), index, subject.state);
+  const double result = subject.evaluate(batch, smoothing).loss;
+  weight = before;
+  pack_parameter(*subject.stream, subject.model->parameters(), index, subject.state);
+  return result;
+}
 
 // Largest error of any checked derivative, relative to the parameter's own gradient.
 void check_gradients(Subject& subject, const Batch& batch) {
@@ -71,8 +43,8 @@ void check_gradients(Subject& subject, const Batch& batch) {
       double difference = 0, weights[] = {8.0, -1.0};
       for (int k = 1; k <= 2; ++k)
         difference +=
-            weights[k - 1] * (subject.loss_with(i, element, w + float(k) * kStep, batch, kSmoothing) -
-                              subject.loss_with(i, element, w - float(k) * kStep, batch, kSmoothing));
+            weights[k - 1] * (loss_with(subject, i, element, w + float(k) * kStep, batch, kSmoothing) -
+                              loss_with(subject, i, element, w - float(k) * kStep, batch, kSmoothing));
       const double numeric = difference / (12 * double(kStep));
       const double analytic = double(gradient[size_t(element)]);
       INFO(p.name << " element " << element - p.offset << ": " << analytic << ", by differences " << numeric);

@@ -243,4 +243,42 @@ kernels::LossSums ReferenceStream::cross_entropy(const kernels::CrossEntropy& a)
   return sums;
 }
 
+namespace {
+
+double gradient_of(const kernels::RoundedTotal& total, int64_t block, int64_t element) {
+  return std::ldexp(double(total.mantissa[size_t(element)]),
+                    int(total.shift[size_t(block)]) + kernels::kGridExponent);
+}
+
+}  // namespace
+
+void ReferenceStream::block_square_sums(const kernels::BlockLayout& layout,
+                                        const kernels::RoundedTotal& total, int64_t begin, int64_t end,
+                                        double* sums) {
+  layout.for_each(begin, end, [&](int64_t index, kernels::BlockLayout::Block block) {
+    double sum = 0;
+    for (int64_t i = block.offset; i < block.offset + block.count; ++i)
+      sum += std::pow(gradient_of(total, index, i), 2);
+    sums[index - begin] = sum;
+  });
+}
+
+void ReferenceStream::adamw(const kernels::AdamW& a, const kernels::BlockLayout& layout,
+                            const kernels::RoundedTotal& total, int64_t begin, int64_t end, float* weight,
+                            float* moment1, float* moment2) {
+  layout.for_each(begin, end, [&](int64_t index, kernels::BlockLayout::Block block) {
+    for (int64_t i = block.offset; i < block.offset + block.count; ++i) {
+      const double g = gradient_of(total, index, i) * double(a.gradient_scale);
+      const double m = double(a.beta1) * double(moment1[i]) + (1 - double(a.beta1)) * g;
+      const double v = double(a.beta2) * double(moment2[i]) + (1 - double(a.beta2)) * g * g;
+      const double update =
+          m / double(a.bias_correction1) / (std::sqrt(v / double(a.bias_correction2)) + double(a.epsilon)) +
+          double(a.weight_decay) * double(weight[i]);
+      moment1[i] = float(m);
+      moment2[i] = float(v);
+      weight[i] = float(double(weight[i]) - double(a.learning_rate) * update);
+    }
+  });
+}
+
 }  // namespace troupe::testing

@@ -49,10 +49,10 @@ class ReferenceStream : public kernels::Stream {
                           ConstView dout, kernels::GradientSink& sink, int64_t offset,
                           View dpositions) override;
   kernels::LossSums cross_entropy(const kernels::CrossEntropy& a) override;
-  void block_square_sums(const kernels::BlockLayout&, const kernels::RoundedTotal&, int64_t, int64_t,
-                         double*) override {}
-  void adamw(const kernels::AdamW&, const kernels::BlockLayout&, const kernels::RoundedTotal&, int64_t,
-             int64_t, float*, float*, float*) override {}
+  void block_square_sums(const kernels::BlockLayout& layout, const kernels::RoundedTotal& total,
+                         int64_t begin, int64_t end, double* sums) override;
+  void adamw(const kernels::AdamW& a, const kernels::BlockLayout& layout, const kernels::RoundedTotal& total,
+             int64_t begin, int64_t end, float* weight, float* moment1, float* moment2) override;
   void log_softmax_topk(ConstView, int64_t, View, View) override {}
   void gather_rows(ConstView, std::span<const int32_t>, View) override {}
   void convert(ConstView from, View to) override {

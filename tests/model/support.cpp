@@ -1,10 +1,12 @@
 #include "tests/model/support.hpp"
 
 #include <algorithm>
+#include <cmath>
 #include <cstring>
 
 #include <stdlib.h>
 
+#include "kernels/accumulator.hpp"
 #include "kernels/base/random.hpp"
 #include "tests/model/reference_stream.hpp"
 
@@ -87,6 +89,7 @@ Batch random_batch(const model::ModelConfig& config, const BatchShape& shape, ui
 
 kernels::Arena arena_for(kernels::Backend& backend, const model::Model& model, const Batch& batch,
                          bool training) {
+  if (batch.empty()) return kernels::Arena(backend.allocate(64));
   const int64_t length = std::max(batch.source.cols, batch.target_in.cols);
   return kernels::Arena(
       backend.allocate(model.arena_bytes(batch.target_in.rows, batch.target_in.rows * length, training)));
@@ -96,6 +99,38 @@ void perturb(model::TrainState& state, uint64_t seed, float scale) {
   const Philox philox = philox_from(seed);
   for (int64_t i = 0; i < state.elements; ++i)
     state.weight_data()[i] += scale * (float(philox(uint64_t(i))[0] >> 8) * 0x1p-23f - 1);
+}
+
+Subject::Subject(std::unique_ptr<kernels::Backend> device, const model::ModelConfig& config)
+    : backend(std::move(device)),
+      stream(backend->create_stream()),
+      model(model::make_model(config)),
+      state(model::initial_state(*backend, *stream, *model, 7)) {
+  perturb(state, 5, 0.05f);
+  pack_state(*backend, *stream, *model, state);
+}
+
+std::vector<float> Subject::gradient(const Batch& batch, float smoothing, const model::SlotKey& key,
+                                     kernels::LossSums* sums) {
+  kernels::GatherSink sink(model->parameters().elements());
+  kernels::Arena arena = arena_for(*backend, *model, batch, true);
+  const auto result = model->train_slot(*stream, arena, state.view(), batch, key, smoothing, sink);
+  if (sums != nullptr) *sums = result;
+  return sink.values();
+}
+
+kernels::LossSums Subject::evaluate(const Batch& batch, float smoothing) {
+  kernels::Arena arena = arena_for(*backend, *model, batch, false);
+  return model->evaluate_slot(*stream, arena, state.view(), batch, smoothing);
+}
+
+double relative_distance(const std::vector<float>& a, const std::vector<float>& b) {
+  double difference = 0, reference = 0;
+  for (size_t i = 0; i < b.size(); ++i) {
+    difference += std::pow(double(a[i]) - double(b[i]), 2);
+    reference += std::pow(double(b[i]), 2);
+  }
+  return std::sqrt(difference / reference);
 }
 
 TemporaryFolder::TemporaryFolder() {

@@ -4,6 +4,7 @@
 #include <filesystem>
 #include <memory>
 #include <string>
+#include <vector>
 
 #include "kernels/backend.hpp"
 #include "kernels/base/batch.hpp"
@@ -30,6 +31,23 @@ Batch random_batch(const model::ModelConfig& config, const BatchShape& shape, ui
 // An arena of exactly what the model asks for.
 kernels::Arena arena_for(kernels::Backend& backend, const model::Model& model, const Batch& batch,
                          bool training);
+
+// A model with weights on a backend.
+struct Subject {
+  std::unique_ptr<kernels::Backend> backend;
+  std::unique_ptr<kernels::Stream> stream;
+  std::unique_ptr<model::Model> model;
+  model::TrainState state;
+
+  Subject(std::unique_ptr<kernels::Backend> device, const model::ModelConfig& config);
+  // Of the summed loss of a training slot, flat.
+  std::vector<float> gradient(const Batch& batch, float smoothing, const model::SlotKey& key = {},
+                              kernels::LossSums* sums = nullptr);
+  kernels::LossSums evaluate(const Batch& batch, float smoothing);
+};
+
+// ||a - b|| / ||b||
+double relative_distance(const std::vector<float>& a, const std::vector<float>& b);
 
 // Moves every weight a little, so that norms and biases are not at their special initial values.
 void perturb(model::TrainState& state, uint64_t seed, float scale);
