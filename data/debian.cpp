@@ -172,7 +172,7 @@ class DebianSource : public DocumentSource {
     }
     if (texts->empty())
       throw error(
-          ErrorKind::usage,
+          ErrorKind::file,
           "cannot read Debian's package descriptions: {} has no file that ends in Translation-{}; unpack the "
           "lists, or let apt fetch them by leaving --apt-lists out",
           lists_, language);

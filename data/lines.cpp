@@ -60,8 +60,8 @@ bool LineReader::next(std::string_view* line) {
     const size_t end = rest.find('\n', searched);
     const size_t length = end == std::string_view::npos ? rest.size() : end;
     if (length > options_.bytes_max)
-      throw error(ErrorKind::usage,
-                  "cannot use {}, line {}: it is longer than {} bytes; split it, or raise the bound on lines",
+      throw error(ErrorKind::file,
+                  "cannot use {}:{}: the line is longer than {} bytes; split it, or raise the bound on lines",
                   path_, line_number_ + 1, options_.bytes_max);
     if (end == std::string_view::npos && !at_end_) {
       searched = rest.size();
@@ -83,8 +83,8 @@ std::string_view LineReader::checked(std::string_view line) {
   if (invalid == std::string_view::npos) return line;
   if (!options_.skip_invalid_utf8)
     throw error(
-        ErrorKind::usage,
-        "cannot use {}, line {}: byte {} (0x{:02x}) is not UTF-8; convert the file (iconv -t UTF-8), or skip "
+        ErrorKind::file,
+        "cannot use {}:{}: byte {} (0x{:02x}) is not UTF-8; convert the file (iconv -t UTF-8), or skip "
         "such lines with --skip-invalid-utf8",
         path_, line_number_, invalid + 1, static_cast<unsigned char>(line[invalid]));
   ++invalid_lines_;

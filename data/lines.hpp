@@ -1,5 +1,5 @@
 // Reads a text file line by line in bounded memory. Knows where it is, so that errors name file and line: a
-// line beyond the bound and bytes that are not UTF-8 are Error(usage); a missing file is Error(file). Belongs
+// line beyond the bound and bytes that are not UTF-8 and a missing file are Error(file). Belongs
 // to one thread.
 #pragma once
 

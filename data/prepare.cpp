@@ -229,7 +229,7 @@ void PreparePlan::scan(int threads) {
         for (const auto& [reason, count] : part.dropped) dropped[reason] += count;
       });
   if (samples == 0)
-    throw error(ErrorKind::usage, "cannot prepare {}: no usable text in {} documents (left out: {})",
+    throw error(ErrorKind::file, "cannot prepare {}: no usable text in {} documents (left out: {})",
                 s.source->description(), s.documents, list(dropped));
   s.hold_out(hashes);
   if (sentences) {
@@ -295,8 +295,7 @@ PrepareReport PreparePlan::finish() {
   manifest.dropped = s.source->dropped();
   s.assembly->write(&manifest, s.progress);
   if (manifest.splits[size_t(Split::train)].info.samples == 0)
-    throw error(ErrorKind::usage,
-                "cannot prepare {}: no training text is left of {} documents (left out: {})",
+    throw error(ErrorKind::file, "cannot prepare {}: no training text is left of {} documents (left out: {})",
                 s.source->description(), s.documents, list(manifest.dropped));
   const std::string json = write_manifest(manifest);
   write_file(s.options.out, std::string(kManifestName), json, s.options.sync);

@@ -48,7 +48,7 @@ class AlignedSource : public DocumentSource {
       const auto& shorter = more_source ? *target_ : *source_;
       const auto& longer = more_source ? *source_ : *target_;
       throw error(
-          ErrorKind::usage,
+          ErrorKind::file,
           "cannot align {} and {}: {} ends after line {} while {} goes on; line n of one file must be the "
           "translation of line n of the other",
           options_.source_path, options_.target_path, shorter.path(), shorter.line_number(), longer.path());
@@ -124,8 +124,8 @@ class TsvSource : public FileSource {
       const size_t tab = rest.find('\t');
       if (tab == std::string_view::npos)
         throw error(
-            ErrorKind::usage,
-            "cannot use {}, line {}: it has {} column{} separated by tabs, and column {} was asked for",
+            ErrorKind::file,
+            "cannot use {}:{}: the line has {} column{} separated by tabs, and column {} was asked for",
             lines_->path(), lines_->line_number(), i, i == 1 ? "" : "s", number);
       rest.remove_prefix(tab + 1);
     }

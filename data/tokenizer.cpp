@@ -44,7 +44,7 @@ const char* model_type(TokenizerKind kind) {
 }
 
 void check_options(const TokenizerOptions& options, size_t sentences) {
-  const int32_t smallest = options.byte_fallback ? 320 : 16;
+  const int32_t smallest = options.byte_fallback ? 272 : 16;
   if (options.vocabulary < smallest || options.vocabulary > 1'000'000)
     throw error(ErrorKind::usage, "cannot train a tokenizer with a vocabulary of {}: choose {} to 1000000{}",
                 options.vocabulary, smallest,
