@@ -13,7 +13,7 @@ namespace troupe::data {
 
 struct TinyOptions {
   uint64_t seed = 1;
-  uint32_t pairs = 4000;  // sentences of 1 to `words_max` words, before duplicates are removed
+  uint32_t pairs = 10000;  // sentences of 1 to `words_max` words, before duplicates are removed
   uint32_t words_max = 8;
   int32_t pack_tokens = 256;
   uint32_t heldout = 200;       // sentences each of validation and test
