@@ -46,7 +46,6 @@ int main(int argc, char** argv) {
   int code = cli::kDone;
   cli::add_prepare(app, code);
   cli::add_digest(app, code);
-  cli::add_certs(app, code);
   cli::add_doctor(app, code);
   try {
     app.parse(argc, argv);
