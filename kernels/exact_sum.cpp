@@ -1,6 +1,7 @@
 #include "kernels/exact_sum.hpp"
 
 #include <algorithm>
+#include <bit>
 
 namespace troupe::kernels {
 
@@ -54,6 +55,13 @@ int64_t BlockLayout::elements_in(int64_t begin, int64_t end) const {
 
 bool BlockLayout::operator==(const BlockLayout& other) const {
   return segments_ == other.segments_;
+}
+
+double fixed_tree_sum(std::span<const double> values) {
+  if (values.empty()) return 0;
+  if (values.size() == 1) return values[0];
+  const size_t left = std::bit_floor(values.size() - 1);
+  return fixed_tree_sum(values.first(left)) + fixed_tree_sum(values.subspan(left));
 }
 
 void RoundedTotal::resize(const BlockLayout& layout) {

@@ -101,6 +101,10 @@ void round_total(const BlockLayout& layout, std::span<const int64_t> total, cons
 void round_float_total(const BlockLayout& layout, std::span<const float> total, int64_t begin, int64_t end,
                        RoundedTotal& out);
 
+// Adds in one fixed tree over the indices: a range of n is split at the largest power of two below n. So the
+// sum over all blocks is the same bits however the work on the single blocks was shared out.
+double fixed_tree_sum(std::span<const double> values);
+
 template <typename Visit>
 void BlockLayout::for_each(int64_t begin, int64_t end, Visit&& visit) const {
   TROUPE_CHECK(begin >= 0 && begin <= end && end <= blocks_, "blocks [{}, {}) of {}", begin, end, blocks_);

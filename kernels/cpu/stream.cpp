@@ -3,12 +3,16 @@
 #include <omp.h>
 #include <xmmintrin.h>
 
+#include "kernels/cpu/loops/activation.hpp"
 #include "kernels/cpu/loops/block_codec.hpp"
 #include "kernels/cpu/loops/convert.hpp"
 #include "kernels/cpu/loops/cross_entropy.hpp"
+#include "kernels/cpu/loops/embedding.hpp"
 #include "kernels/cpu/loops/exact_sum.hpp"
 #include "kernels/cpu/loops/inference.hpp"
 #include "kernels/cpu/loops/linear.hpp"
+#include "kernels/cpu/loops/norm.hpp"
+#include "kernels/cpu/loops/optimizer.hpp"
 #include "kernels/dropout.hpp"
 
 namespace troupe::kernels {
@@ -28,6 +32,10 @@ constexpr unsigned kFloatState = 0x1f80 | 0x8000 | 0x0040;
     .linear = &isa::linear_loops,         \
     .inference = &isa::inference_loops,   \
     .cross_entropy = &isa::cross_entropy_loops, \
+    .norm = &isa::norm_loops,             \
+    .activation = &isa::activation_loops, \
+    .embedding = &isa::embedding_loops,   \
+    .optimizer = &isa::optimizer_loops,   \
   }
 // clang-format on
 

@@ -15,13 +15,17 @@
 
 namespace troupe::kernels {
 
+struct ActivationLoops;
 struct BlockCodecLoops;
 struct ConvertLoops;
+struct EmbeddingLoops;
 struct ExactSumLoops;
 struct AttentionLoops;
 struct CrossEntropyLoops;
 struct InferenceLoops;
 struct LinearLoops;
+struct NormLoops;
+struct OptimizerLoops;
 
 // The tables of one instruction-set level.
 struct Loops {
@@ -32,6 +36,10 @@ struct Loops {
   const InferenceLoops* inference = nullptr;
   const CrossEntropyLoops* cross_entropy = nullptr;
   const AttentionLoops* attention = nullptr;
+  const NormLoops* norm = nullptr;
+  const ActivationLoops* activation = nullptr;
+  const EmbeddingLoops* embedding = nullptr;
+  const OptimizerLoops* optimizer = nullptr;
 };
 Loops loops_of(IsaLevel level);
 
