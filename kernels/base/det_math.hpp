@@ -2,7 +2,7 @@
 // divisions in a fixed order, no libm, no fused multiply-add (the project compiles with -ffp-contract=off).
 // For schedules, initialisation, positions and everything else of the training function that is not a hot
 // loop. Accuracy about 1e-15 relative (sin, cos: absolute). Methods: Cody & Waite 1980; Box & Muller 1958.
-// Pure functions.
+// Numbers below 2^-1022 count as zero, whether or not the thread flushes them. Pure functions.
 #pragma once
 
 #include <array>
@@ -26,7 +26,8 @@ constexpr double pow(double x, int64_t exponent) {
   double result = 1, square = x;
   for (; n != 0; n >>= 1, square *= square)
     if (n & 1) result *= square;
-  return exponent < 0 ? 1 / result : result;
+  if (exponent < 0) result = 1 / result;
+  return result < 0x1p-1022 && result > -0x1p-1022 ? 0 : result;
 }
 
 namespace detail {
@@ -67,15 +68,10 @@ constexpr double exp(double x) {
 // Natural logarithm. log(0) is -infinity; of a negative number NaN.
 constexpr double log(double x) {
   if (x != x || x < 0) return std::numeric_limits<double>::quiet_NaN();
-  if (x == 0) return -std::numeric_limits<double>::infinity();
+  if (x < 0x1p-1022) return -std::numeric_limits<double>::infinity();
   if (x > std::numeric_limits<double>::max()) return x;
-  int64_t exponent = 0;
-  if (x < 0x1p-1022) {
-    x *= 0x1p54;
-    exponent = -54;
-  }
   const uint64_t bits = std::bit_cast<uint64_t>(x);
-  exponent += int64_t(bits >> 52) - 1023;
+  int64_t exponent = int64_t(bits >> 52) - 1023;
   double m = std::bit_cast<double>((bits & 0x000fffffffffffffull) | 0x3ff0000000000000ull);
   if (m > 0x1.6a09e667f3bcdp+0) {  // sqrt 2: m in [0.707, 1.414]
     m *= 0.5;
