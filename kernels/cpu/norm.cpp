@@ -104,7 +104,7 @@ void CpuStream::residual_norm_backward(const ResidualNormGrad& args) {
   check_shape(args.dsum, rows, cols, DType::f32, "dsum");
   check_shape(args.dy, rows, cols, type, "dy");
   if (!args.gamma.empty()) {
-    TROUPE_CHECK(!args.sum.empty() && !args.mean.empty() && !args.rstd.empty(),
+    TROUPE_CHECK(rows == 0 || (!args.sum.empty() && !args.mean.empty() && !args.rstd.empty()),
                  "sum, mean and rstd are needed");
     TROUPE_CHECK(!args.dgamma.empty() && !args.dbeta.empty(), "dgamma and dbeta need a place");
     check_shape(args.sum, rows, cols, DType::f32, "sum");
