@@ -6,6 +6,7 @@
 #include <cstdlib>
 #include <utility>
 
+#include <google/protobuf/stubs/logging.h>
 #include <grpc/support/log.h>
 #include <grpcpp/generic/async_generic_service.h>
 #include <grpcpp/generic/generic_stub.h>
@@ -264,6 +265,7 @@ void prepare_process() {
   }
   if (std::getenv("GRPC_VERBOSITY") == nullptr)
     gpr_set_log_verbosity(static_cast<gpr_log_severity>(GPR_LOG_SEVERITY_ERROR + 1));
+  google::protobuf::SetLogHandler(nullptr);  // what it would say of bad bytes, decode() says
 }
 
 }  // namespace troupe::comm

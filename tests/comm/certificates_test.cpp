@@ -1,11 +1,10 @@
 // Certificates: what `troupe certs` makes, and every way in which files can be the wrong ones.
 #include "comm/certificates.hpp"
 
-#include <sys/stat.h>
-
 #include <fstream>
 
 #include <doctest/doctest.h>
+#include <sys/stat.h>
 
 #include "comm/security.hpp"
 #include "kernels/base/error.hpp"
@@ -52,7 +51,8 @@ TEST_CASE("nothing is overwritten, and a node that comes later is signed by the 
   const Folder folder;
   make_certificates(for_nodes(folder.path, {"n1"}));
   const std::string authority = content(folder / "ca.pem"), key = content(folder / "n1.key");
-  CHECK_THROWS_WITH_AS(make_certificates(for_nodes(folder.path, {"n2", "n1"})), doctest::Contains("n1.pem exists"), Error);
+  CHECK_THROWS_WITH_AS(make_certificates(for_nodes(folder.path, {"n2", "n1"})),
+                       doctest::Contains("n1.pem exists"), Error);
   CHECK(content(folder / "n2.pem").empty());  // nothing half done
   make_certificates(for_nodes(folder.path, {"n2"}));
   CHECK(content(folder / "ca.pem") == authority);
@@ -68,7 +68,8 @@ TEST_CASE("impossible requests are refused before anything is written") {
     CHECK(content(inside + "/ca.pem").empty());
   };
   refuses(for_nodes(inside, {}));
-  for (const char* name : {"", "ca", "a b", "../n1", "-n", "10.0.0.1", "n/1"}) refuses(for_nodes(inside, {name}));
+  for (const char* name : {"", "ca", "a b", "../n1", "-n", "10.0.0.1", "n/1"})
+    refuses(for_nodes(inside, {name}));
   refuses(for_nodes(inside, {"n1", "n1"}));
   auto options = for_nodes(inside, {"n1"});
   options.nodes[0].hosts = {"no host"};
@@ -117,7 +118,8 @@ TEST_CASE("files that are missing, mixed up, foreign or out of date are named") 
 
 TEST_CASE("a name of a node is checked before it gets anywhere") {
   for (const char* good : {"a", "n1", "node-1.example_x", "1a"}) CHECK(valid_node_name(good));
-  for (const char* bad : {"", "1", "10.0.0.1", "-a", ".a", "a b", "a/b", "a:b", "\xc3\xa4"}) CHECK(!valid_node_name(bad));
+  for (const char* bad : {"", "1", "10.0.0.1", "-a", ".a", "a b", "a/b", "a:b", "\xc3\xa4"})
+    CHECK(!valid_node_name(bad));
   CHECK(!valid_node_name(std::string(64, 'a')));
 }
 

@@ -1,12 +1,12 @@
-// A temporary folder that is removed with all it holds, and the files of one node in a folder of certificates.
+// A temporary folder that is removed with all it holds, and the files of one node in a folder of
+// certificates.
 #pragma once
-
-#include <stdlib.h>
 
 #include <filesystem>
 #include <string>
 
 #include <doctest/doctest.h>
+#include <stdlib.h>
 
 #include "comm/security.hpp"
 

@@ -4,6 +4,7 @@
 #include <random>
 
 #include <doctest/doctest.h>
+#include <google/protobuf/stubs/logging.h>
 
 #include "comm/messages.pb.h"
 #include "kernels/base/error.hpp"
@@ -100,9 +101,12 @@ TEST_CASE("each kind of message at the edge of its bounds survives the way over 
 }
 
 TEST_CASE("a field beyond its bound is refused by its name, when sending and when receiving") {
-  const auto words = [](SlotSet* set) { for (int i = 0; i <= kSlotWordsMax; ++i) set->add_words(1); };
+  const auto words = [](SlotSet* set) {
+    for (int i = 0; i <= kSlotWordsMax; ++i) set->add_words(1);
+  };
   refuses("fence.job", [](Envelope& e) { e.mutable_fence()->set_job("short"); });
-  refuses("fence.ballot.leader", [](Envelope& e) { e.mutable_fence()->mutable_ballot()->set_leader(kRanksMax); });
+  refuses("fence.ballot.leader",
+          [](Envelope& e) { e.mutable_fence()->mutable_ballot()->set_leader(kRanksMax); });
   refuses("fence.step", [](Envelope& e) { e.mutable_fence()->set_step(-2); });
   refuses("fence.incarnation", [](Envelope& e) { e.mutable_fence()->set_incarnation("x"); });
   refuses("hello.incarnation", [](Envelope& e) { e.mutable_hello()->set_node("n1"); });
@@ -112,25 +116,28 @@ TEST_CASE("a field beyond its bound is refused by its name, when sending and whe
   refuses("claim.slot_seconds", [](Envelope& e) { e.mutable_claim()->set_slot_seconds(-1); });
   refuses("claim.slot_seconds", [](Envelope& e) { e.mutable_claim()->set_slot_seconds(1.0 / 0.0); });
   refuses("grant.slots", [&](Envelope& e) { words(e.mutable_grant()->mutable_slots()); });
-  refuses("contribution.member", [](Envelope& e) { e.mutable_seal()->add_contributions()->set_member(kRanksMax); });
+  refuses("contribution.member",
+          [](Envelope& e) { e.mutable_seal()->add_contributions()->set_member(kRanksMax); });
   refuses("seal.contributions", [](Envelope& e) {
     for (uint32_t i = 0; i <= kRanksMax; ++i) e.mutable_seal()->add_contributions();
   });
   refuses("view.total_source", [](Envelope& e) { e.mutable_view()->set_total_source(kRanksMax + 1); });
   refuses("view.bulk_key", [](Envelope& e) { e.mutable_view()->set_bulk_key("k"); });
-  refuses("member.name", [](Envelope& e) { e.mutable_join()->mutable_member()->set_name(std::string(256, 'n')); });
-  refuses("suspect.why", [](Envelope& e) { e.mutable_suspect()->set_why(std::string(kTextBytesMax + 1, 'w')); });
+  refuses("member.name",
+          [](Envelope& e) { e.mutable_join()->mutable_member()->set_name(std::string(256, 'n')); });
+  refuses("suspect.why",
+          [](Envelope& e) { e.mutable_suspect()->set_why(std::string(kTextBytesMax + 1, 'w')); });
   refuses("audit.slot", [](Envelope& e) { e.mutable_audit()->set_slot(1024); });
   refuses("start_job.transport", [](Envelope& e) { e.mutable_start_job()->set_transport("carrier pigeon"); });
-  refuses("start_job.job_toml", [](Envelope& e) { e.mutable_start_job()->set_job_toml(std::string(300000, '#')); });
+  refuses("start_job.job_toml",
+          [](Envelope& e) { e.mutable_start_job()->set_job_toml(std::string(300000, '#')); });
   refuses("job_ended.exit_code", [](Envelope& e) { e.mutable_job_ended()->set_exit_code(256); });
   refuses("node_status.state", [](Envelope& e) { e.mutable_node_status()->set_state("asleep"); });
   refuses("prepare_chunk.documents", [](Envelope& e) {
     e.mutable_prepare_chunk()->set_documents(std::string(kBulkFieldBytesMax + 1, 'd'));
   });
-  refuses("prepare_shard", [](Envelope& e) {
-    e.mutable_prepare_shard()->set_shard(std::string(kMessageBytesMax, 's'));
-  });
+  refuses("prepare_shard",
+          [](Envelope& e) { e.mutable_prepare_shard()->set_shard(std::string(kMessageBytesMax, 's')); });
 }
 
 TEST_CASE("text that is not UTF-8 is refused") {
@@ -140,6 +147,7 @@ TEST_CASE("text that is not UTF-8 is refused") {
 }
 
 TEST_CASE("bytes at random, cut off or with flipped bits never get past the bounds") {
+  google::protobuf::SetLogHandler(nullptr);
   std::mt19937_64 random(1);
   const auto decodes_well = [](const std::string& bytes) {
     Envelope envelope;
