@@ -4,6 +4,7 @@
 #include <xmmintrin.h>
 
 #include "kernels/cpu/loops/activation.hpp"
+#include "kernels/cpu/loops/attention.hpp"
 #include "kernels/cpu/loops/block_codec.hpp"
 #include "kernels/cpu/loops/convert.hpp"
 #include "kernels/cpu/loops/cross_entropy.hpp"
@@ -24,18 +25,20 @@ constexpr unsigned kFloatState = 0x1f80 | 0x8000 | 0x0040;
 
 // One line a group of loops.
 // clang-format off
-#define TROUPE_LOOPS_OF(isa)              \
-  Loops {                                 \
-    .convert = &isa::convert_loops,       \
-    .exact_sum = &isa::exact_sum_loops,   \
-    .block_codec = &isa::block_codec_loops, \
-    .linear = &isa::linear_loops,         \
-    .inference = &isa::inference_loops,   \
-    .cross_entropy = &isa::cross_entropy_loops, \
-    .norm = &isa::norm_loops,             \
-    .activation = &isa::activation_loops, \
-    .embedding = &isa::embedding_loops,   \
-    .optimizer = &isa::optimizer_loops,   \
+#define TROUPE_LOOPS_OF(isa)                              \
+  Loops {                                                 \
+    .activation = &isa::activation_loops,                 \
+    .attention_backward = &isa::attention_backward_loops, \
+    .attention = &isa::attention_loops,                   \
+    .block_codec = &isa::block_codec_loops,               \
+    .convert = &isa::convert_loops,                       \
+    .cross_entropy = &isa::cross_entropy_loops,           \
+    .embedding = &isa::embedding_loops,                   \
+    .exact_sum = &isa::exact_sum_loops,                   \
+    .inference = &isa::inference_loops,                   \
+    .linear = &isa::linear_loops,                         \
+    .norm = &isa::norm_loops,                             \
+    .optimizer = &isa::optimizer_loops,                   \
   }
 // clang-format on
 

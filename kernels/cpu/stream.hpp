@@ -16,12 +16,13 @@
 namespace troupe::kernels {
 
 struct ActivationLoops;
+struct AttentionBackwardLoops;
+struct AttentionLoops;
 struct BlockCodecLoops;
 struct ConvertLoops;
+struct CrossEntropyLoops;
 struct EmbeddingLoops;
 struct ExactSumLoops;
-struct AttentionLoops;
-struct CrossEntropyLoops;
 struct InferenceLoops;
 struct LinearLoops;
 struct NormLoops;
@@ -29,16 +30,17 @@ struct OptimizerLoops;
 
 // The tables of one instruction-set level.
 struct Loops {
-  const ConvertLoops* convert = nullptr;
-  const ExactSumLoops* exact_sum = nullptr;
-  const BlockCodecLoops* block_codec = nullptr;
-  const LinearLoops* linear = nullptr;
-  const InferenceLoops* inference = nullptr;
-  const CrossEntropyLoops* cross_entropy = nullptr;
-  const AttentionLoops* attention = nullptr;
-  const NormLoops* norm = nullptr;
   const ActivationLoops* activation = nullptr;
+  const AttentionBackwardLoops* attention_backward = nullptr;
+  const AttentionLoops* attention = nullptr;
+  const BlockCodecLoops* block_codec = nullptr;
+  const ConvertLoops* convert = nullptr;
+  const CrossEntropyLoops* cross_entropy = nullptr;
   const EmbeddingLoops* embedding = nullptr;
+  const ExactSumLoops* exact_sum = nullptr;
+  const InferenceLoops* inference = nullptr;
+  const LinearLoops* linear = nullptr;
+  const NormLoops* norm = nullptr;
   const OptimizerLoops* optimizer = nullptr;
 };
 Loops loops_of(IsaLevel level);

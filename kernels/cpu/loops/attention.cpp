@@ -1,0 +1,106 @@
+#include "kernels/cpu/loops/attention.hpp"
+
+#include "kernels/cpu/loops/attention_parts.hpp"
+#include "kernels/cpu/loops/vec_math.hpp"
+
+namespace troupe::kernels::TROUPE_ISA {
+
+namespace {
+
+constexpr float kMinusInfinity = -__builtin_inff();
+
+// Running softmax of one query.
+struct SoftmaxRow {
+  float max;
+  float sum;
+};
+
+// Turns a row of scores into weights, not yet divided by the sum: exp(score - max), dropped or scaled, zeros
+// from `visible` to `keys`. Returns what the row's output so far must be multiplied by.
+float weigh_row(const AttentionHead& head, const uint32_t* words, float* scores, int64_t visible,
+                int64_t keys, SoftmaxRow& row) {
+  const int64_t whole = visible / kLanes * kLanes;
+  const IVec rest = first_lanes(visible - whole);
+  Vec largest = broadcast(kMinusInfinity);
+  for (int64_t c = 0; c < whole; c += kLanes) largest = max(largest, load(scores + c));
+  if (whole < visible) largest = max(largest, select(rest, load(scores + whole), broadcast(kMinusInfinity)));
+  const float block_max = max_lanes(largest);
+  const float row_max = block_max > row.max ? block_max : row.max;
+  const Vec shift = broadcast(row_max);
+  Vec sum = zero();
+  for (int64_t c = 0; c < whole; c += kLanes) {
+    const Vec weight = exp(load(scores + c) - shift);
+    sum = sum + weight;
+    store(scores + c, weight * weight_factors(head, words, c));
+  }
+  int64_t c = whole;
+  if (whole < visible) {
+    const Vec weight = keep_where(rest, exp(load(scores + whole) - shift));
+    sum = sum + weight;
+    store(scores + whole, keep_where(rest, weight * weight_factors(head, words, whole)));
+    c += kLanes;
+  }
+  for (; c < keys; c += kLanes) store(scores + c, zero());
+  const float kept = row.sum == 0 ? 0 : max_lanes(exp(broadcast(row.max - row_max)));
+  row.sum = row.sum * kept + sum_lanes(sum);
+  row.max = row_max;
+  return kept;
+}
+
+void scale_row(float* x, int64_t count, float factor) {
+  const Vec f = broadcast(factor);
+  for (int64_t i = 0; i < count; i += kLanes) store(x + i, load(x + i) * f);
+}
+
+// One block of keys: scores, weights, and their part of the output.
+void attend_block(const AttentionHead& head, const AttentionWork& work, const WeightBlock& block,
+                  SoftmaxRow* rows) {
+  const int64_t padded = round_up(head.size), keys_padded = round_up(head.keys), width = round_up(block.keys);
+  const uint32_t* row_words[kAttentionQueries];
+  draw_words(head, block, work.words, row_words);
+  multiply({work.queries, padded, 1, work.keys_t + block.key, keys_padded, work.scores, kAttentionKeys,
+            block.rows, width, head.size, false});
+  for (int64_t r = 0; r < block.rows; ++r) {
+    const int64_t seen = smaller(visible_keys(head, block.query + r) - block.key, block.keys);
+    float* scores = work.scores + r * kAttentionKeys;
+    if (seen <= 0) {
+      clear(scores, width);
+      continue;
+    }
+    const float kept = weigh_row(head, row_words[r], scores, seen, width, rows[r]);
+    if (block.key > 0) scale_row(work.out + r * padded, padded, kept);
+  }
+  multiply({work.scores, kAttentionKeys, 1, work.values + block.key * padded, padded, work.out, padded,
+            block.rows, padded, block.keys, block.key > 0});
+}
+
+template <typename T>
+void forward(const AttentionHead& head, const AttentionForward& args, const AttentionWork& work) {
+  const int64_t padded = round_up(head.size);
+  read_keys<T>(head, args.k, work.keys);
+  transpose(work.keys, round_up(head.keys), padded, work.keys_t);
+  read_keys<T>(head, args.v, work.values);
+  for (int64_t query = 0; query < head.queries; query += head.query_block) {
+    const int64_t count = smaller(head.query_block, head.queries - query);
+    read_rows<T>(args.q, query, count, head.size, head.scale, work.queries);
+    SoftmaxRow rows[kAttentionQueries];
+    for (int64_t r = 0; r < count; ++r) rows[r] = {kMinusInfinity, 0};
+    const int64_t limit = visible_keys(head, query + count - 1);
+    if (limit == 0) clear(work.out, count * padded);
+    for (int64_t key = 0; key < limit; key += kAttentionKeys)
+      attend_block(head, work, {query, count, key, smaller(kAttentionKeys, limit - key)}, rows);
+    for (int64_t r = 0; r < count; ++r) {
+      const float inverse = rows[r].sum > 0 ? 1.0f / rows[r].sum : rows[r].sum;  // 0 for no keys; keeps a NaN
+      write_rows<T>(work.out + r * padded, 1, head.size, inverse, args.out, query + r);
+      if (args.lse == nullptr) continue;
+      args.lse[query + r] =
+          rows[r].sum > 0 ? rows[r].max + max_lanes(log(broadcast(rows[r].sum))) : rows[r].sum;
+    }
+  }
+}
+
+}  // namespace
+
+extern const AttentionLoops attention_loops = {forward<float>, forward<uint16_t>};
+
+}  // namespace troupe::kernels::TROUPE_ISA
