@@ -156,7 +156,7 @@ class Stream {
   virtual LossSums cross_entropy(const CrossEntropy& args) = 0;
 
   // --- optimizer.cpp: pure functions of a range of blocks, so that threads share the work ---
-  // Sum of squares of the gradients of blocks [begin, end), one f64 a block.
+  // Sum of squares of the gradients of blocks [begin, end), one f64 a block; sums[0] is that of block `begin`.
   virtual void block_square_sums(const BlockLayout& layout, const RoundedTotal& total, int64_t begin, int64_t end,
                                  double* sums) = 0;
   // AdamW (Loshchilov & Hutter 2019) fused with dequantisation on the elements of blocks [begin, end) of the flat f32

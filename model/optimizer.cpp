@@ -12,18 +12,10 @@
 namespace troupe::model {
 
 using kernels::BlockLayout;
+using kernels::fixed_tree_sum;
 using kernels::RoundedTotal;
 
 namespace {
-
-// Sum over a fixed binary tree: halves at the largest power of two below the count.
-double tree_sum(std::span<const double> values) {
-  if (values.empty()) return 0;
-  if (values.size() == 1) return values[0];
-  size_t half = 1;
-  while (half * 2 < values.size()) half *= 2;
-  return tree_sum(values.first(half)) + tree_sum(values.subspan(half));
-}
 
 struct BlockRange {
   int64_t begin = 0;
@@ -70,7 +62,7 @@ void measure_range(kernels::Stream& stream, const BlockLayout& layout, const Rou
   const auto [begin, end] = blocks_of(layout, range);
   std::array<double, kRangeBlocks> sums;
   stream.block_square_sums(layout, total, begin, end, sums.data());
-  measures.square_sums[size_t(range)] = tree_sum(std::span(sums).first(size_t(end - begin)));
+  measures.square_sums[size_t(range)] = fixed_tree_sum(std::span(sums).first(size_t(end - begin)));
   const int64_t first = layout.block(begin).offset;
   const uint64_t parts[2] = {
       checksum64(total.mantissa.data() + first, size_t(layout.elements_in(begin, end)) * sizeof(int32_t)),
@@ -85,7 +77,7 @@ StepPlan begin_step(const OptimizerConfig& config, const TrainState& state, cons
   plan.flags = flags;
   plan.tokens = tokens;
   plan.learning_rate = learning_rate(config.schedule, state.step);
-  const double norm = det::sqrt(tree_sum(measures.square_sums)) / double(std::max<int64_t>(tokens, 1));
+  const double norm = det::sqrt(fixed_tree_sum(measures.square_sums)) / double(std::max<int64_t>(tokens, 1));
   plan.gradient_norm = norm;
   plan.skipped = flags != kernels::kSumClean || tokens <= 0 || !std::isfinite(norm);
   if (plan.skipped) return plan;
