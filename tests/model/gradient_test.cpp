@@ -89,3 +89,11 @@ TEST_CASE("gradients of every parameter equal differences of the loss, on plain 
     check_gradients(subject, random_batch(c.config, {}, 3));
   }
 }
+
+TEST_CASE("gradients of every parameter equal differences of the loss, on the CPU backend") {
+  for (const Case& c : cases()) {
+    CAPTURE(c.name);
+    Subject subject(kernels::make_cpu_backend(), c.config);
+    check_gradients(subject, random_batch(c.config, {}, 3));
+  }
+}

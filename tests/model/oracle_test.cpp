@@ -170,3 +170,7 @@ void follow_all(kernels::Backend& backend) {
 TEST_CASE("fifty steps follow PyTorch, on plain loops") {
   follow_all(*make_reference_backend());
 }
+
+TEST_CASE("fifty steps follow PyTorch, on the CPU backend") {
+  follow_all(*kernels::make_cpu_backend());
+}
