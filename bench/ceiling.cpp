@@ -1,8 +1,6 @@
-// What this machine can do at best, for the shapes of training: oneDNN matrix products as T one-thread products side
-// by side (bf16 and f32, forward and both backward forms), and memory read by T threads. Prints one JSON line.
-// Usage: bench_ceiling [threads] [seconds for each figure]
-#include <omp.h>
-
+// What this machine can do at best, for the shapes of training: oneDNN matrix products as T one-thread
+// products side by side (bf16 and f32, forward and both backward forms), and memory read by T threads. Prints
+// one JSON line. Usage: bench_ceiling [threads] [seconds for each figure]
 #include <chrono>
 #include <cstdint>
 #include <cstdio>
@@ -11,6 +9,7 @@
 #include <thread>
 #include <vector>
 
+#include <omp.h>
 #include <oneapi/dnnl/dnnl.hpp>
 
 namespace {
@@ -22,7 +21,8 @@ double seconds_since(Clock::time_point begin) {
   return std::chrono::duration<double>(Clock::now() - begin).count();
 }
 
-// Runs `pass` (which returns the units of work it did) on each thread for about `seconds`; returns units a second.
+// Runs `pass` (which returns the units of work it did) on each thread for about `seconds`; returns units a
+// second.
 double rate(int threads, double seconds, const std::function<std::function<double()>()>& make_pass) {
   std::vector<double> rates(size_t(threads), 0.0);
   std::vector<std::thread> running;
@@ -49,9 +49,11 @@ struct Product {
   double flops = 0;
 };
 
-// (m, k) x (k, n), operands given transposed where said; the right one in the layout that oneDNN likes best if packed.
-Product make_product(const dnnl::engine& engine, memory::data_type type, memory::data_type result_type, int64_t m,
-                     int64_t n, int64_t k, bool transposed_left, bool transposed_right, bool packed) {
+// (m, k) x (k, n), operands given transposed where said; the right one in the layout that oneDNN likes best
+// if packed.
+Product make_product(const dnnl::engine& engine, memory::data_type type, memory::data_type result_type,
+                     int64_t m, int64_t n, int64_t k, bool transposed_left, bool transposed_right,
+                     bool packed) {
   using tag = memory::format_tag;
   const memory::desc left({m, k}, type, transposed_left ? tag::ba : tag::ab);
   const memory::desc right({k, n}, type, packed ? tag::any : transposed_right ? tag::ba : tag::ab);
@@ -73,7 +75,8 @@ std::function<double()> products_pass(memory::data_type type) {
   const auto f32 = memory::data_type::f32;
   std::vector<Product> products;
   const int64_t rows = 1024;
-  const int64_t shapes[][2] = {{768, 256}, {1024, 256}, {256, 1024}, {1536, 512}, {2048, 512}, {512, 2048}};  // n, k
+  const int64_t shapes[][2] = {{768, 256},  {1024, 256}, {256, 1024},
+                               {1536, 512}, {2048, 512}, {512, 2048}};  // n, k
   for (const auto& [n, k] : shapes) {
     products.push_back(make_product(engine, type, type, rows, n, k, false, true, true));   // y = x W^T
     products.push_back(make_product(engine, type, type, rows, k, n, false, false, true));  // dx = dy W
@@ -82,9 +85,9 @@ std::function<double()> products_pass(memory::data_type type) {
   return [engine, products, stream = dnnl::stream(engine)]() mutable {
     double flops = 0;
     for (Product& product : products) {
-      product.primitive.execute(stream, {{DNNL_ARG_SRC, product.left},
-                                         {DNNL_ARG_WEIGHTS, product.right},
-                                         {DNNL_ARG_DST, product.result}});
+      product.primitive.execute(
+          stream,
+          {{DNNL_ARG_SRC, product.left}, {DNNL_ARG_WEIGHTS, product.right}, {DNNL_ARG_DST, product.result}});
       flops += product.flops;
     }
     stream.wait();
@@ -113,7 +116,7 @@ int main(int argc, char** argv) {
   const double bf16 = rate(threads, seconds, [] { return products_pass(memory::data_type::bf16); });
   const double f32 = rate(threads, seconds, [] { return products_pass(memory::data_type::f32); });
   const double read = rate(threads, seconds, [] { return reading_pass(); });
-  std::printf("{\"threads\": %d, \"bf16_gflops\": %.1f, \"f32_gflops\": %.1f, \"read_gb_s\": %.1f}\n", threads,
-              bf16 * 1e-9, f32 * 1e-9, read * 1e-9);
+  std::printf("{\"threads\": %d, \"bf16_gflops\": %.1f, \"f32_gflops\": %.1f, \"read_gb_s\": %.1f}\n",
+              threads, bf16 * 1e-9, f32 * 1e-9, read * 1e-9);
   return 0;
 }

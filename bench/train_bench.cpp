@@ -1,5 +1,5 @@
-// Training speed of one node as its trainers work: T threads take slots in turn, fold their gradients into one
-// accumulator and share the commit. Full synthetic batches; prints one JSON line. See --help.
+// Training speed of one node as its trainers work: T threads take slots in turn, fold their gradients into
+// one accumulator and share the commit. Full synthetic batches; prints one JSON line. See --help.
 #include <atomic>
 #include <barrier>
 #include <chrono>
@@ -52,7 +52,8 @@ Workload workload_of(const Options& options) {
 }
 
 TokenMatrix random_tokens(const Workload& w, int64_t rows, uint64_t key) {
-  TokenMatrix tokens{int32_t(rows), int32_t(w.length), {}, std::vector<int32_t>(size_t(rows), int32_t(w.length))};
+  TokenMatrix tokens{
+      int32_t(rows), int32_t(w.length), {}, std::vector<int32_t>(size_t(rows), int32_t(w.length))};
   for (uint64_t i = 0; i < uint64_t(rows * w.length); ++i)
     tokens.ids.push_back(int32_t(4 + mix64(key, i) % uint64_t(w.config.vocabulary - 4)));
   return tokens;
@@ -82,8 +83,13 @@ double flops_a_step(const Workload& w, const model::ParameterTable& table) {
 // One node's state and the two kinds of accumulator; workers share it and meet at the barrier.
 struct Node {
   Node(const Options& o, const Workload& w, kernels::Backend& b, model::Model& m)
-      : options(o), work(w), backend(b), model(m), exact(m.parameters().layout()),
-        floats(o.sum == "float" ? m.parameters().layout() : kernels::BlockLayout{}), measures(m.parameters().layout()),
+      : options(o),
+        work(w),
+        backend(b),
+        model(m),
+        exact(m.parameters().layout()),
+        floats(o.sum == "float" ? m.parameters().layout() : kernels::BlockLayout{}),
+        measures(m.parameters().layout()),
         barrier(o.threads) {
     total.resize(m.parameters().layout());
     optimizer.schedule.peak = 1e-4;
@@ -145,7 +151,8 @@ void compute_slot(Node& node, kernels::Stream& stream, kernels::Arena& arena, in
 
 void round_range(Node& node, kernels::Stream& stream, int64_t range) {
   const auto& layout = node.model.parameters().layout();
-  const int64_t begin = range * model::kRangeBlocks, end = std::min(begin + model::kRangeBlocks, layout.blocks());
+  const int64_t begin = range * model::kRangeBlocks,
+                end = std::min(begin + model::kRangeBlocks, layout.blocks());
   const size_t first = size_t(layout.block(begin).offset), count = size_t(layout.elements_in(begin, end));
   if (node.options.sum == "float") {
     kernels::round_float_total(layout, node.floats.values().subspan(first, count), begin, end, node.total);
@@ -174,8 +181,9 @@ void run_thread(Node& node, int thread, std::vector<double>& step_seconds, doubl
       node.plan = model::begin_step(node.optimizer, node.state, node.measures,
                                     node.work.sentences * node.work.length, kernels::kSumClean);
     });
-    share(node, ranges,
-          [&](int64_t range) { model::apply_range(*stream, node.plan, table, node.total, range, node.state); });
+    share(node, ranges, [&](int64_t range) {
+      model::apply_range(*stream, node.plan, table, node.total, range, node.state);
+    });
     alone(node, thread, [] {});
     share(node, int64_t(table.all().size()),
           [&](int64_t index) { model::pack_parameter(*stream, table, size_t(index), node.state); });
@@ -184,7 +192,8 @@ void run_thread(Node& node, int thread, std::vector<double>& step_seconds, doubl
       const auto end = Clock::now();
       step_seconds.push_back(std::chrono::duration<double>(end - begin).count());
       commit_seconds += std::chrono::duration<double>(end - computed).count();
-      if (std::chrono::duration<double>(end - start).count() > node.options.seconds && step_seconds.size() > 2)
+      if (std::chrono::duration<double>(end - start).count() > node.options.seconds &&
+          step_seconds.size() > 2)
         node.running = false;
       else
         node.loss_units = 0;
@@ -201,7 +210,8 @@ int run(const Options& options) {
   std::vector<double> steps;
   double commit = 0;
   std::vector<std::thread> threads;
-  for (int t = 0; t < options.threads; ++t) threads.emplace_back([&, t] { run_thread(node, t, steps, commit); });
+  for (int t = 0; t < options.threads; ++t)
+    threads.emplace_back([&, t] { run_thread(node, t, steps, commit); });
   for (auto& thread : threads) thread.join();
 
   double seconds = 0;
@@ -209,12 +219,13 @@ int run(const Options& options) {
   seconds /= double(steps.size() - 1);
   const double tokens = double(work.sentences * work.length);
   const double flops = flops_a_step(work, shape->parameters());
-  fmt::print("{{\"system\": \"troupe\", \"model\": \"{}\", \"dtype\": \"{}\", \"mode\": \"{}\", \"threads\": {}, "
-             "\"slots\": {}, \"tokens_per_s\": {:.1f}, \"step_ms\": {:.2f}, \"commit_ms\": {:.2f}, "
-             "\"gflop_a_step\": {:.1f}, \"gflops\": {:.1f}, \"loss\": {:.4f}}}\n",
-             options.model, options.dtype, options.sum, options.threads, options.slots, tokens / seconds,
-             seconds * 1e3, commit / double(steps.size()) * 1e3, flops * 1e-9, flops * 1e-9 / seconds,
-             double(node.loss_units) * model::LossTotals::kUnit / tokens);
+  fmt::print(
+      "{{\"system\": \"troupe\", \"model\": \"{}\", \"dtype\": \"{}\", \"mode\": \"{}\", \"threads\": {}, "
+      "\"slots\": {}, \"tokens_per_s\": {:.1f}, \"step_ms\": {:.2f}, \"commit_ms\": {:.2f}, "
+      "\"gflop_a_step\": {:.1f}, \"gflops\": {:.1f}, \"loss\": {:.4f}}}\n",
+      options.model, options.dtype, options.sum, options.threads, options.slots, tokens / seconds,
+      seconds * 1e3, commit / double(steps.size()) * 1e3, flops * 1e-9, flops * 1e-9 / seconds,
+      double(node.loss_units) * model::LossTotals::kUnit / tokens);
   return 0;
 }
 
@@ -223,7 +234,9 @@ int run(const Options& options) {
 int main(int argc, char** argv) {
   Options options;
   CLI::App app("Measures training speed on full synthetic batches", "bench_train");
-  app.add_option("--model", options.model)->check(CLI::IsMember({"small", "base", "gpt2"}))->capture_default_str();
+  app.add_option("--model", options.model)
+      ->check(CLI::IsMember({"small", "base", "gpt2"}))
+      ->capture_default_str();
   app.add_option("--dtype", options.dtype)->check(CLI::IsMember({"f32", "bf16"}))->capture_default_str();
   app.add_option("--sum", options.sum)->check(CLI::IsMember({"exact", "float"}))->capture_default_str();
   app.add_option("--threads", options.threads)->check(CLI::Range(1, 256))->capture_default_str();

@@ -122,7 +122,10 @@ class Transformer(nn.Module):
             nn.init.normal_(self.positions, std=0.02)
         for module in self.modules():
             if isinstance(module, nn.Linear):
-                nn.init.xavier_uniform_(module.weight)
+                fused = module.out_features in (2 * self.config.width, 3 * self.config.width)
+                outputs = self.config.width if fused else module.out_features  # as if each part stood alone
+                bound = math.sqrt(6 / (outputs + module.in_features))
+                nn.init.uniform_(module.weight, -bound, bound)
                 nn.init.zeros_(module.bias)
 
     def embed(self, ids):
