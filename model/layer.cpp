@@ -2,14 +2,12 @@
 
 namespace troupe::model {
 
-namespace {
-
-// Which norm follows a sublayer's residual sum: its own (post-norm) or that of the sublayer after it
-// (pre-norm).
 const NormParameters& norm_after(const Pass& pass, const NormParameters& own,
                                  const NormParameters& following) {
   return pass.config.norm == NormPlacement::pre ? following : own;
 }
+
+namespace {
 
 kernels::Dropout output_dropout(const Pass& pass, const Place& place, Site site) {
   return pass.dropout(pass.config.dropout, place.side, place.layer, site);

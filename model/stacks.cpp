@@ -8,11 +8,11 @@ using kernels::ConstView;
 using kernels::Dropout;
 using kernels::View;
 
-namespace {
-
 float embedding_scale(const ModelConfig& config) {
   return config.scale_embedding ? float(det::sqrt(double(config.width))) : 1.0f;
 }
+
+namespace {
 
 size_t embedding_of(const Model& model, Side side) {
   return side == Side::source ? model.indices().source_embedding : model.indices().target_embedding;
@@ -41,8 +41,8 @@ void embed_backward(Pass& pass, const Model& model, Side side, const TokenMatrix
   pass.arena.reset(mark);
 }
 
-// The norm that follows layer `index` in pre-norm: that of the next layer, or the final one. Post-norm has no
-// use for it and gets the last layer's own.
+}  // namespace
+
 const NormParameters& norm_following(const std::vector<EncoderLayerParameters>& layers,
                                      const std::optional<NormParameters>& final_norm, size_t index) {
   if (index + 1 < layers.size()) return layers[index + 1].self_attention_norm;
@@ -53,8 +53,6 @@ const NormParameters& norm_following(const std::vector<DecoderLayerParameters>& 
   if (index + 1 < layers.size()) return layers[index + 1].self_attention_norm;
   return final_norm ? *final_norm : layers[index].feed_forward_norm;
 }
-
-}  // namespace
 
 Tokens tokens_of(const TokenMatrix& matrix) {
   bool padded = false;

@@ -1,0 +1,66 @@
+// Keys and values of a batch of sequences that are being generated, for every decoder layer: those of the
+// tokens so far (self-attention), one row of tokens a place, and those of the encoder's output
+// (cross-attention), computed once. Sequence s has the places s * beam .. s * beam + beam - 1. A move-only
+// owner; one thread.
+#pragma once
+
+#include <cstdint>
+#include <span>
+#include <vector>
+
+#include "model/layers.hpp"
+
+namespace troupe::model {
+
+class DecoderCache {
+ public:
+  // Room for 16 tokens a place at first; it doubles when it is full. Throws Error(out_of_memory).
+  DecoderCache(kernels::Backend& backend, kernels::Stream& stream, const ModelConfig& config,
+               int64_t sequences, int64_t beam);
+
+  int64_t sequences() const { return sequences_; }
+  int64_t beam() const { return beam_; }
+  int64_t places() const { return sequences_ * beam_; }
+  int64_t tokens() const { return tokens_; }  // in the cache, the same for every place
+  int64_t capacity() const { return capacity_; }
+
+  // Makes room for `count` more tokens.
+  void reserve(kernels::Stream& stream, int64_t count);
+  // Writes keys and values (rows * count, 2C) of tokens [tokens(), tokens() + count) of row r to place r *
+  // stride. REQUIRES room for them.
+  void write(kernels::Stream& stream, int64_t layer, kernels::ConstView key_value, int64_t count,
+             int64_t stride);
+  // After all layers have written.
+  void advance(int64_t count) { tokens_ += count; }
+  // (places * capacity, 2C): token t of place p is row p * capacity + t.
+  kernels::View self(int64_t layer) const;
+  // (places): tokens() + 1 of each, for a step that has written but not advanced.
+  const int32_t* lengths_with_next();
+
+  // The encoder's side of layer `layer` from its output; call it for each layer, or never (decoder-only).
+  void set_cross(Pass& pass, int64_t layer, const LinearParameters& key_value, const Memory& memory);
+  // (sequences * length, 2C), and what masks it.
+  kernels::View cross(int64_t layer) const;
+  const Tokens& cross_tokens() const { return cross_tokens_; }
+
+  // Copies the tokens of one place over those of another.
+  void copy_place(kernels::Stream& stream, int64_t from, int64_t to);
+  // Drops all sequences but these, which become 0, 1, 2 ... REQUIRES ascending order.
+  void keep(kernels::Stream& stream, std::span<const int64_t> kept);
+
+ private:
+  // The `rows` rows (2C) of a layer in a buffer where every layer has as many.
+  kernels::View rows_of(const kernels::Buffer& buffer, int64_t layer, int64_t rows) const;
+  // The tokens so far of all places, one place a row, of a layer's rows.
+  kernels::View filled(kernels::View layer, int64_t capacity) const;
+  size_t bytes_of(int64_t rows) const;
+
+  kernels::Backend& backend_;
+  ModelConfig config_;
+  int64_t sequences_, beam_, tokens_ = 0, capacity_ = 16;
+  kernels::Buffer self_, cross_;
+  std::vector<int32_t> lengths_, cross_lengths_;
+  Tokens cross_tokens_;
+};
+
+}  // namespace troupe::model
