@@ -45,6 +45,7 @@ int main(int argc, char** argv) {
   app.require_subcommand(1);
   int code = cli::kDone;
   cli::add_prepare(app, code);
+  cli::add_translate(app, code);
   cli::add_digest(app, code);
   cli::add_doctor(app, code);
   try {

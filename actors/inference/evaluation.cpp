@@ -1,0 +1,76 @@
+#include "actors/inference/evaluation.hpp"
+
+#include <algorithm>
+#include <atomic>
+#include <exception>
+#include <mutex>
+#include <thread>
+
+#include "kernels/base/error.hpp"
+
+namespace troupe::inference {
+
+void check_belongs(const TrainedModel& trained, const data::Dataset& dataset) {
+  if (trained.tokenizer().digest() != dataset.tokenizer().digest())
+    throw error(ErrorKind::usage,
+                "{} was trained with another tokenizer than that of {}; use the dataset it was "
+                "trained on, or prepare one with --tokenizer-file",
+                trained.path(), dataset.folder());
+  const bool pairs = dataset.kind() == data::DatasetKind::pairs;
+  if (pairs != trained.translates())
+    throw error(ErrorKind::usage, "{} is a {} model but {} holds {}", trained.path(),
+                trained.translates() ? "translation" : "language", dataset.folder(),
+                pairs ? "pairs" : "running text");
+}
+
+model::LossTotals evaluate_loss(const TrainedModel& trained, const data::Dataset& dataset, data::Split split,
+                                int threads) {
+  std::atomic<uint64_t> next{0};
+  std::mutex mutex;
+  model::LossTotals totals;
+  std::exception_ptr failure;
+  const auto work = [&] {
+    try {
+      const auto stream = trained.backend().create_stream();
+      std::optional<kernels::Arena> arena;
+      model::LossTotals own;
+      for (uint64_t pack; (pack = next.fetch_add(1)) < dataset.packs(split);) {
+        const Batch batch = dataset.batch_of_pack(split, pack);
+        const int64_t rows = batch.target_in.rows, length = std::max(batch.source.cols, batch.target_in.cols);
+        const size_t bytes = trained.model().arena_bytes(rows, rows * length, false);
+        if (!arena || arena->capacity() < bytes) arena.emplace(trained.backend().allocate(bytes));
+        own.add(trained.model().evaluate_slot(*stream, *arena, trained.weights(), batch,
+                                              trained.info().optimizer.label_smoothing));
+      }
+      const std::lock_guard lock(mutex);
+      totals += own;
+    } catch (...) {
+      const std::lock_guard lock(mutex);
+      next = dataset.packs(split);
+      if (!failure) failure = std::current_exception();
+    }
+  };
+  std::vector<std::thread> running;
+  for (int t = 0; t < threads; ++t) running.emplace_back(work);
+  for (auto& thread : running) thread.join();
+  if (failure) std::rethrow_exception(failure);
+  return totals;
+}
+
+TranslationQuality evaluate_translation(const Translator& translator, const data::Dataset& dataset,
+                                        data::Split split, size_t samples_max) {
+  TROUPE_CHECK(dataset.kind() == data::DatasetKind::pairs);
+  TranslationQuality quality;
+  for (const data::TextSample& sample : dataset.texts(split)) {
+    if (samples_max > 0 && quality.sources.size() == samples_max) break;
+    quality.sources.push_back(sample.source);
+    quality.references.push_back(sample.target);
+  }
+  for (auto& outputs : translator.run(quality.sources))
+    quality.hypotheses.push_back(std::move(outputs[0].text));
+  quality.bleu = data::corpus_bleu(quality.hypotheses, quality.references);
+  quality.chrf = data::corpus_chrf(quality.hypotheses, quality.references);
+  return quality;
+}
+
+}  // namespace troupe::inference

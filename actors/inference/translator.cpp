@@ -1,0 +1,75 @@
+#include "actors/inference/translator.hpp"
+
+#include <filesystem>
+
+#include "data/clean.hpp"
+#include "kernels/base/error.hpp"
+#include "kernels/cpu/backend.hpp"
+
+namespace troupe::inference {
+
+std::string find_checkpoint(const std::string& given, const Warn& warn) {
+  for (const auto& place : {std::filesystem::path(given), std::filesystem::path(given) / "checkpoints"})
+    if (const auto found = model::latest_checkpoint(place, warn)) return found->string();
+  throw error(ErrorKind::file,
+              "{}: no checkpoint here; give a checkpoint file or the --out folder of troupe train", given);
+}
+
+std::shared_ptr<const TrainedModel> TrainedModel::load(const std::string& checkpoint, const Warn& warn) {
+  std::shared_ptr<TrainedModel> trained(new TrainedModel);
+  trained->path_ = find_checkpoint(checkpoint, warn);
+  trained->backend_ = kernels::make_cpu_backend();
+  trained->saved_ = model::load_weights_only(trained->path_, *trained->backend_);
+  const model::CheckpointInfo& info = trained->saved_.info;
+  if (info.tokenizer.empty())
+    throw error(ErrorKind::usage, "{} has no tokenizer in it; train on a dataset made by troupe prepare",
+                trained->path_);
+  trained->tokenizer_ = std::make_unique<data::Tokenizer>(info.tokenizer, trained->path_);
+  trained->model_ = model::make_model(info.model);
+  const auto stream = trained->backend_->create_stream();
+  trained->packed_ = model::allocate_packed(*trained->backend_, *stream, *trained->model_);
+  const auto& parameters = trained->model_->parameters().all();
+  for (size_t i = 0; i < parameters.size(); ++i) {
+    const model::Parameter& p = parameters[i];
+    if (!p.packed) continue;
+    auto& view = trained->packed_.views[i];
+    const float* master = trained->weights().master + p.offset;
+    view = stream->pack(kernels::view_of(master, p.rows, p.cols), view.dtype, const_cast<void*>(view.data));
+  }
+  return trained;
+}
+
+Translator::Translator(std::shared_ptr<const TrainedModel> trained, const model::GenerateOptions& options,
+                       int threads)
+    : trained_(std::move(trained)),
+      generator_(trained_->backend(), trained_->model(), trained_->weights(), options),
+      threads_(threads) {}
+
+std::vector<std::vector<Output>> Translator::run(std::span<const std::string> lines,
+                                                 const std::function<void(size_t)>& cut) const {
+  const data::Tokenizer& tokenizer = trained_->tokenizer();
+  const size_t tokens_max = size_t(generator_.input_tokens_max());
+  std::vector<std::vector<int32_t>> inputs;
+  std::vector<size_t> places;  // of the inputs among the lines
+  for (size_t i = 0; i < lines.size(); ++i) {
+    std::vector<int32_t> ids = tokenizer.encode(data::clean_line(lines[i]));
+    if (ids.empty() && trained_->translates()) continue;
+    if (ids.size() > tokens_max) {
+      ids.resize(tokens_max);
+      if (cut) cut(i);
+    }
+    inputs.push_back(std::move(ids));
+    places.push_back(i);
+  }
+  const auto generated = generator_.generate(inputs, threads_);
+  std::vector<std::vector<Output>> outputs(lines.size(), std::vector<Output>(1));
+  for (size_t i = 0; i < generated.size(); ++i) {
+    std::vector<Output>& output = outputs[places[i]];
+    output.clear();
+    for (const model::Hypothesis& hypothesis : generated[i])
+      output.push_back({tokenizer.decode(hypothesis.tokens), hypothesis.score, hypothesis.log_probability});
+  }
+  return outputs;
+}
+
+}  // namespace troupe::inference

@@ -1,0 +1,120 @@
+#include "cli/evaluate.hpp"
+
+#include <chrono>
+#include <cmath>
+#include <fstream>
+
+#include <CLI/CLI.hpp>
+#include <fmt/format.h>
+#include <nlohmann/json.hpp>
+
+#include "actors/inference/evaluation.hpp"
+#include "cli/commands.hpp"
+#include "cli/generate_options.hpp"
+#include "kernels/base/error.hpp"
+
+namespace troupe::cli {
+
+namespace {
+
+using Clock = std::chrono::steady_clock;
+
+struct Report {
+  std::string checkpoint, split;
+  int64_t step = 0;
+  model::LossTotals loss;
+  bool translated = false;
+  inference::TranslationQuality quality;
+  double translate_seconds = 0;
+};
+
+nlohmann::json to_json(const Report& r) {
+  nlohmann::json json = {{"checkpoint", r.checkpoint},
+                         {"step", r.step},
+                         {"split", r.split},
+                         {"tokens", r.loss.tokens},
+                         {"loss", r.loss.mean_loss()},
+                         {"nll", r.loss.mean_nll()},
+                         {"perplexity", std::exp(r.loss.mean_nll())},
+                         {"accuracy", double(r.loss.correct) / double(std::max<int64_t>(r.loss.tokens, 1))}};
+  if (!r.translated) return json;
+  const auto& [bleu, chrf] = std::tie(r.quality.bleu, r.quality.chrf);
+  json["sentences"] = r.quality.sources.size();
+  json["translate_seconds"] = r.translate_seconds;
+  json["bleu"] = {{"score", bleu.score},
+                  {"low", bleu.confidence.low},
+                  {"high", bleu.confidence.high},
+                  {"signature", bleu.signature}};
+  json["chrf"] = {{"score", chrf.score},
+                  {"low", chrf.confidence.low},
+                  {"high", chrf.confidence.high},
+                  {"signature", chrf.signature}};
+  return json;
+}
+
+void print(const Report& r) {
+  fmt::print("{} (step {}), {} set\n", r.checkpoint, r.step, r.split);
+  fmt::print("loss        {:.4f} a token, {} tokens\n", r.loss.mean_loss(), r.loss.tokens);
+  fmt::print("perplexity  {:.3f}\n", std::exp(r.loss.mean_nll()));
+  fmt::print("accuracy    {:.2f} % of tokens\n",
+             100.0 * double(r.loss.correct) / double(std::max<int64_t>(r.loss.tokens, 1)));
+  if (!r.translated) return;
+  fmt::print("{}\n{}\n", r.quality.bleu.text(), r.quality.chrf.text());
+  fmt::print("{} sentences translated in {:.1f} s\n", r.quality.sources.size(), r.translate_seconds);
+}
+
+void write_translations(const std::string& path, const std::vector<std::string>& lines) {
+  std::ofstream file(path);
+  for (const std::string& line : lines) file << line << '\n';
+  file.flush();
+  if (!file) throw error(ErrorKind::file, "cannot write the translations to {}", path);
+}
+
+}  // namespace
+
+int evaluate(const EvaluateOptions& options) {
+  const auto warn = [](const std::string& message) { fmt::print(stderr, "troupe: {}\n", message); };
+  const auto trained = inference::TrainedModel::load(options.checkpoint, warn);
+  const auto dataset = data::Dataset::open(options.data);
+  inference::check_belongs(*trained, *dataset);
+  const data::Split split = options.split == "valid" ? data::Split::valid : data::Split::test;
+  if (dataset->samples(split) == 0)
+    throw error(ErrorKind::usage, "the {} set of {} is empty; prepare it with --{} above 0", options.split,
+                options.data, options.split);
+  const int threads = thread_count(options.threads);
+  const inference::Translator translator(trained, options.generate, threads);
+  Report report{trained->path(), options.split, trained->step(), {}, trained->translates(), {}, 0};
+  report.loss = inference::evaluate_loss(*trained, *dataset, split, threads);
+  if (report.translated) {
+    const auto begin = Clock::now();
+    report.quality = inference::evaluate_translation(translator, *dataset, split, options.samples_max);
+    report.translate_seconds = std::chrono::duration<double>(Clock::now() - begin).count();
+    if (!options.output.empty()) write_translations(options.output, report.quality.hypotheses);
+  }
+  if (options.json)
+    fmt::print("{}\n", to_json(report).dump());
+  else
+    print(report);
+  return kDone;
+}
+
+void add_evaluate(CLI::App& app, int& code) {
+  CLI::App* command =
+      app.add_subcommand("evaluate", "Measure a checkpoint on a held-out set: loss, BLEU, chrF");
+  auto options = std::make_shared<EvaluateOptions>();
+  command
+      ->add_option("--checkpoint", options->checkpoint, "A checkpoint, or the --out folder of troupe train")
+      ->required();
+  command->add_option("--data", options->data, "The dataset folder")->required();
+  command->add_option("--split", options->split, "Which held-out set")
+      ->check(CLI::IsMember({"valid", "test"}))
+      ->capture_default_str();
+  command->add_option("--samples", options->samples_max, "Translate at most so many; 0: all")
+      ->capture_default_str();
+  command->add_option("--output", options->output, "Write the translations to this file");
+  command->add_flag("--json", options->json, "Print one JSON object");
+  add_generate_options(*command, options->generate, options->threads);
+  command->callback([options, &code] { code = evaluate(*options); });
+}
+
+}  // namespace troupe::cli

@@ -1,0 +1,30 @@
+// The flags that translate and evaluate share.
+#pragma once
+
+#include <algorithm>
+#include <thread>
+
+#include <CLI/App.hpp>
+
+#include "model/generate.hpp"
+
+namespace troupe::cli {
+
+inline void add_generate_options(CLI::App& command, model::GenerateOptions& options, int& threads) {
+  command.add_option("--beam", options.beam, "Hypotheses kept; 1: greedy")->capture_default_str();
+  command
+      .add_option("--length-penalty", options.length_penalty, "Exponent of Wu et al. 2016; larger: longer")
+      ->capture_default_str();
+  command.add_option("--max-tokens", options.tokens_max, "Longest output in tokens; 0: what the model takes")
+      ->capture_default_str();
+  command.add_option("--batch", options.batch_sequences, "Sentences of a batch")->capture_default_str();
+  command.add_option("--threads", threads, "0: one a core")
+      ->check(CLI::Range(0, 1024))
+      ->capture_default_str();
+}
+
+inline int thread_count(int asked) {
+  return asked > 0 ? asked : int(std::max(1u, std::thread::hardware_concurrency()));
+}
+
+}  // namespace troupe::cli

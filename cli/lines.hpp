@@ -1,0 +1,33 @@
+// Lines of standard input as they come: for programs that answer while their input goes on.
+#pragma once
+
+#include <cstddef>
+#include <string>
+#include <vector>
+
+namespace troupe::cli {
+
+class LineReader {
+ public:
+  static constexpr size_t kLineBytesMax = 1 << 20;
+
+  explicit LineReader(int descriptor) : descriptor_(descriptor) {}
+
+  // Waits for one line, then adds the lines that are there already, `lines_max` in all; empty at the end of
+  // the input. Throws Error(file) when reading fails, Error(usage) for a line of more than kLineBytesMax.
+  std::vector<std::string> next(size_t lines_max);
+
+ private:
+  bool take_line(std::string* line);
+  bool readable_now() const;
+  void fill();
+
+  int descriptor_;
+  std::string buffer_;
+  size_t begin_ = 0;     // of what has not been taken
+  size_t searched_ = 0;  // no line ends before this
+  size_t lines_ = 0;
+  bool ended_ = false;
+};
+
+}  // namespace troupe::cli

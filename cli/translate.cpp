@@ -1,0 +1,86 @@
+#include "cli/translate.hpp"
+
+#include <cerrno>
+#include <cstring>
+
+#include <CLI/CLI.hpp>
+#include <fmt/format.h>
+#include <unistd.h>
+
+#include "actors/inference/translator.hpp"
+#include "cli/commands.hpp"
+#include "cli/generate_options.hpp"
+#include "cli/lines.hpp"
+#include "kernels/base/error.hpp"
+
+namespace troupe::cli {
+
+namespace {
+
+constexpr size_t kBatchesAhead = 16;  // batches a thread translates before what is done is written
+
+void write_all(int descriptor, const std::string& text) {
+  for (size_t done = 0; done < text.size();) {
+    const ssize_t wrote = ::write(descriptor, text.data() + done, text.size() - done);
+    if (wrote < 0 && errno == EINTR) continue;
+    if (wrote < 0) throw error(ErrorKind::file, "cannot write the translations: {}", std::strerror(errno));
+    done += size_t(wrote);
+  }
+}
+
+// An output is one line, whatever the model says.
+std::string one_line(std::string text) {
+  for (char& c : text)
+    if (c == '\n' || c == '\r') c = ' ';
+  return text;
+}
+
+std::string format_outputs(const std::vector<std::vector<inference::Output>>& outputs, bool n_best,
+                           size_t first) {
+  std::string text;
+  for (size_t i = 0; i < outputs.size(); ++i)
+    for (const inference::Output& output : outputs[i])
+      text += n_best ? fmt::format("{}\t{:.4f}\t{}\n", first + i, output.score, one_line(output.text))
+                     : one_line(output.text) + "\n";
+  return text;
+}
+
+}  // namespace
+
+int translate(const TranslateOptions& options) {
+  const auto warn = [](const std::string& message) { fmt::print(stderr, "troupe: {}\n", message); };
+  const auto trained = inference::TrainedModel::load(options.checkpoint, warn);
+  if (!trained->translates())
+    throw error(ErrorKind::usage, "{} is a language model, which does not translate", trained->path());
+  const int threads = thread_count(options.threads);
+  const inference::Translator translator(trained, options.generate, threads);
+  const size_t lines_max = size_t(options.generate.batch_sequences) * size_t(threads) * kBatchesAhead;
+  LineReader reader(options.input);
+  for (size_t first = 1;;) {
+    const std::vector<std::string> lines = reader.next(lines_max);
+    if (lines.empty()) return kDone;
+    const auto cut = [&](size_t index) {
+      warn(fmt::format("line {} is longer than the {} tokens the model takes; its end is not translated",
+                       first + index, trained->model().config().max_length - 1));
+    };
+    write_all(options.output, format_outputs(translator.run(lines, cut), options.generate.n_best > 1, first));
+    first += lines.size();
+  }
+}
+
+void add_translate(CLI::App& app, int& code) {
+  CLI::App* command =
+      app.add_subcommand("translate", "Translate standard input to standard output, line by line");
+  auto options = std::make_shared<TranslateOptions>();
+  command
+      ->add_option("--checkpoint", options->checkpoint, "A checkpoint, or the --out folder of troupe train")
+      ->required();
+  add_generate_options(*command, options->generate, options->threads);
+  command
+      ->add_option("--n-best", options->generate.n_best,
+                   "Translations of each line, as: number, score, text, separated by tabs")
+      ->capture_default_str();
+  command->callback([options, &code] { code = translate(*options); });
+}
+
+}  // namespace troupe::cli
