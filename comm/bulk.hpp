@@ -123,8 +123,11 @@ class BulkConnection {
   void flush(Deadline deadline);
   // The next frame, in the order sent; its checksum is right and its ballot ours.
   Frame receive(Deadline deadline);
-  // Never waits: answers the peer, and tells it that we live when nothing was sent for a while. Call it at
-  // least every silence_ms_max / 4 from a thread that has nothing to send or receive but whose peer may wait.
+  // Lets the peer know at once that all up to the last received frame has arrived: before this end may close.
+  void acknowledge(Deadline deadline);
+  // Never waits: answers the peer, throws when it is known to be lost, and tells it that we live when nothing
+  // was sent for a while. Call it at least every silence_ms_max / 4 from a thread that has nothing to send or
+  // receive but whose peer may wait.
   void tend();
 
   // Ends all waits at once, now and later, with PeerError(cancelled) that gives `why`.
@@ -157,7 +160,8 @@ class BulkListener {
   // turned away and does not end the wait: a later ballot is asked to try again, everything else is refused
   // for good. Throws Error(timeout) at the deadline and Error(cancelled) after cancel().
   BulkConnection accept(const BulkSession& session, std::span<const BulkPeer> peers, Deadline deadline);
-  void cancel();             // ends the accept() under way or else the next one, once
+  void cancel();             // ends the accept() under way, or else the next one
+  void forget_cancel();      // for who cancelled and found that accept() had returned already
   uint64_t refused() const;  // dialled and turned away so far
 
  private:

@@ -30,7 +30,7 @@ struct Bleu {
   int64_t reference_length = 0;
   Confidence confidence;
   std::string signature;     // how it was computed, in sacreBLEU's form
-  std::string text() const;  // "BLEU = 31.42 ± 1.02 62.1/38.0/25.5/17.6 (BP = 0.981, ...)"
+  std::string text() const;  // "BLEU = 31.42 (95 %: 30.4 to 32.5) 62.1/38.0/25.5/17.6 (BP = 0.981 ...)"
 };
 struct Chrf {
   double score = 0;  // 0..100, character order 6, beta 2

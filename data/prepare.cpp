@@ -300,6 +300,8 @@ PrepareReport PreparePlan::finish() {
   const std::string json = write_manifest(manifest);
   write_file(s.options.out, std::string(kManifestName), json, s.options.sync);
   if (s.options.sync) sync_folder(s.options.out);
+  s.assembly.reset();
+  s.folder.reset();  // the work folder goes with it
   return {sha256_hex(json.data(), json.size()), manifest.kept, manifest.dropped};
 }
 

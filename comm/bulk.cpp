@@ -1,0 +1,141 @@
+#include "comm/bulk.hpp"
+
+#include "comm/bulk_core.hpp"
+
+namespace troupe::comm {
+
+std::string BulkPeer::text() const {
+  return address.empty() ? fmt::format("rank {} ({})", rank, name)
+                         : fmt::format("rank {} ({}, {})", rank, name, address);
+}
+
+std::span<std::byte> FrameBuffer::resize_payload(size_t bytes) {
+  TROUPE_CHECK(bytes <= kFrameBytesMax, "a frame of {} bytes; at most {}", bytes, kFrameBytesMax);
+  if (bytes_.size() < kHeadRoom + bytes) bytes_.resize(kHeadRoom + bytes);
+  payload_bytes_ = bytes;
+  return payload();
+}
+
+void FrameBuffer::shrink_payload(size_t bytes) {
+  TROUPE_CHECK(bytes <= payload_bytes_);
+  payload_bytes_ = bytes;
+}
+
+BulkConnection::BulkConnection(std::unique_ptr<Core> core) : core_(std::move(core)) {}
+BulkConnection::~BulkConnection() = default;
+BulkConnection::BulkConnection(BulkConnection&&) noexcept = default;
+BulkConnection& BulkConnection::operator=(BulkConnection&&) noexcept = default;
+
+const BulkPeer& BulkConnection::peer() const {
+  return core_->peer;
+}
+BulkPurpose BulkConnection::purpose() const {
+  return core_->purpose;
+}
+Transport BulkConnection::transport() const {
+  return core_->transport;
+}
+bool BulkConnection::encrypted() const {
+  return core_->channel->encrypted();
+}
+
+FrameBuffer BulkConnection::buffer() {
+  std::lock_guard lock(core_->mutex);
+  if (core_->spare.empty()) return {};
+  FrameBuffer buffer = std::move(core_->spare.back());
+  core_->spare.pop_back();
+  return buffer;
+}
+
+void BulkConnection::send(const FrameHead& head, FrameBuffer payload, Deadline deadline) {
+  TROUPE_CHECK(head.type < 128, "frame type {}", head.type);
+  TROUPE_CHECK(head.slots.size() <= kSlotWordsMax, "{} slot words", head.slots.size());
+  if (payload.bytes_.empty()) payload.resize_payload(0);
+  const size_t bytes = sizeof(WireHead) + head.slots.size() * sizeof(uint64_t) + payload.payload_bytes_;
+  Core& core = *core_;
+  std::unique_lock lock(core.mutex);
+  if (core.failure) throw PeerError(*core.failure);
+  core.wait_until(
+      lock,
+      [&] { return core.unacknowledged.empty() || core.unacknowledged_bytes + bytes <= core.window_bytes; },
+      deadline, "room in its window");
+  core.enqueue(head, std::move(payload));
+  core.wait_until(
+      lock, [&] { return core.write_index >= core.unacknowledged.size() && core.control.empty(); }, deadline,
+      "it to read what we send");
+}
+
+void BulkConnection::send(const FrameHead& head, std::span<const std::byte> payload, Deadline deadline) {
+  FrameBuffer copy = buffer();
+  const auto room = copy.resize_payload(payload.size());
+  if (!payload.empty()) std::memcpy(room.data(), payload.data(), payload.size());
+  send(head, std::move(copy), deadline);
+}
+
+void BulkConnection::flush(Deadline deadline) {
+  Core& core = *core_;
+  std::unique_lock lock(core.mutex);
+  if (!core.unacknowledged.empty()) core.owes_ask = true;
+  core.bytes_since_ask = 0;
+  core.wait_until(
+      lock, [&] { return core.unacknowledged.empty(); }, deadline, "its acknowledgement");
+}
+
+Frame BulkConnection::receive(Deadline deadline) {
+  Core& core = *core_;
+  std::unique_lock lock(core.mutex);
+  core.release_frame();
+  core.wait_until(
+      lock, [&] { return core.frame_ready; }, deadline, "a frame");
+  core.handed_out = true;
+  const WireHead& wire = core.ready_head;
+  Frame frame{{wire.type, wire.step, wire.bucket, wire.chunk, {}}, {}};
+  const std::byte* body = core.ready.data() + core.ready_begin + sizeof wire;
+  frame.head.slots.resize(wire.slot_words);
+  if (wire.slot_words > 0) std::memcpy(frame.head.slots.data(), body, wire.slot_words * sizeof(uint64_t));
+  frame.payload = {body + wire.slot_words * sizeof(uint64_t), wire.payload_bytes};
+  return frame;
+}
+
+void BulkConnection::acknowledge(Deadline deadline) {
+  Core& core = *core_;
+  std::unique_lock lock(core.mutex);
+  core.owes_ack = true;
+  core.wait_until(
+      lock, [&] { return !core.owes_ack && core.control.empty(); }, deadline, "room for an acknowledgement");
+}
+
+void BulkConnection::tend() {
+  Core& core = *core_;
+  std::lock_guard lock(core.mutex);
+  core.progress();
+  if (Clock::now() - core.last_write >= core.silence_max / 4) {
+    core.owes_alive = true;
+    core.progress();
+  }
+  if (core.failure && (!core.frame_ready || core.handed_out)) throw PeerError(*core.failure);
+}
+
+void BulkConnection::cancel(const std::string& why) {
+  Core& core = *core_;
+  std::lock_guard lock(core.mutex);
+  if (!core.cancelled) {
+    core.cancelled = true;
+    core.failure = PeerError(ErrorKind::cancelled, core.peer.rank,
+                             fmt::format("connection with {} cancelled: {}", core.peer.text(), why));
+  }
+  core.changed.notify_all();
+  core.channel->interrupt();
+}
+
+void BulkConnection::abort(const PeerError& error, Deadline deadline) {
+  Core& core = *core_;
+  {
+    std::unique_lock lock(core.mutex);
+    if (core.cancelled) return;
+    core.write_abort(lock, error, deadline);
+  }
+  cancel(error.what());
+}
+
+}  // namespace troupe::comm

@@ -1,0 +1,367 @@
+#include "comm/bulk_core.hpp"
+
+#include <algorithm>
+#include <utility>
+
+namespace troupe::comm {
+namespace {
+
+constexpr size_t kInputBytes = sizeof(WireHead) + kSlotWordsMax * sizeof(uint64_t) + kFrameBytesMax;
+constexpr size_t kReadAhead = 4096;  // beyond the frame being read: control frames and the next head
+constexpr size_t kAbortTextMax = 512;
+
+struct AbortHead {
+  uint32_t rank = 0;
+  uint32_t kind = 0;
+};
+
+}  // namespace
+
+BulkConnection::Core::Core(std::unique_ptr<ByteChannel> bytes, const BulkPeer& who,
+                           const BulkSession& session, BulkPurpose use, Transport negotiated)
+    : peer(who),
+      ballot(session.ballot),
+      purpose(use),
+      transport(negotiated),
+      silence_max(std::max(session.silence_ms_max, 8)),
+      window_bytes(session.window_bytes),
+      channel(std::move(bytes)),
+      input(kInputBytes + kReadAhead),
+      ready(input.size()) {}
+
+void BulkConnection::Core::fail(ErrorKind kind, const std::string& what) {
+  if (!failure) failure = PeerError(kind, peer.rank, what);
+  changed.notify_all();
+}
+
+bool BulkConnection::Core::has_output() const {
+  return !write_failed && (!control.empty() || owes_ack || owes_resend || owes_ask || owes_alive || rewind ||
+                           !abort_frame.empty() || write_index < unacknowledged.size());
+}
+
+void BulkConnection::Core::progress() {
+  read_some();
+  write_some();
+}
+
+void BulkConnection::Core::wait_once(std::unique_lock<std::mutex>& lock, Deadline until) {
+  if (Clock::now() - last_write >= silence_max / 4) {
+    owes_alive = true;
+    write_some();
+  }
+  const bool reads = wants_input() && !read_polled, writes = has_output();
+  if (!reads && !writes) {
+    changed.wait_until(lock, until);
+    return;
+  }
+  if (reads) read_polled = true;
+  lock.unlock();
+  channel->wait(reads, writes, until);
+  lock.lock();
+  if (reads) read_polled = false;
+  changed.notify_all();
+}
+
+void BulkConnection::Core::throw_timeout(const char* what, bool silent, Clock::duration waited) const {
+  const double seconds =
+      std::chrono::duration<double>(silent ? Clock::duration(silence_max) : waited).count();
+  throw PeerError(ErrorKind::timeout, peer.rank,
+                  silent ? fmt::format("{}: no sign of life for {:.1f} s while waiting for {}", peer.text(),
+                                       seconds, what)
+                         : fmt::format("{}: waited {:.1f} s in vain for {}", peer.text(), seconds, what));
+}
+
+// --- reading ---
+
+void BulkConnection::Core::read_some() {
+  if (read_polled) return;
+  while (wants_input() && !failure) {
+    if (parse_some()) continue;
+    if (input_blocked) return;
+    size_t wanted = sizeof(WireHead);
+    if (WireHead head; input_end - input_begin >= sizeof head) {
+      std::memcpy(&head, input.data() + input_begin, sizeof head);
+      wanted += head.body_bytes();
+    }
+    make_room(wanted);
+    const size_t limit = std::min(input.size() - input_end, wanted - (input_end - input_begin) + kReadAhead);
+    const Moved moved = channel->read({input.data() + input_end, limit});
+    input_end += moved.bytes;
+    if (moved.bytes > 0) ++heard;
+    if (moved.closed) fail(ErrorKind::peer_lost, fmt::format("lost {}: {}", peer.text(), moved.why));
+    if (moved.bytes == 0) return;
+  }
+}
+
+void BulkConnection::Core::make_room(size_t bytes) {
+  if (input_begin == input_end) input_begin = input_end = 0;
+  if (input_begin == 0 || input_begin + bytes + kReadAhead <= input.size()) return;
+  std::memmove(input.data(), input.data() + input_begin, input_end - input_begin);
+  input_end -= input_begin;
+  input_begin = 0;
+}
+
+// Takes one step through the input; false when it needs more bytes.
+bool BulkConnection::Core::parse_some() {
+  const std::span<const std::byte> bytes(input.data() + input_begin, input_end - input_begin);
+  WireHead head;
+  if (bytes.size() < sizeof head) return false;
+  std::memcpy(&head, bytes.data(), sizeof head);
+  if (!head_is_intact(head)) {
+    if (!std::exchange(searching_head, true)) note_damage();
+    input_begin += next_head_candidate(bytes);
+    return true;
+  }
+  searching_head = false;
+  const size_t total = sizeof head + head.body_bytes();
+  if (bytes.size() < total) return false;
+  if (head.is_data() && head.sequence == expected && frame_ready) {
+    input_blocked = true;
+    return false;
+  }
+  const auto body = bytes.subspan(sizeof head, head.body_bytes());
+  input_begin += total;
+  if (!body_is_intact(head, body))
+    note_damage();
+  else if (head.is_data())
+    take_data(head, total);
+  else
+    take_control(head, body);
+  return true;
+}
+
+void BulkConnection::Core::take_data(const WireHead& head, size_t bytes) {
+  if (head.sequence != expected) {
+    if (head.sequence > expected && !resend_asked) note_damage();
+    if (head.sequence < expected && (head.flags & kWantsAck) != 0) owes_ack = true;
+    return;
+  }
+  if (BulkBallot{head.ballot_number, head.ballot_leader} != ballot)
+    return fail(
+        ErrorKind::protocol,
+        fmt::format("{} sent a frame of ballot ({}, {}) on a connection of ballot ({}, {})", peer.text(),
+                    head.ballot_number, head.ballot_leader, ballot.number, ballot.leader));
+  ++expected;
+  damaged_in_a_row = 0;
+  resend_asked = false;
+  if ((head.flags & kWantsAck) != 0) owes_ack = true;
+  ready_head = head;
+  frame_ready = true;
+  // The frame stays where it is; what follows it (never more than kReadAhead) moves to the other buffer.
+  ready.swap(input);
+  ready_begin = input_begin - bytes;
+  std::memcpy(input.data(), ready.data() + input_begin, input_end - input_begin);
+  input_end -= input_begin;
+  input_begin = 0;
+}
+
+void BulkConnection::Core::note_damage() {
+  resend_asked = owes_resend = true;
+  if (!unacknowledged.empty()) owes_ask = true;
+  if (++damaged_in_a_row > kResendsMax)
+    fail(ErrorKind::corrupt,
+         fmt::format(
+             "frame {} from {} arrived damaged {} times in a row; the path to it alters data (bad memory, "
+             "network card or proxy)",
+             expected, peer.text(), damaged_in_a_row));
+}
+
+void BulkConnection::Core::take_control(const WireHead& head, std::span<const std::byte> payload) {
+  switch (ControlType(head.type)) {
+    case ControlType::ack:
+      return take_acknowledgement(head.sequence);
+    case ControlType::resend:
+      take_acknowledgement(head.sequence);
+      if (unacknowledged.empty()) owes_ask = true;
+      rewind = true;
+      return;
+    case ControlType::ask_ack:
+      owes_ack = true;
+      [[fallthrough]];
+    case ControlType::alive:  // frames keep their order: what it counts as written should have been here
+                              // before it
+      resend_asked = head.sequence > expected;
+      owes_resend |= resend_asked;
+      return;
+    case ControlType::abort:
+      return take_abort(payload);
+  }
+  fail(ErrorKind::protocol,
+       fmt::format("{} sent a control frame of unknown type {}", peer.text(), head.type));
+}
+
+void BulkConnection::Core::take_acknowledgement(uint64_t next) {
+  if (next > next_sequence)
+    return fail(ErrorKind::protocol,
+                fmt::format("{} acknowledged frame {} of {}", peer.text(), next, next_sequence));
+  if (next > acknowledged) damaged_in_a_row = 0;
+  acknowledged = std::max(acknowledged, next);
+  drop_acknowledged();
+}
+
+void BulkConnection::Core::take_abort(std::span<const std::byte> payload) {
+  AbortHead head;
+  if (payload.size() < sizeof head) return fail(ErrorKind::protocol, peer.text() + " ended without a reason");
+  std::memcpy(&head, payload.data(), sizeof head);
+  const auto text = payload.subspan(sizeof head, std::min(payload.size() - sizeof head, kAbortTextMax));
+  const std::string_view said(reinterpret_cast<const char*>(text.data()), text.size());
+  const bool known = head.kind >= uint32_t(ErrorKind::usage) && head.kind <= uint32_t(ErrorKind::cancelled);
+  const bool passed_on = said.find(" reports: ") != said.npos;  // name who noticed, not all who told
+  if (!failure)
+    failure = PeerError(known ? ErrorKind(head.kind) : ErrorKind::protocol, head.rank,
+                        passed_on ? std::string(said) : fmt::format("{} reports: {}", peer.text(), said));
+  changed.notify_all();
+}
+
+void BulkConnection::Core::release_frame() {
+  if (!handed_out) return;
+  handed_out = frame_ready = input_blocked = false;
+  changed.notify_all();
+}
+
+// --- writing ---
+
+void BulkConnection::Core::enqueue(const FrameHead& head, FrameBuffer payload) {
+  WireHead wire;
+  wire.type = head.type;
+  wire.slot_words = uint8_t(head.slots.size());
+  wire.sequence = next_sequence++;
+  wire.ballot_number = ballot.number;
+  wire.ballot_leader = ballot.leader;
+  wire.bucket = head.bucket;
+  wire.step = head.step;
+  wire.chunk = head.chunk;
+  wire.payload_bytes = uint32_t(payload.payload_bytes_);
+  const size_t slot_bytes = head.slots.size() * sizeof(uint64_t), bytes = sizeof wire + wire.body_bytes();
+  bytes_since_ask += bytes;
+  if (bytes_since_ask >= window_bytes / 4) {
+    wire.flags |= kWantsAck;
+    bytes_since_ask = 0;
+  }
+  payload.begin_ = FrameBuffer::kHeadRoom - slot_bytes - sizeof wire;
+  std::byte* start = payload.bytes_.data() + payload.begin_;
+  if (slot_bytes > 0) std::memcpy(start + sizeof wire, head.slots.data(), slot_bytes);
+  seal(wire, {start + sizeof wire, wire.body_bytes()});
+  std::memcpy(start, &wire, sizeof wire);
+  unacknowledged_bytes += bytes;
+  unacknowledged.push_back({std::move(payload), wire.sequence, bytes});
+}
+
+bool BulkConnection::Core::write_bytes(std::span<const std::byte> bytes, size_t& offset) {
+  while (offset < bytes.size()) {
+    const Moved moved = channel->write(bytes.subspan(offset));
+    if (moved.closed) {
+      // What the peer said before it left tells why: it is still to be read, so reading decides.
+      write_failed = true;
+      read_some();
+      if (frame_ready || read_polled) return false;
+      fail(ErrorKind::peer_lost, fmt::format("lost {}: {}", peer.text(), moved.why));
+      return false;
+    }
+    if (moved.bytes == 0) return false;
+    offset += moved.bytes;
+    last_write = Clock::now();
+  }
+  return true;
+}
+
+void BulkConnection::Core::write_some() {
+  while (!write_failed) {
+    if (write_offset == 0) {
+      if (control.empty() && rewind) {
+        write_index = 0;
+        rewind = false;
+      }
+      if (control.empty() && !next_control() && write_index >= unacknowledged.size()) return;
+    }
+    if (!control.empty() && write_offset == 0) {
+      if (!write_bytes(control, control_offset)) return;
+      control.clear();
+      control_offset = 0;
+      continue;
+    }
+    const Outgoing& frame = unacknowledged[write_index];
+    const std::span<const std::byte> bytes(frame.buffer.bytes_.data() + frame.buffer.begin_, frame.bytes);
+    if (!write_bytes(bytes, write_offset)) return;
+    write_offset = 0;
+    ++write_index;
+    drop_acknowledged();
+  }
+}
+
+bool BulkConnection::Core::next_control() {
+  if (!abort_frame.empty()) {
+    control.swap(abort_frame);
+    abort_frame.clear();
+  } else if (std::exchange(owes_resend, false)) {
+    owes_ack = false;
+    encode_control(ControlType::resend, expected);
+  } else if (std::exchange(owes_ack, false)) {
+    encode_control(ControlType::ack, expected);
+  } else if (std::exchange(owes_ask, false)) {
+    // After the frames that it asks about, so that the answer covers them.
+    if (write_index < unacknowledged.size()) {
+      owes_ask = true;
+      return false;
+    }
+    encode_control(ControlType::ask_ack, written());
+  } else if (std::exchange(owes_alive, false)) {
+    encode_control(ControlType::alive, written());
+  }
+  return !control.empty();
+}
+
+uint64_t BulkConnection::Core::written() const {
+  return write_index < unacknowledged.size() ? unacknowledged[write_index].sequence : next_sequence;
+}
+
+void BulkConnection::Core::encode_control(ControlType type, uint64_t sequence) {
+  WireHead head;
+  head.type = uint8_t(type);
+  head.sequence = sequence;
+  head.ballot_number = ballot.number;
+  head.ballot_leader = ballot.leader;
+  seal(head, {});
+  control.resize(sizeof head);
+  std::memcpy(control.data(), &head, sizeof head);
+}
+
+void BulkConnection::Core::drop_acknowledged() {
+  while (!unacknowledged.empty() && unacknowledged.front().sequence < acknowledged) {
+    if (write_index == 0 && write_offset > 0) return;  // is being written again: first to its end
+    Outgoing& frame = unacknowledged.front();
+    unacknowledged_bytes -= frame.bytes;
+    spare.push_back(std::move(frame.buffer));
+    unacknowledged.pop_front();
+    if (write_index > 0) --write_index;
+  }
+}
+
+void BulkConnection::Core::write_abort(std::unique_lock<std::mutex>& lock, const PeerError& error,
+                                       Deadline deadline) {
+  const std::string text = std::string(error.what()).substr(0, kAbortTextMax);
+  const AbortHead reason{error.peer_rank(), uint32_t(error.kind())};
+  std::vector<std::byte> frame(sizeof(WireHead) + sizeof reason + text.size());
+  std::memcpy(frame.data() + sizeof(WireHead), &reason, sizeof reason);
+  std::memcpy(frame.data() + sizeof(WireHead) + sizeof reason, text.data(), text.size());
+  WireHead head;
+  head.type = uint8_t(ControlType::abort);
+  head.ballot_number = ballot.number;
+  head.ballot_leader = ballot.leader;
+  head.payload_bytes = uint32_t(sizeof reason + text.size());
+  seal(head, std::span(frame).subspan(sizeof head));
+  std::memcpy(frame.data(), &head, sizeof head);
+  // Nothing but the frame under way goes before it.
+  rewind = owes_ack = owes_resend = owes_ask = owes_alive = false;
+  unacknowledged.resize(std::min(unacknowledged.size(), write_index + (write_offset > 0 ? 1 : 0)));
+  abort_frame = std::move(frame);
+  for (;;) {
+    write_some();
+    if (!has_output() || Clock::now() >= deadline) return;
+    lock.unlock();
+    channel->wait(false, true, deadline);
+    lock.lock();
+  }
+}
+
+}  // namespace troupe::comm

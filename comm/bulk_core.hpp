@@ -1,0 +1,127 @@
+// The state behind a BulkConnection: frames that wait for their acknowledgement, the frame being read, and
+// who of the calling threads polls the channel. Lost or damaged frames are repeated from the first one
+// missing on (go-back-N). Every member function REQUIRES `mutex` held unless it says otherwise.
+#pragma once
+
+#include <condition_variable>
+#include <cstring>
+#include <deque>
+#include <mutex>
+#include <optional>
+
+#include "comm/bulk.hpp"
+#include "comm/byte_channel.hpp"
+#include "comm/frame.hpp"
+
+namespace troupe::comm {
+
+struct BulkConnection::Core {
+  Core(std::unique_ptr<ByteChannel> channel, const BulkPeer& peer, const BulkSession& session,
+       BulkPurpose purpose, Transport transport);
+
+  struct Outgoing {
+    FrameBuffer buffer;
+    uint64_t sequence = 0;
+    size_t bytes = 0;  // encoded, from buffer.begin_ on
+  };
+
+  const BulkPeer peer;
+  const BulkBallot ballot;
+  const BulkPurpose purpose;
+  const Transport transport;
+  const std::chrono::milliseconds silence_max;
+  const size_t window_bytes;
+  const std::unique_ptr<ByteChannel> channel;
+
+  std::mutex mutex;
+  std::condition_variable changed;
+  bool read_polled = false;  // a thread waits for the channel to become readable: only that thread reads
+  std::optional<PeerError> failure;
+  bool cancelled = false;
+
+  // --- outgoing ---
+  std::deque<Outgoing> unacknowledged;
+  std::vector<FrameBuffer> spare;
+  size_t unacknowledged_bytes = 0;
+  size_t bytes_since_ask = 0;  // sent since the last frame that asked for an acknowledgement
+  uint64_t next_sequence = 0;
+  uint64_t acknowledged = 0;       // all frames below
+  size_t write_index = 0;          // in unacknowledged
+  size_t write_offset = 0;         // in that frame
+  bool rewind = false;             // at the next frame boundary: from the first unacknowledged on
+  std::vector<std::byte> control;  // one encoded control frame that is being written
+  size_t control_offset = 0;
+  std::vector<std::byte> abort_frame;
+  bool owes_ack = false, owes_resend = false, owes_ask = false, owes_alive = false;
+  bool write_failed = false;
+  Clock::time_point last_write = Clock::now();
+
+  // --- incoming ---
+  std::vector<std::byte> input;
+  size_t input_begin = 0, input_end = 0;
+  uint64_t expected = 0;  // the next data frame's number
+  bool resend_asked = false;
+  bool searching_head = false;  // after a damaged head: until the next intact one
+  int damaged_in_a_row = 0;
+  bool frame_ready = false;    // at ready_begin of `ready` lies the intact data frame of ready_head
+  bool handed_out = false;     // and receive() has given it to the user
+  bool input_blocked = false;  // `input` begins with the data frame after it
+  std::vector<std::byte> ready;
+  size_t ready_begin = 0;
+  WireHead ready_head;
+  uint64_t heard = 0;  // reads that gave bytes
+
+  void progress();  // reads and writes what is possible now
+  void release_frame();
+  // Until done(), polling or letting another thread poll. `lock` holds `mutex`.
+  template <typename Done>
+  void wait_until(std::unique_lock<std::mutex>& lock, Done done, Deadline deadline, const char* what);
+  void enqueue(const FrameHead& head, FrameBuffer payload);
+  bool has_output() const;
+  bool wants_input() const { return !input_blocked && (!frame_ready || handed_out); }
+  void fail(ErrorKind kind, const std::string& what);
+  void write_abort(std::unique_lock<std::mutex>& lock, const PeerError& error, Deadline deadline);
+
+ private:
+  void wait_once(std::unique_lock<std::mutex>& lock, Deadline until);
+  [[noreturn]] void throw_timeout(const char* what, bool silent, Clock::duration waited) const;
+  void read_some();
+  bool parse_some();
+  void take_data(const WireHead& head, size_t bytes);
+  void take_control(const WireHead& head, std::span<const std::byte> payload);
+  void take_acknowledgement(uint64_t next);
+  void take_abort(std::span<const std::byte> payload);
+  void note_damage();
+  void make_room(size_t bytes);
+  void write_some();
+  bool write_bytes(std::span<const std::byte> bytes, size_t& offset);
+  bool next_control();
+  void encode_control(ControlType type, uint64_t sequence);
+  void drop_acknowledged();
+  uint64_t written() const;  // number of the next frame to be written
+};
+
+template <typename Done>
+void BulkConnection::Core::wait_until(std::unique_lock<std::mutex>& lock, Done done, Deadline deadline,
+                                      const char* what) {
+  const auto tick = silence_max / 8;
+  const auto began = Clock::now();
+  auto seen = heard;
+  Clock::duration silent{};
+  for (;;) {
+    if (cancelled) throw PeerError(*failure);
+    progress();
+    if (done()) return;
+    if (failure) throw PeerError(*failure);
+    const auto now = Clock::now();
+    if (silent >= silence_max || now >= deadline) throw_timeout(what, now < deadline, now - began);
+    wait_once(lock, std::min(deadline, now + tick));
+    // A pause of our own process must not count as the peer's silence: no more than one tick at a time. Nor
+    // does the time in which our own side has not taken the frame that is there.
+    silent = heard != seen || !wants_input() ? Clock::duration{}
+                                             : silent + std::min<Clock::duration>(Clock::now() - now, tick);
+    seen = heard;
+  }
+}
+
+}  // namespace troupe::comm

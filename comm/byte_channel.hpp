@@ -1,0 +1,41 @@
+// What a bulk connection runs over: a two-way stream of bytes that never blocks in read() and write(). TCP,
+// TLS and shared memory implement it. One thread at a time, but for wait(), which any number may be in, and
+// interrupt().
+#pragma once
+
+#include <cstddef>
+#include <memory>
+#include <span>
+#include <string>
+
+#include "comm/bulk.hpp"
+
+namespace troupe::comm {
+
+class Descriptor;
+
+struct Moved {
+  size_t bytes = 0;
+  bool closed = false;  // nothing will ever move again; `why` in words
+  std::string why;
+};
+
+class ByteChannel {
+ public:
+  virtual ~ByteChannel() = default;
+  // Moves what can be moved now; no bytes and not closed: would have to wait. What arrived before the end is
+  // given out before `closed`.
+  virtual Moved read(std::span<std::byte> into) = 0;
+  virtual Moved write(std::span<const std::byte> from) = 0;
+  // Until reading or writing may be possible (of those asked for), the peer is gone, the deadline, or
+  // interrupt().
+  virtual void wait(bool readable, bool writable, Deadline deadline) = 0;
+  virtual void interrupt() noexcept = 0;  // from any thread; all waits end at once from now on
+  virtual bool encrypted() const { return false; }
+  // Whether the peer proved that this is its name; always true where nothing is proved.
+  virtual bool peer_carries(const std::string& /* name */) const { return true; }
+};
+
+std::unique_ptr<ByteChannel> make_tcp_channel(Descriptor socket);
+
+}  // namespace troupe::comm

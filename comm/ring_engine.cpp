@@ -1,0 +1,389 @@
+#include "comm/ring_engine.hpp"
+
+#include <algorithm>
+#include <cstring>
+
+namespace troupe::comm {
+namespace {
+
+constexpr int64_t kFarMs =
+    int64_t{24} * 3600 * 1000;  // the wait of the caller and silence end things earlier
+constexpr int64_t kAbortMs = 1000;
+
+constexpr uint8_t kSawPartial = 1, kSawTotal = 2;
+
+using MetaWords = std::array<int64_t, 9>;
+
+MetaWords to_words(const SumMeta& meta) {
+  return {meta.target_tokens, meta.correct, meta.loss,    meta.nll,           meta.samples,
+          meta.more[0],       meta.more[1], meta.more[2], int64_t(meta.flags)};
+}
+SumMeta from_words(const MetaWords& words) {
+  return {words[0],          words[1], words[2], words[3], words[4], {words[5], words[6], words[7]},
+          uint32_t(words[8])};
+}
+
+int64_t wrapping_add(int64_t a, int64_t b) {
+  return int64_t(uint64_t(a) + uint64_t(b));
+}
+
+}  // namespace
+
+SumMeta& SumMeta::operator+=(const SumMeta& other) {
+  MetaWords sum = to_words(*this);
+  const MetaWords added = to_words(other);
+  for (size_t i = 0; i + 1 < sum.size(); ++i) sum[i] = wrapping_add(sum[i], added[i]);
+  sum.back() |= added.back();
+  return *this = from_words(sum);
+}
+
+RingEngine::RingEngine(std::vector<BulkPeer> members, size_t position, RingLinks links, RingOptions options)
+    : members_(std::move(members)), position_(position), options_(options), links_(std::move(links)) {
+  TROUPE_CHECK(position_ < members_.size(), "position {} of {}", position_, members_.size());
+  TROUPE_CHECK(size() == 1 || (links_.next && links_.previous), "a ring of {} needs links", size());
+  TROUPE_CHECK(options_.groups_in_flight >= 1 && options_.chunk_elements_max >= 1);
+  sender_ = std::thread([this] { run(&RingEngine::send_all, sending_, links_.next); });
+  if (size() > 1)
+    receiver_ = std::thread([this] { run(&RingEngine::receive_all, receiving_, links_.previous); });
+}
+
+RingEngine::~RingEngine() {
+  cancel("the ring was closed");
+  {
+    std::lock_guard lock(mutex_);
+    stopping_ = true;
+  }
+  changed_.notify_all();
+  sender_.join();
+  if (receiver_.joinable()) receiver_.join();
+}
+
+// --- what callers do ---
+
+void RingEngine::start(RingJob job) {
+  std::lock_guard lock(mutex_);
+  throw_if_failed();
+  TROUPE_CHECK(!sending_ && !receiving_, "a reduction is under way");
+  const size_t groups = job.plan.groups(), frames = groups * 2 * (size() - 1) + (size() - 1);
+  job_ = std::move(job);
+  seen_.assign(groups * size(), 0);
+  left_of_group_.assign(groups, 2 * (size() - 1));
+  bucket_is_ready_.assign(job_.plan.groups_before.size() - 1, false);
+  groups_ready_ = groups_done_ = originated_ = sent_ = 0;
+  received_ = 0;
+  to_send_ = to_receive_ = frames;
+  own_meta_.reset();
+  meta_sent_ = false;
+  meta_ = {};
+  meta_seen_.assign(size(), false);
+  outbox_.clear();
+  stats_ = {};
+  completed_ = false;
+  sending_ = true;
+  receiving_ = size() > 1;
+  changed_.notify_all();
+}
+
+void RingEngine::bucket_ready(size_t index) {
+  std::lock_guard lock(mutex_);
+  TROUPE_CHECK(index < bucket_is_ready_.size(), "bucket {} of {}", index, bucket_is_ready_.size());
+  bucket_is_ready_[index] = true;
+  const size_t front =
+      size_t(std::find(bucket_is_ready_.begin(), bucket_is_ready_.end(), false) - bucket_is_ready_.begin());
+  groups_ready_ = job_.plan.groups_before[front];
+  changed_.notify_all();
+}
+
+void RingEngine::finish(const SumMeta& own) {
+  std::lock_guard lock(mutex_);
+  TROUPE_CHECK(!own_meta_, "finished twice");
+  bucket_is_ready_.assign(bucket_is_ready_.size(), true);
+  groups_ready_ = job_.plan.groups();
+  own_meta_ = own;
+  meta_ += own;
+  changed_.notify_all();
+}
+
+SumMeta RingEngine::wait(Deadline deadline) {
+  std::unique_lock lock(mutex_);
+  const auto idle = [this] { return !sending_ && !receiving_; };
+  if (!changed_.wait_until(lock, deadline, [&] { return idle() || (failure_ && !completed_); })) {
+    const BulkPeer& previous = members_[(position_ + size() - 1) % size()];
+    const PeerError late(
+        ErrorKind::timeout, previous.rank,
+        fmt::format("the reduction of step {} is not done in time: {} of {} frames have come from {}",
+                    job_.step, received_.load(), to_receive_, previous.text()));
+    lock.unlock();
+    fail(std::make_exception_ptr(late), late);
+    lock.lock();
+  }
+  changed_.wait(lock, idle);  // after a failure all waits have ended: the callers' memory is free again
+  if (!completed_) throw_if_failed();  // a member that left once all was done does no harm
+  return meta_;
+}
+
+void RingEngine::cancel(const std::string& why) {
+  const BulkPeer& self = members_[position_];
+  const PeerError reason(ErrorKind::cancelled, self.rank,
+                         fmt::format("{} ended the ring: {}", self.text(), why));
+  fail(std::make_exception_ptr(reason), reason);
+}
+
+RingStats RingEngine::stats() {
+  std::lock_guard lock(mutex_);
+  return stats_;
+}
+
+// --- failing ---
+
+void RingEngine::throw_if_failed() {
+  if (failure_) std::rethrow_exception(failure_);
+}
+
+// Ends everything here, and tells both neighbours whose fault it is: so the news goes round the ring both
+// ways.
+void RingEngine::fail(std::exception_ptr failure, const PeerError& reason) {
+  {
+    std::lock_guard lock(mutex_);
+    if (failure_) return;
+    failure_ = failure;
+    changed_.notify_all();
+  }
+  const Deadline deadline = deadline_in_ms(kAbortMs);
+  if (links_.next) links_.next->abort(reason, deadline);
+  if (links_.previous) links_.previous->abort(reason, deadline);
+}
+
+void RingEngine::guarded(const std::function<void()>& action) try {
+  action();
+} catch (const PeerError& error) {
+  fail(std::current_exception(), error);
+} catch (const Error& error) {
+  const BulkPeer& previous = members_[(position_ + size() - 1) % size()];
+  const PeerError theirs(error.kind(), previous.rank, fmt::format("{}: {}", previous.text(), error.what()));
+  fail(std::make_exception_ptr(theirs), theirs);
+} catch (const std::exception& error) {
+  const BulkPeer& self = members_[position_];
+  fail(std::current_exception(),
+       PeerError(ErrorKind::protocol, self.rank, self.text() + " failed: " + error.what()));
+}
+
+PeerError RingEngine::protocol_error(const std::string& what) const {
+  const BulkPeer& previous = members_[(position_ + size() - 1) % size()];
+  return PeerError(ErrorKind::protocol, previous.rank, fmt::format("{} sent {}", previous.text(), what));
+}
+
+// --- threads ---
+
+void RingEngine::run(void (RingEngine::*work)(), bool& working, std::optional<BulkConnection>& link) {
+  std::unique_lock lock(mutex_);
+  while (!stopping_) {
+    const bool woken = changed_.wait_for(lock, kTick, [&] { return working || stopping_; });
+    if (stopping_) break;
+    // Between reductions a member that is ahead of us must not think us dead. Within one, when our part is
+    // done, the neighbour may have everything and be gone.
+    const bool between = !sending_ && !receiving_;
+    lock.unlock();
+    if (woken)
+      guarded([&] { (this->*work)(); });
+    else if (link && between)
+      guarded([&] { link->tend(); });
+    lock.lock();
+    if (!woken) continue;
+    working = false;
+    completed_ = !sending_ && !receiving_ && !failure_;
+    changed_.notify_all();
+  }
+}
+
+void RingEngine::send_all() {
+  if (size() == 1) return complete_all_alone();
+  while (send_next()) {
+  }
+  links_.next->flush(deadline_in_ms(kFarMs));
+}
+
+// One frame: chunks on their way come first, then our own. False when all is sent.
+bool RingEngine::send_next() {
+  std::unique_lock lock(mutex_);
+  for (;;) {
+    throw_if_failed();
+    if (!outbox_.empty()) {
+      Item item = std::move(outbox_.front());
+      outbox_.pop_front();
+      lock.unlock();
+      send(item.head, std::move(item.payload));
+      return true;
+    }
+    if (originated_ < std::min(groups_ready_, groups_done_ + size_t(options_.groups_in_flight))) {
+      const size_t group = originated_++;
+      lock.unlock();
+      originate(group);
+      return true;
+    }
+    if (own_meta_ && !meta_sent_ && originated_ == job_.plan.groups()) {
+      meta_sent_ = true;
+      const MetaWords words = to_words(*own_meta_);
+      lock.unlock();
+      FrameBuffer payload = links_.next->buffer();
+      std::memcpy(payload.resize_payload(sizeof words).data(), words.data(), sizeof words);
+      send({uint8_t(FrameType::meta), job_.step, 0, uint32_t(position_), job_.slots.own[position_]},
+           std::move(payload));
+      return true;
+    }
+    if (sent_ == to_send_) return false;
+    if (changed_.wait_for(lock, kTick) == std::cv_status::timeout) {
+      lock.unlock();
+      links_.next->tend();
+      lock.lock();
+    }
+  }
+}
+
+void RingEngine::originate(size_t group) {
+  FrameBuffer payload = links_.next->buffer();
+  job_.work->originate(job_.plan.chunk(group, position_), payload);
+  send({uint8_t(FrameType::partial), job_.step, uint32_t(group), uint32_t(position_),
+        job_.slots.own[position_]},
+       std::move(payload));
+}
+
+void RingEngine::send(const FrameHead& head, FrameBuffer payload) {
+  const uint64_t bytes = payload.payload().size();
+  uint64_t elements = 0;
+  if (head.type <= uint8_t(FrameType::total))
+    elements = uint64_t(job_.work->elements(job_.plan.chunk(head.bucket, head.chunk)));
+  links_.next->send(head, std::move(payload), deadline_in_ms(kFarMs));
+  std::lock_guard lock(mutex_);
+  ++sent_;
+  stats_.bytes_sent += bytes;
+  (head.type == uint8_t(FrameType::partial) ? stats_.elements_reduced : stats_.elements_gathered) += elements;
+}
+
+void RingEngine::complete_all_alone() {
+  std::unique_lock lock(mutex_);
+  while (groups_done_ < job_.plan.groups() || !own_meta_) {
+    throw_if_failed();
+    if (groups_done_ == groups_ready_) {
+      changed_.wait(lock);
+      continue;
+    }
+    const Bucket chunk = job_.plan.chunk(groups_done_, 0);
+    lock.unlock();
+    job_.work->complete_alone(chunk);
+    lock.lock();
+    ++groups_done_;
+  }
+}
+
+void RingEngine::receive_all() {
+  for (; received_ < to_receive_; ++received_) take(links_.previous->receive(deadline_in_ms(kFarMs)));
+  links_.previous->acknowledge(deadline_in_ms(kFarMs));
+}
+
+void RingEngine::take(const Frame& frame) {
+  if (frame.head.step != job_.step)
+    throw protocol_error(fmt::format("a chunk of step {} in step {}", frame.head.step, job_.step));
+  switch (FrameType(frame.head.type)) {
+    case FrameType::partial:
+      return take_partial(frame);
+    case FrameType::total:
+      return take_total(frame);
+    case FrameType::meta:
+      return take_meta(frame);
+    default:
+      throw protocol_error(fmt::format("a frame of type {} in a reduction", frame.head.type));
+  }
+}
+
+void RingEngine::check_chunk(const Frame& frame, uint8_t mark) {
+  const size_t group = frame.head.bucket, k = frame.head.chunk;
+  if (group >= job_.plan.groups() || k >= size())
+    throw protocol_error(fmt::format("chunk {} of group {}, which does not exist", k, group));
+  uint8_t& seen = seen_[group * size() + k];
+  const bool never_comes = mark == kSawPartial ? k == position_ : job_.plan.owner(k) == position_;
+  if (never_comes || (seen & mark) != 0)
+    throw protocol_error(fmt::format("chunk {} of group {} once too often", k, group));
+  seen |= mark;
+  const SlotWords& slots = mark == kSawPartial ? job_.slots.arriving[k] : job_.slots.all;
+  if (frame.head.slots != slots)
+    throw protocol_error(
+        fmt::format("chunk {} of group {} as the sum over other slots than the seal says", k, group));
+}
+
+void RingEngine::take_partial(const Frame& frame) {
+  check_chunk(frame, kSawPartial);
+  const size_t group = frame.head.bucket, k = frame.head.chunk;
+  wait_for_bucket(job_.plan.bucket_of_group[group]);
+  const Bucket chunk = job_.plan.chunk(group, k);
+  FrameHead head = frame.head;
+  FrameBuffer out = links_.next->buffer();
+  if (job_.plan.owner(k) == position_) {
+    job_.work->complete(chunk, frame.payload, out);
+    head.type = uint8_t(FrameType::total);
+    head.slots = job_.slots.all;
+  } else {
+    job_.work->combine(chunk, frame.payload, out);
+    head.slots = job_.slots.leaving(k, position_);
+  }
+  push(std::move(head), std::move(out));
+  count_group(group);
+}
+
+void RingEngine::take_total(const Frame& frame) {
+  check_chunk(frame, kSawTotal);
+  const size_t group = frame.head.bucket, k = frame.head.chunk;
+  if (job_.plan.gather_end(k) != position_) pass_on(frame);
+  job_.work->store(job_.plan.chunk(group, k), frame.payload);
+  count_group(group);
+}
+
+void RingEngine::take_meta(const Frame& frame) {
+  const size_t from = frame.head.chunk;
+  MetaWords words{};
+  if (from >= size() || from == position_ || meta_seen_[from] || frame.payload.size() != sizeof words ||
+      frame.head.slots != job_.slots.own[from])
+    throw protocol_error("integers of other slots than the seal says");
+  meta_seen_[from] = true;
+  std::memcpy(words.data(), frame.payload.data(), sizeof words);
+  if ((from + size() - 1) % size() != position_) pass_on(frame);
+  std::lock_guard lock(mutex_);
+  meta_ += from_words(words);
+}
+
+void RingEngine::pass_on(const Frame& frame) {
+  FrameBuffer copy = links_.next->buffer();
+  const auto room = copy.resize_payload(frame.payload.size());
+  if (!room.empty()) std::memcpy(room.data(), frame.payload.data(), room.size());
+  push(frame.head, std::move(copy));
+}
+
+void RingEngine::wait_for_bucket(size_t bucket) {
+  std::unique_lock lock(mutex_);
+  while (!bucket_is_ready_[bucket]) {
+    throw_if_failed();
+    if (changed_.wait_for(lock, kTick) == std::cv_status::timeout) {
+      lock.unlock();
+      links_.previous->tend();
+      lock.lock();
+    }
+  }
+}
+
+void RingEngine::push(FrameHead head, FrameBuffer payload) {
+  std::lock_guard lock(mutex_);
+  if (outbox_.size() >= 2 * size_t(options_.groups_in_flight) * size() + size())
+    throw protocol_error("more chunks than a member may have under way");
+  outbox_.push_back({std::move(head), std::move(payload)});
+  changed_.notify_all();
+}
+
+void RingEngine::count_group(size_t group) {
+  std::lock_guard lock(mutex_);
+  --left_of_group_[group];
+  const size_t before = groups_done_;
+  while (groups_done_ < left_of_group_.size() && left_of_group_[groups_done_] == 0) ++groups_done_;
+  if (groups_done_ != before) changed_.notify_all();
+}
+
+}  // namespace troupe::comm

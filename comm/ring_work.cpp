@@ -1,0 +1,131 @@
+#include "comm/ring_work.hpp"
+
+#include <algorithm>
+#include <cstring>
+
+#include "kernels/block_codec.hpp"
+
+namespace troupe::comm {
+namespace {
+
+// Integers packed losslessly on the way to their total, the rounded total packed on the way back.
+class ExactWork : public RingWork {
+ public:
+  explicit ExactWork(const ExactReduction& reduction)
+      : layout_(*reduction.layout),
+        accumulator_(reduction.accumulator),
+        rounding_(reduction.rounding),
+        total_(*reduction.total) {
+    TROUPE_CHECK(int64_t(accumulator_.size()) == layout_.elements(), "accumulator of {} for {} elements",
+                 accumulator_.size(), layout_.elements());
+    total_.resize(layout_);
+  }
+
+  int64_t elements(Bucket chunk) const override { return layout_.elements_in(chunk.begin, chunk.end); }
+
+  void originate(Bucket chunk, FrameBuffer& out) override { encode(chunk, own(chunk), out); }
+
+  void combine(Bucket chunk, std::span<const std::byte> in, FrameBuffer& out) override {
+    encode(chunk, sum(chunk, in), out);
+  }
+
+  void complete(Bucket chunk, std::span<const std::byte> in, FrameBuffer& out) override {
+    kernels::round_total(layout_, sum(chunk, in), rounding_, chunk.begin, chunk.end, total_);
+    const auto room = out.resize_payload(kernels::encoded_total_bytes_max(layout_, chunk.begin, chunk.end));
+    out.shrink_payload(kernels::encode_total(layout_, chunk.begin, chunk.end, total_, room));
+  }
+
+  void store(Bucket chunk, std::span<const std::byte> in) override {
+    kernels::decode_total(layout_, chunk.begin, chunk.end, in, total_);
+  }
+
+  void complete_alone(Bucket chunk) override {
+    kernels::round_total(layout_, own(chunk), rounding_, chunk.begin, chunk.end, total_);
+  }
+
+ private:
+  std::span<const int64_t> own(Bucket chunk) const {
+    if (chunk.begin == chunk.end) return {};
+    return accumulator_.subspan(size_t(layout_.block(chunk.begin).offset), size_t(elements(chunk)));
+  }
+  void encode(Bucket chunk, std::span<const int64_t> values, FrameBuffer& out) {
+    const auto room = out.resize_payload(kernels::encoded_bytes_max(layout_, chunk.begin, chunk.end));
+    out.shrink_payload(kernels::encode_blocks(layout_, chunk.begin, chunk.end, values, room));
+  }
+  std::span<const int64_t> sum(Bucket chunk, std::span<const std::byte> in) {
+    const auto values = own(chunk);
+    sum_.assign(values.begin(), values.end());
+    kernels::decode_add(layout_, chunk.begin, chunk.end, in, sum_);
+    return sum_;
+  }
+
+  const kernels::BlockLayout layout_;
+  const std::span<const int64_t> accumulator_;
+  const kernels::RoundOptions rounding_;
+  kernels::RoundedTotal& total_;
+  std::vector<int64_t> sum_;  // of one chunk; the accumulator stays intact
+};
+
+class FloatWork : public RingWork {
+ public:
+  explicit FloatWork(const FloatReduction& reduction) : values_(reduction.values) {}
+
+  int64_t elements(Bucket chunk) const override { return chunk.end - chunk.begin; }
+
+  void originate(Bucket chunk, FrameBuffer& out) override {
+    const auto values = own(chunk);
+    copy(out.resize_payload(values.size_bytes()), std::as_bytes(values));
+  }
+
+  void combine(Bucket chunk, std::span<const std::byte> in, FrameBuffer& out) override {
+    add(chunk, in, out.resize_payload(own(chunk).size_bytes()));
+  }
+
+  void complete(Bucket chunk, std::span<const std::byte> in, FrameBuffer& out) override {
+    combine(chunk, in, out);
+    copy(std::as_writable_bytes(own(chunk)), out.payload());
+  }
+
+  void store(Bucket chunk, std::span<const std::byte> in) override {
+    check_size(chunk, in);
+    copy(std::as_writable_bytes(own(chunk)), in);
+  }
+
+  void complete_alone(Bucket) override {}
+
+ private:
+  std::span<float> own(Bucket chunk) const {
+    return values_.subspan(size_t(chunk.begin), size_t(chunk.end - chunk.begin));
+  }
+  static void copy(std::span<std::byte> to, std::span<const std::byte> from) {
+    if (!from.empty()) std::memcpy(to.data(), from.data(), from.size());
+  }
+  void check_size(Bucket chunk, std::span<const std::byte> in) const {
+    if (in.size() != own(chunk).size_bytes())
+      throw error(ErrorKind::corrupt, "a chunk of {} floats has {} bytes", elements(chunk), in.size());
+  }
+  // Payloads lie unaligned in their buffers.
+  void add(Bucket chunk, std::span<const std::byte> in, std::span<std::byte> out) const {
+    check_size(chunk, in);
+    const auto values = own(chunk);
+    for (size_t i = 0; i < values.size(); ++i) {
+      float value;
+      std::memcpy(&value, in.data() + i * sizeof value, sizeof value);
+      value += values[i];
+      std::memcpy(out.data() + i * sizeof value, &value, sizeof value);
+    }
+  }
+
+  const std::span<float> values_;
+};
+
+}  // namespace
+
+std::unique_ptr<RingWork> make_exact_work(const ExactReduction& reduction) {
+  return std::make_unique<ExactWork>(reduction);
+}
+std::unique_ptr<RingWork> make_float_work(const FloatReduction& reduction) {
+  return std::make_unique<FloatWork>(reduction);
+}
+
+}  // namespace troupe::comm

@@ -1,0 +1,139 @@
+#include "comm/socket.hpp"
+
+#include <algorithm>
+#include <cerrno>
+#include <cstring>
+#include <memory>
+
+#include <netdb.h>
+#include <netinet/in.h>
+#include <netinet/tcp.h>
+#include <poll.h>
+#include <sys/eventfd.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+#include "comm/address.hpp"
+
+namespace troupe::comm {
+namespace {
+
+struct FreeAddresses {
+  void operator()(addrinfo* list) const { freeaddrinfo(list); }
+};
+
+std::unique_ptr<addrinfo, FreeAddresses> resolve(const Address& address, bool passive) {
+  addrinfo hints{};
+  hints.ai_family = AF_UNSPEC;
+  hints.ai_socktype = SOCK_STREAM;
+  hints.ai_flags = AI_NUMERICSERV | (passive ? AI_PASSIVE : 0);
+  addrinfo* list = nullptr;
+  const int failure = getaddrinfo(address.host.c_str(), std::to_string(address.port).c_str(), &hints, &list);
+  if (failure != 0)
+    throw error(ErrorKind::network, "cannot resolve '{}': {}; check the name or give an IP address",
+                address.host, gai_strerror(failure));
+  return std::unique_ptr<addrinfo, FreeAddresses>(list);
+}
+
+void set_no_delay(int fd) {
+  const int on = 1;
+  setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof on);  // only latency suffers when it fails
+}
+
+uint16_t local_port(int fd) {
+  sockaddr_storage bound{};
+  socklen_t size = sizeof bound;
+  TROUPE_CHECK(getsockname(fd, reinterpret_cast<sockaddr*>(&bound), &size) == 0);
+  return ntohs(bound.ss_family == AF_INET6 ? reinterpret_cast<sockaddr_in6*>(&bound)->sin6_port
+                                           : reinterpret_cast<sockaddr_in*>(&bound)->sin_port);
+}
+
+bool wait_for(int fd, short events, Deadline deadline) {
+  for (;;) {
+    pollfd entry{fd, events, 0};
+    const int ready = poll(&entry, 1, milliseconds_until(deadline));
+    if (ready > 0) return true;
+    if (ready == 0 && Clock::now() >= deadline) return false;
+    TROUPE_CHECK(ready >= 0 || errno == EINTR, "poll: {}", std::strerror(errno));
+  }
+}
+
+}  // namespace
+
+Descriptor::~Descriptor() {
+  if (fd_ >= 0) close(fd_);
+}
+
+Wakeup::Wakeup() : event_(eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC)) {
+  if (!event_.valid())
+    throw error(ErrorKind::network, "cannot make an event descriptor: {}; raise the limit of open files",
+                std::strerror(errno));
+}
+
+void Wakeup::signal() noexcept {
+  const uint64_t one = 1;
+  [[maybe_unused]] const ssize_t written =
+      write(event_.get(), &one, sizeof one);  // fails only when signalled
+}
+
+void Wakeup::clear() noexcept {
+  uint64_t count = 0;
+  [[maybe_unused]] const ssize_t taken = read(event_.get(), &count, sizeof count);  // fails only when clear
+}
+
+int milliseconds_until(Deadline deadline) {
+  const auto left = std::chrono::ceil<std::chrono::milliseconds>(deadline - Clock::now()).count();
+  return int(std::clamp<int64_t>(left, 0, 3'600'000));
+}
+
+Descriptor listen_on(const std::string& text, std::string& real_address) {
+  Address address = parse_address(text);
+  const auto list = resolve(address, true);
+  Descriptor socket(::socket(list->ai_family, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0));
+  const int on = 1;
+  if (!socket.valid() || setsockopt(socket.get(), SOL_SOCKET, SO_REUSEADDR, &on, sizeof on) != 0 ||
+      bind(socket.get(), list->ai_addr, list->ai_addrlen) != 0 || listen(socket.get(), 128) != 0)
+    throw error(ErrorKind::network,
+                "cannot listen on {} for bulk connections: {}; choose another port, or 0 for any free one",
+                text, std::strerror(errno));
+  address.port = local_port(socket.get());
+  real_address = address.text();
+  return socket;
+}
+
+Descriptor connect_to(const std::string& text, Deadline deadline, std::string& why) {
+  const auto list = resolve(parse_address(text), false);
+  for (const addrinfo* entry = list.get(); entry != nullptr; entry = entry->ai_next) {
+    Descriptor socket(::socket(entry->ai_family, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0));
+    int failure = socket.valid() ? 0 : errno;
+    if (failure == 0 && connect(socket.get(), entry->ai_addr, entry->ai_addrlen) != 0) failure = errno;
+    if (failure == EINPROGRESS) {
+      socklen_t size = sizeof failure;
+      if (!wait_writable(socket.get(), deadline))
+        failure = ETIMEDOUT;
+      else
+        getsockopt(socket.get(), SOL_SOCKET, SO_ERROR, &failure, &size);
+    }
+    if (failure == 0) {
+      set_no_delay(socket.get());
+      return socket;
+    }
+    why = std::strerror(failure);
+  }
+  return {};
+}
+
+Descriptor accept_from(int listener) {
+  Descriptor socket(accept4(listener, nullptr, nullptr, SOCK_NONBLOCK | SOCK_CLOEXEC));
+  if (socket.valid()) set_no_delay(socket.get());
+  return socket;
+}
+
+bool wait_readable(int fd, Deadline deadline) {
+  return wait_for(fd, POLLIN, deadline);
+}
+bool wait_writable(int fd, Deadline deadline) {
+  return wait_for(fd, POLLOUT, deadline);
+}
+
+}  // namespace troupe::comm

@@ -1,0 +1,58 @@
+// File descriptors and TCP sockets: owners and the few calls that bulk connections need. Every wait has a
+// deadline. All sockets are non-blocking. Not thread-safe, but for Wakeup::signal().
+#pragma once
+
+#include <chrono>
+#include <cstdint>
+#include <string>
+#include <utility>
+
+#include "comm/bulk.hpp"
+
+namespace troupe::comm {
+
+// Owns a file descriptor.
+class Descriptor {
+ public:
+  Descriptor() = default;
+  explicit Descriptor(int fd) : fd_(fd) {}
+  Descriptor(Descriptor&& other) noexcept : fd_(std::exchange(other.fd_, -1)) {}
+  Descriptor& operator=(Descriptor&& other) noexcept {
+    std::swap(fd_, other.fd_);
+    return *this;
+  }
+  ~Descriptor();
+  int get() const { return fd_; }
+  bool valid() const { return fd_ >= 0; }
+
+ private:
+  int fd_ = -1;
+};
+
+// Ends a poll() from another thread; stays signalled until clear().
+class Wakeup {
+ public:
+  Wakeup();
+  void signal() noexcept;
+  void clear() noexcept;
+  int fd() const { return event_.get(); }
+
+ private:
+  Descriptor event_;
+};
+
+int milliseconds_until(Deadline deadline);  // rounded up, 0 when past
+
+// Listens on "host:port" and gives back the address with the real port. Throws Error(network).
+Descriptor listen_on(const std::string& address, std::string& real_address);
+// One attempt; invalid when the peer refused or cannot be reached (`why` says so). Throws Error(network) when
+// the host has no address.
+Descriptor connect_to(const std::string& address, Deadline deadline, std::string& why);
+// One waiting connection, made non-blocking and without delay; invalid when there is none.
+Descriptor accept_from(int listener);
+
+// True when the descriptor is ready for reading (or writing), false at the deadline.
+bool wait_readable(int fd, Deadline deadline);
+bool wait_writable(int fd, Deadline deadline);
+
+}  // namespace troupe::comm

@@ -1,0 +1,325 @@
+#include "comm/bulk.hpp"
+
+#include <cstring>
+#include <future>
+#include <thread>
+
+#include <doctest/doctest.h>
+#include <sys/socket.h>
+
+#include "comm/shared_memory.hpp"
+#include "comm/socket.hpp"
+#include "kernels/base/random.hpp"
+#include "tests/comm/flip_proxy.hpp"
+#include "tests/comm/ring_harness.hpp"
+
+using namespace troupe;
+using namespace troupe::comm;
+using namespace troupe::test;
+
+namespace {
+
+std::vector<std::byte> random_payload(size_t bytes, uint64_t seed) {
+  const Philox philox = philox_from(seed);
+  std::vector<std::byte> out(bytes);
+  for (size_t i = 0; i < bytes; ++i) out[i] = std::byte(philox(i)[0]);
+  return out;
+}
+
+FrameHead head_of(uint32_t index) {
+  return {5, -7, index, index * 2, {1, 0, uint64_t{1} << 63}};
+}
+
+bool same(const Frame& frame, const FrameHead& head, const std::vector<std::byte>& payload) {
+  return frame.head.type == head.type && frame.head.step == head.step && frame.head.bucket == head.bucket &&
+         frame.head.chunk == head.chunk && frame.head.slots == head.slots &&
+         frame.payload.size() == payload.size() &&
+         std::equal(payload.begin(), payload.end(), frame.payload.begin());
+}
+
+constexpr size_t kSizes[] = {0, 1, 63, 64, 65, 4096, 100'000, kFrameBytesMax};
+
+void exchange_both_ways(ConnectedPair& pair, int rounds) {
+  const auto talk = [&](BulkConnection& connection) {
+    auto sender = std::async(std::launch::async, [&] {
+      for (int round = 0; round < rounds; ++round)
+        for (size_t i = 0; i < std::size(kSizes); ++i)
+          connection.send(head_of(uint32_t(i)), random_payload(kSizes[i], i), soon());
+      connection.flush(soon());
+    });
+    int good = 0;
+    for (int round = 0; round < rounds; ++round)
+      for (size_t i = 0; i < std::size(kSizes); ++i)
+        good += same(connection.receive(soon()), head_of(uint32_t(i)), random_payload(kSizes[i], i));
+    sender.get();
+    return good;
+  };
+  auto other = std::async(std::launch::async, [&] { return talk(*pair.acceptor); });
+  CHECK(talk(*pair.dialler) == rounds * int(std::size(kSizes)));
+  CHECK(other.get() == rounds * int(std::size(kSizes)));
+}
+
+// Dials `session` against a listener that expects `expected`, and gives the error of the dial.
+template <typename Change>
+PeerError refused_dial(Change change) {
+  BulkListener listener({});
+  const BulkPeer acceptor{1, member_name(1), listener.address(), host_id()};
+  const BulkPeer dialler{0, member_name(0), "", host_id()};
+  auto accepting = std::async(std::launch::async, [&] {
+    CHECK_THROWS_AS(listener.accept(test_session(1), {&dialler, 1}, soon()), Error);
+  });
+  BulkSession session = test_session(0);
+  change(session);
+  std::optional<PeerError> thrown;
+  try {
+    bulk_connect(session, acceptor, BulkPurpose::ring, {}, deadline_in_ms(1000));
+  } catch (const PeerError& error) {
+    thrown = error;
+  }
+  listener.cancel();
+  accepting.get();
+  REQUIRE(thrown.has_value());
+  return *thrown;
+}
+
+}  // namespace
+
+TEST_CASE("frames of all sizes pass in both directions at once, over tcp and shared memory") {
+  for (const Transport transport : {Transport::tcp, Transport::shm, Transport::automatic}) {
+    auto pair = connect_pair({transport});
+    CHECK(pair.dialler->transport() == (transport == Transport::tcp ? Transport::tcp : Transport::shm));
+    CHECK(pair.dialler->transport() == pair.acceptor->transport());
+    CHECK(pair.dialler->peer().rank == 1);
+    CHECK(pair.acceptor->peer().rank == 0);
+    exchange_both_ways(pair, 5);
+  }
+}
+
+TEST_CASE("a dialler in an older ballot, another job, without the key or unknown is refused and told why") {
+  CHECK(refused_dial([](BulkSession& s) { s.ballot = {2, 9}; }).kind() == ErrorKind::protocol);
+  CHECK(refused_dial([](BulkSession& s) { s.job.fill(1); }).kind() == ErrorKind::protocol);
+  CHECK(refused_dial([](BulkSession& s) { s.key = std::string(32, 'x'); }).kind() == ErrorKind::security);
+  CHECK(refused_dial([](BulkSession& s) { s.rank = 5; }).kind() == ErrorKind::security);
+  // Only a later ballot may try again until its deadline.
+  CHECK(refused_dial([](BulkSession& s) { s.ballot = {4, 0}; }).kind() == ErrorKind::timeout);
+}
+
+TEST_CASE("a dialler in a later ballot gets through once the listener has arrived there") {
+  BulkListener listener({});
+  const BulkPeer acceptor{1, member_name(1), listener.address(), host_id()};
+  const BulkPeer dialler{0, member_name(0), "", host_id()};
+  BulkSession later = test_session(0), mine = test_session(1);
+  later.ballot = {4, 1};
+  auto dialled = std::async(std::launch::async,
+                            [&] { return bulk_connect(later, acceptor, BulkPurpose::fetch, {}, soon()); });
+  auto early = std::async(std::launch::async, [&] {
+    CHECK_THROWS_AS(listener.accept(mine, {&dialler, 1}, soon()), Error);
+  });
+  while (listener.refused() == 0) std::this_thread::yield();
+  listener.cancel();
+  early.get();
+  mine.ballot = {4, 1};
+  const auto connection = listener.accept(mine, {&dialler, 1}, soon());
+  CHECK(connection.purpose() == BulkPurpose::fetch);
+  CHECK(dialled.get().peer().rank == 1);
+}
+
+TEST_CASE("demanded shared memory that cannot be had is an error; automatic falls back to tcp") {
+  const auto error = refused_dial([](BulkSession& s) {
+    s.transport = Transport::shm;
+    s.host_id = "elsewhere";
+  });
+  CHECK(error.kind() == ErrorKind::usage);
+  BulkListener listener({});
+  const BulkPeer acceptor{1, member_name(1), listener.address(), ""};
+  const BulkPeer dialler{0, member_name(0), "", ""};
+  BulkSession away = test_session(0, {Transport::automatic});
+  away.host_id = "elsewhere";
+  auto dialled = std::async(std::launch::async,
+                            [&] { return bulk_connect(away, acceptor, BulkPurpose::ring, {}, soon()); });
+  CHECK(listener.accept(test_session(1, {Transport::automatic}), {&dialler, 1}, soon()).transport() ==
+        Transport::tcp);
+  CHECK(dialled.get().transport() == Transport::tcp);
+}
+
+TEST_CASE("random bytes and silent connections at the listener do not keep a member from connecting") {
+  BulkListener listener({});
+  const BulkPeer acceptor{1, member_name(1), listener.address(), host_id()};
+  const BulkPeer dialler{0, member_name(0), "", host_id()};
+  std::vector<Descriptor> strangers;
+  std::string why;
+  for (size_t i = 0; i < 100; ++i) {
+    strangers.push_back(connect_to(listener.address(), soon(), why));
+    const auto noise = random_payload(i * 13, i);
+    if (!noise.empty()) ::send(strangers.back().get(), noise.data(), noise.size(), MSG_NOSIGNAL);
+  }
+  auto dialled = std::async(std::launch::async, [&] {
+    return bulk_connect(test_session(0), acceptor, BulkPurpose::ring, {}, soon());
+  });
+  CHECK(listener.accept(test_session(1), {&dialler, 1}, soon()).peer().rank == 0);
+  CHECK(listener.refused() > 0);
+  dialled.get();
+}
+
+TEST_CASE("random bytes after the handshake end the connection with an error and nothing worse") {
+  for (uint64_t seed = 0; seed < 6; ++seed) {
+    BulkListener listener({});
+    FlipProxy proxy(listener.address(), [&](uint64_t offset, std::span<std::byte> bytes) {
+      const auto noise = random_payload(bytes.size(), mix64(seed, offset));
+      for (size_t i = 0; i < bytes.size(); ++i)
+        if (offset + i >= 288) bytes[i] = noise[i];  // behind hello and proof
+    });
+    const BulkPeer acceptor{1, member_name(1), proxy.address(), ""}, dialler{0, member_name(0), "", ""};
+    auto sending = std::async(std::launch::async, [&] {
+      BulkSession session = test_session(0);
+      session.silence_ms_max = 300;
+      auto connection = bulk_connect(session, acceptor, BulkPurpose::ring, {}, soon());
+      CHECK_THROWS_AS(([&] {
+                        connection.send(head_of(1), random_payload(50'000, 2), soon());
+                        connection.flush(soon());
+                        connection.receive(soon());
+                      }()),
+                      PeerError);
+    });
+    BulkSession session = test_session(1);
+    session.silence_ms_max = 300;
+    {
+      auto connection = listener.accept(session, {&dialler, 1}, soon());
+      CHECK_THROWS_AS(connection.receive(deadline_in_ms(400)), PeerError);
+    }
+    sending.get();
+  }
+}
+
+TEST_CASE("a frame that arrives damaged is asked for again, wherever the byte lies") {
+  // Hello and proof take 288 bytes; then frames of 64 + 24 + 1,000 bytes.
+  for (const uint64_t at : {288u + 3u, 288u + 20u, 288u + 60u, 288u + 70u, 288u + 500u, 288u + 1088u + 17u,
+                            288u + 9u * 1088u + 5u}) {
+    CAPTURE(at);
+    BulkListener listener({});
+    std::atomic<int> flipped = 0;
+    FlipProxy proxy(listener.address(), [&](uint64_t offset, std::span<std::byte> bytes) {
+      if (at < offset || at >= offset + bytes.size()) return;
+      bytes[at - offset] ^= std::byte{16};
+      ++flipped;
+    });
+    const BulkPeer acceptor{1, member_name(1), proxy.address(), ""}, dialler{0, member_name(0), "", ""};
+    auto sending = std::async(std::launch::async, [&] {
+      auto connection = bulk_connect(test_session(0), acceptor, BulkPurpose::ring, {}, soon());
+      for (uint32_t i = 0; i < 10; ++i) connection.send(head_of(i), random_payload(1000, i), soon());
+      connection.flush(soon());
+    });
+    auto connection = listener.accept(test_session(1), {&dialler, 1}, soon());
+    for (uint32_t i = 0; i < 10; ++i)
+      CHECK(same(connection.receive(soon()), head_of(i), random_payload(1000, i)));
+    connection.acknowledge(soon());
+    auto tending = std::async(std::launch::async, [&] {
+      CHECK_THROWS_AS(connection.receive(soon()),
+                      PeerError);  // answers until the other side is content and leaves
+    });
+    sending.get();
+    tending.get();
+    CHECK(flipped == 1);
+  }
+}
+
+TEST_CASE("a path that damages every frame is given up after a few attempts") {
+  BulkListener listener({});
+  FlipProxy proxy(listener.address(), [](uint64_t offset, std::span<std::byte> bytes) {
+    for (size_t i = 0; i < bytes.size(); ++i)
+      if (offset + i >= 288 && (offset + i) % 500 == 499) bytes[i] ^= std::byte{1};
+  });
+  const BulkPeer acceptor{1, member_name(1), proxy.address(), ""}, dialler{0, member_name(0), "", ""};
+  auto sending = std::async(std::launch::async, [&] {
+    auto connection = bulk_connect(test_session(0), acceptor, BulkPurpose::ring, {}, soon());
+    CHECK_THROWS_AS(([&] {
+                      connection.send(head_of(1), random_payload(5000, 1), soon());
+                      connection.flush(soon());
+                    }()),
+                    PeerError);
+  });
+  {
+    auto connection = listener.accept(test_session(1), {&dialler, 1}, soon());
+    CHECK_THROWS_WITH_AS(connection.receive(soon()), doctest::Contains("damaged"), PeerError);
+  }
+  sending.get();
+}
+
+TEST_CASE("cancel ends a wait at once") {
+  for (const Transport transport : {Transport::tcp, Transport::shm}) {
+    auto pair = connect_pair({transport});
+    auto waiting = std::async(std::launch::async, [&] {
+      CHECK_THROWS_WITH_AS(pair.acceptor->receive(soon()), doctest::Contains("a new view"), PeerError);
+    });
+    pair.dialler->send(head_of(1), random_payload(10, 1), soon());
+    pair.acceptor->cancel("a new view");
+    waiting.get();
+    CHECK_THROWS_AS(pair.acceptor->send(head_of(1), random_payload(10, 1), soon()), PeerError);
+  }
+}
+
+TEST_CASE("a peer that is silent is noticed after silence_ms_max; one that tends its connection is not") {
+  for (const Transport transport : {Transport::tcp, Transport::shm}) {
+    auto pair = connect_pair({transport, {}, 400});
+    try {
+      pair.acceptor->receive(soon());
+      FAIL_CHECK("received what nobody sent");
+    } catch (const PeerError& error) {
+      CHECK(error.kind() == ErrorKind::timeout);
+      CHECK(error.peer_rank() == 0);
+      CHECK(std::string(error.what()).find("no sign of life") != std::string::npos);
+    }
+    std::atomic<bool> done = false;
+    auto tending = std::async(std::launch::async, [&] {
+      while (!done) pair.dialler->tend();
+    });
+    CHECK_THROWS_WITH_AS(pair.acceptor->receive(deadline_in_ms(1200)), doctest::Contains("in vain"),
+                         PeerError);
+    done = true;
+    tending.get();
+  }
+}
+
+TEST_CASE("a peer that goes away is lost at once, and one that aborts says whose fault it is") {
+  for (const Transport transport : {Transport::tcp, Transport::shm}) {
+    auto pair = connect_pair({transport});
+    auto waiting = std::async(std::launch::async, [&] {
+      try {
+        pair.acceptor->receive(soon());
+      } catch (const PeerError& error) {
+        return error;
+      }
+      throw std::runtime_error("received what nobody sent");
+    });
+    pair.dialler.reset();
+    const PeerError lost = waiting.get();
+    CHECK(lost.kind() == ErrorKind::peer_lost);
+    CHECK(lost.peer_rank() == 0);
+
+    pair = connect_pair({transport});
+    pair.dialler->abort(PeerError(ErrorKind::timeout, 17, "rank 17 is silent"), soon());
+    try {
+      pair.acceptor->receive(soon());
+      FAIL_CHECK("received what nobody sent");
+    } catch (const PeerError& error) {
+      CHECK(error.kind() == ErrorKind::timeout);
+      CHECK(error.peer_rank() == 17);
+      CHECK(std::string(error.what()).find("rank 17 is silent") != std::string::npos);
+    }
+  }
+}
+
+TEST_CASE("a sender waits when the receiver does not take, so memory stays within the window") {
+  for (const Transport transport : {Transport::tcp, Transport::shm}) {
+    auto pair = connect_pair({transport, {}, 60'000});
+    uint32_t sent = 0;
+    const auto payload = random_payload(100'000, 1);
+    try {
+      for (; sent < 1000; ++sent) pair.dialler->send(head_of(sent), payload, deadline_in_ms(500));
+    } catch (const PeerError& error) {
+      CHECK(error.kind() == ErrorKind::timeout);
+    }
+    CHECK(sent >= 5);
+    CHECK(sent * payload.size() <= test_session(0).window_bytes);
+  }
+}

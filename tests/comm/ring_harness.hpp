@@ -1,0 +1,52 @@
+// Ranks as threads: each has its own listener on loopback, its own session and its own Ring.
+#pragma once
+
+#include <functional>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "comm/ring.hpp"
+
+namespace troupe::test {
+
+struct RingTestOptions {
+  comm::Transport transport = comm::Transport::tcp;
+  comm::RingOptions ring{};
+  int silence_ms_max = 30'000;  // the machine may be loaded
+  std::shared_ptr<SSL_CTX> tls_server{}, tls_client{};
+};
+
+comm::BulkSession test_session(uint32_t rank, const RingTestOptions& options = {});
+std::string member_name(uint32_t rank);
+
+// Runs `body` once a rank on threads of their own with connected rings, and waits for all. Gives what each
+// threw.
+std::vector<std::exception_ptr> run_ranks(size_t ranks, const RingTestOptions& options,
+                                          const std::function<void(comm::Ring&)>& body);
+// The same; fails when any rank threw.
+void run_ranks_well(size_t ranks, const RingTestOptions& options,
+                    const std::function<void(comm::Ring&)>& body);
+
+// A two-ended connection between ranks 0 (first) and 1.
+struct ConnectedPair {
+  std::unique_ptr<comm::BulkListener> listener;
+  std::unique_ptr<comm::BulkConnection> dialler, acceptor;
+};
+ConnectedPair connect_pair(const RingTestOptions& options = {});
+
+// Long enough on any machine that works.
+inline comm::Deadline soon() {
+  return comm::deadline_in_ms(60'000);
+}
+
+// What one rank puts into a reduction of the layout: wide and narrow values, zeros, some blocks all zero.
+std::vector<int64_t> test_values(const kernels::BlockLayout& layout, size_t rank);
+// The plain sum over all ranks, rounded: what every rank must end with.
+kernels::RoundedTotal plain_total(const kernels::BlockLayout& layout, size_t ranks,
+                                  const kernels::RoundOptions& rounding);
+// One slot (or more) a rank, disjoint.
+std::vector<std::vector<uint64_t>> test_contributions(size_t ranks);
+comm::SumMeta test_meta(size_t rank);
+
+}  // namespace troupe::test

@@ -1,0 +1,263 @@
+#include "comm/ring.hpp"
+
+#include <cmath>
+#include <mutex>
+
+#include <doctest/doctest.h>
+
+#include "comm/ring_plan.hpp"
+#include "tests/comm/ring_harness.hpp"
+
+using namespace troupe;
+using namespace troupe::comm;
+using namespace troupe::test;
+using kernels::BlockLayout;
+using kernels::RoundedTotal;
+
+namespace {
+
+BlockLayout layout_of(std::initializer_list<std::pair<int64_t, int64_t>> segments) {
+  BlockLayout layout;
+  for (const auto& [count, row] : segments) layout.append(count, row);
+  return layout;
+}
+
+ExactReduction exact_of(const BlockLayout& layout, const std::vector<int64_t>& values, RoundedTotal& total,
+                        size_t ranks, std::vector<Bucket> buckets) {
+  return {11, &layout, values, &total, {24, 5}, test_contributions(ranks), std::move(buckets)};
+}
+
+void check_exact(size_t ranks, const BlockLayout& layout, std::vector<Bucket> buckets,
+                 const RingTestOptions& options, int bits = 24) {
+  CAPTURE(ranks);
+  CAPTURE(layout.elements());
+  const RoundedTotal wanted = plain_total(layout, ranks, {bits, 5});
+  SumMeta wanted_meta;
+  for (size_t rank = 0; rank < ranks; ++rank) wanted_meta += test_meta(rank);
+  std::mutex mutex;  // doctest's checks from several threads
+  run_ranks_well(ranks, options, [&](Ring& ring) {
+    const auto values = test_values(layout, ring.position());
+    const auto before = values;
+    RoundedTotal total;
+    auto reduction = exact_of(layout, values, total, ranks, buckets);
+    reduction.rounding.bits = bits;
+    const SumMeta meta = ring.reduce(reduction, test_meta(ring.position()), soon());
+    std::lock_guard lock(mutex);
+    CHECK(total == wanted);
+    CHECK(meta == wanted_meta);
+    CHECK(values == before);
+  });
+}
+
+RingOptions small_chunks() {
+  return {700, 2};
+}
+
+}  // namespace
+
+TEST_CASE("an exact reduction over 1 to 8 ranks is the plain sum, rounded, the same bits on every rank") {
+  const BlockLayout layout = layout_of({{5000, 5000}, {300 * 7, 300}, {1, 1}, {40 * 90, 40}, {257, 257}});
+  for (size_t ranks = 1; ranks <= 8; ++ranks)
+    check_exact(ranks, layout, buckets_last_first(layout, 2000), {Transport::tcp, small_chunks()});
+}
+
+TEST_CASE("lengths of 0, 1 and others that ranks do not divide are reduced exactly") {
+  for (const int64_t length : {0, 1, 2, 255, 256, 257, 1000, 4099})
+    for (const size_t ranks : {1u, 2u, 3u, 5u}) {
+      const BlockLayout layout = length == 0 ? BlockLayout() : layout_of({{length, length}});
+      check_exact(ranks, layout, buckets_last_first(layout, 0), {Transport::tcp, small_chunks()});
+    }
+}
+
+TEST_CASE("a reduction larger than every buffer keeps its bits over tcp and shared memory") {
+  const BlockLayout layout = layout_of({{2'000'000, 2'000'000}, {500 * 1000, 500}, {13, 13}});
+  for (const Transport transport : {Transport::tcp, Transport::shm})
+    for (const size_t ranks : {2u, 3u})
+      check_exact(ranks, layout, buckets_last_first(layout, 700'000), {transport, {}},
+                  transport == Transport::tcp ? 24 : 8);
+}
+
+TEST_CASE("shared memory gives the same bits for 1 to 8 ranks") {
+  const BlockLayout layout = layout_of({{5000, 5000}, {300 * 7, 300}, {1, 1}});
+  for (size_t ranks = 1; ranks <= 8; ++ranks)
+    check_exact(ranks, layout, buckets_last_first(layout, 0), {Transport::shm, small_chunks()});
+}
+
+TEST_CASE("narrow totals are rounded by the owner of a block alone, so all ranks agree") {
+  const BlockLayout layout = layout_of({{5000, 5000}, {300 * 7, 300}});
+  for (const int bits : {4, 8, 16})
+    check_exact(3, layout, buckets_last_first(layout, 0), {Transport::tcp, small_chunks()}, bits);
+}
+
+TEST_CASE(
+    "buckets that become ready one after the other, at different times on each rank, give the same bits") {
+  const BlockLayout layout = layout_of({{20'000, 20'000}, {64 * 100, 64}});
+  const auto buckets = buckets_last_first(layout, 3000);
+  REQUIRE(buckets.size() > 5);
+  const size_t ranks = 3;
+  const RoundedTotal wanted = plain_total(layout, ranks, {24, 5});
+  std::mutex mutex;
+  run_ranks_well(ranks, {Transport::tcp, small_chunks()}, [&](Ring& ring) {
+    const auto values = test_values(layout, ring.position());
+    RoundedTotal total;
+    for (int step = 0; step < 3; ++step) {
+      auto reduction = exact_of(layout, values, total, ranks, buckets);
+      reduction.step = step;
+      total = {};
+      ring.start(reduction);
+      // Rank 0 in order, rank 1 backwards, rank 2 only at the end.
+      for (size_t i = 0; i < buckets.size() && ring.position() < 2; ++i)
+        ring.bucket_ready(ring.position() == 0 ? i : buckets.size() - 1 - i);
+      ring.finish(test_meta(ring.position()));
+      ring.wait(soon());
+      std::lock_guard lock(mutex);
+      CHECK(total == wanted);
+      CHECK(ring.stats().bytes_sent > 0);
+    }
+  });
+}
+
+TEST_CASE("a float reduction is the sum, the same bits on every rank") {
+  for (const Transport transport : {Transport::tcp, Transport::shm})
+    for (const size_t ranks : {1u, 2u, 3u, 8u})
+      for (const size_t length : {0u, 1u, 5u, 100'003u}) {
+        std::vector<std::vector<float>> results(ranks);
+        run_ranks_well(ranks, {transport, {10'000, 2}}, [&](Ring& ring) {
+          std::vector<float> values(length);
+          for (size_t i = 0; i < length; ++i) values[i] = 1.0f / float(1 + i + ring.position() * 3);
+          const int64_t half = int64_t(length / 2), end = int64_t(length);
+          ring.reduce(FloatReduction{1, values, test_contributions(ranks), {{half, end}, {0, half}}}, {},
+                      soon());
+          results[ring.position()] = values;
+        });
+        for (size_t rank = 1; rank < ranks; ++rank) CHECK(results[rank] == results[0]);
+        REQUIRE(results[0].size() == length);
+        double worst = 0;
+        for (size_t i = 0; i < length; ++i) {
+          double sum = 0;
+          for (size_t rank = 0; rank < ranks; ++rank) sum += 1.0 / double(1 + i + rank * 3);
+          worst = std::max(worst, std::abs(double(results[0][i]) - sum) / sum);
+        }
+        CHECK(worst < 1e-6);
+      }
+}
+
+TEST_CASE("a broadcast gives everyone the bytes of its root") {
+  for (const size_t ranks : {1u, 2u, 5u})
+    for (const size_t bytes : {0u, 1u, 1'000'000u})
+      run_ranks_well(ranks, {}, [&](Ring& ring) {
+        for (size_t root = 0; root < ranks; ++root) {
+          std::vector<std::byte> wanted(bytes, std::byte(root + 1)), state;
+          if (bytes > 1) wanted[bytes / 2] = std::byte(77);
+          if (ring.position() == root) state = wanted;
+          ring.broadcast(root, state, 1'000'000, soon());
+          if (state != wanted) throw std::runtime_error("other bytes than the root's");
+        }
+      });
+}
+
+TEST_CASE("a state beyond what a member expects is refused, and all members hear of it") {
+  const auto thrown = run_ranks(3, {}, [&](Ring& ring) {
+    std::vector<std::byte> state(ring.position() == 0 ? 4'000'000 : 0);
+    ring.broadcast(0, state, ring.position() == 1 ? 1000 : 5'000'000, soon());
+  });
+  CHECK(thrown[1] != nullptr);
+  CHECK(thrown[2] != nullptr);
+}
+
+TEST_CASE("contributions that share a slot are refused before anything is sent") {
+  Ring ring(
+      {
+          {0, "a", "", ""},
+      },
+      0, {});
+  const BlockLayout layout = layout_of({{10, 10}});
+  const std::vector<int64_t> values(10, 1);
+  RoundedTotal total;
+  CHECK_THROWS_AS(check_contributions(std::vector<SlotWords>{{1, 2}, {4, 2}}, 0), Error);
+  CHECK(check_contributions(std::vector<SlotWords>{{1, 0}, {2}}, 0).all == SlotWords{3});
+  CHECK_NOTHROW(ring.reduce(exact_of(layout, values, total, 1, {{0, 1}}), {}, soon()));
+}
+
+TEST_CASE("members that do not agree on the seal end with an error that says so") {
+  const BlockLayout layout = layout_of({{5000, 5000}});
+  const auto thrown = run_ranks(3, {}, [&](Ring& ring) {
+    const auto values = test_values(layout, ring.position());
+    RoundedTotal total;
+    auto reduction = exact_of(layout, values, total, 3, buckets_last_first(layout, 0));
+    if (ring.position() == 1) std::swap(reduction.contributions[0], reduction.contributions[2]);
+    ring.reduce(reduction, {}, soon());
+  });
+  for (const auto& error : thrown) {
+    REQUIRE(error != nullptr);
+    CHECK_THROWS_WITH_AS(std::rethrow_exception(error), doctest::Contains("slots"), PeerError);
+  }
+}
+
+TEST_CASE("members in different steps end with an error that says so") {
+  const BlockLayout layout = layout_of({{5000, 5000}});
+  const auto thrown = run_ranks(2, {}, [&](Ring& ring) {
+    const auto values = test_values(layout, ring.position());
+    RoundedTotal total;
+    auto reduction = exact_of(layout, values, total, 2, buckets_last_first(layout, 0));
+    reduction.step = int64_t(ring.position());
+    ring.reduce(reduction, {}, soon());
+  });
+  for (const auto& error : thrown) {
+    REQUIRE(error != nullptr);
+    CHECK_THROWS_WITH_AS(std::rethrow_exception(error), doctest::Contains("step"), PeerError);
+  }
+}
+
+TEST_CASE("cancel ends a reduction that waits for others, everywhere and with the reason") {
+  const BlockLayout layout = layout_of({{50'000, 50'000}});
+  const auto thrown = run_ranks(4, {}, [&](Ring& ring) {
+    const auto values = test_values(layout, ring.position());
+    RoundedTotal total;
+    ring.start(exact_of(layout, values, total, 4, buckets_last_first(layout, 0)));
+    if (ring.position() == 2)
+      ring.cancel("a higher ballot");  // instead of finish()
+    else
+      ring.finish({});
+    ring.wait(soon());
+  });
+  for (const auto& error : thrown) {
+    REQUIRE(error != nullptr);
+    try {
+      std::rethrow_exception(error);
+    } catch (const PeerError& why) {
+      CHECK(why.kind() == ErrorKind::cancelled);
+      CHECK(why.peer_rank() == 2);
+      CHECK(std::string(why.what()).find("a higher ballot") != std::string::npos);
+    }
+  }
+}
+
+TEST_CASE("a reduction that others do not join ends at its deadline") {
+  const BlockLayout layout = layout_of({{50'000, 50'000}});
+  const auto thrown = run_ranks(2, {}, [&](Ring& ring) {
+    const auto values = test_values(layout, ring.position());
+    RoundedTotal total;
+    ring.start(exact_of(layout, values, total, 2, buckets_last_first(layout, 0)));
+    if (ring.position() == 0) ring.finish({});
+    ring.wait(ring.position() == 0 ? deadline_in_ms(200) : soon());
+  });
+  REQUIRE(thrown[0] != nullptr);
+  REQUIRE(thrown[1] != nullptr);
+  CHECK_THROWS_WITH_AS(std::rethrow_exception(thrown[0]), doctest::Contains("not done in time"), PeerError);
+  CHECK_THROWS_WITH_AS(std::rethrow_exception(thrown[1]), doctest::Contains("node-0"), PeerError);
+}
+
+TEST_CASE("a plan covers every block once, in chunks of bounded size") {
+  const BlockLayout layout = layout_of({{100'000, 100'000}, {700 * 33, 700}, {3, 3}});
+  for (const size_t members : {1u, 2u, 7u}) {
+    const RingPlan plan = plan_blocks(layout, buckets_last_first(layout, 9000), members, 0, 1000);
+    std::vector<int> seen(size_t(layout.blocks()), 0);
+    for (const Bucket& chunk : plan.chunks) {
+      CHECK(layout.elements_in(chunk.begin, chunk.end) <= 1000 + kernels::kBlockMax);
+      for (int64_t block = chunk.begin; block < chunk.end; ++block) ++seen[size_t(block)];
+    }
+    CHECK(std::all_of(seen.begin(), seen.end(), [](int count) { return count == 1; }));
+    CHECK(plan.chunks.size() == plan.groups() * members);
+  }
+}
