@@ -46,6 +46,7 @@ int main(int argc, char** argv) {
   int code = cli::kDone;
   cli::add_prepare(app, code);
   cli::add_translate(app, code);
+  cli::add_evaluate(app, code);
   cli::add_digest(app, code);
   cli::add_doctor(app, code);
   try {
