@@ -11,6 +11,8 @@ enum ExitCode : int { kDone = 0, kFailed = 1, kUsage = 2, kInterrupted = 130 };
 void add_prepare(CLI::App& app, int& code);
 void add_translate(CLI::App& app, int& code);
 void add_evaluate(CLI::App& app, int& code);
+void add_train(CLI::App& app, int& code);
+void add_node(CLI::App& app, int& code);
 void add_digest(CLI::App& app, int& code);
 void add_certs(CLI::App& app, int& code);
 void add_doctor(CLI::App& app, int& code);

@@ -47,6 +47,8 @@ int main(int argc, char** argv) {
   cli::add_prepare(app, code);
   cli::add_translate(app, code);
   cli::add_evaluate(app, code);
+  cli::add_train(app, code);
+  cli::add_node(app, code);
   cli::add_digest(app, code);
   cli::add_doctor(app, code);
   try {

@@ -23,6 +23,10 @@ std::string first_difference(const std::string& ours, const std::string& theirs)
 
 }  // namespace
 
+Failure lost_node(const std::string& name, const std::string& why) {
+  return {Failure::Kind::peer_lost, "lost node " + name + ": " + why};
+}
+
 Formation::Formation(Options options, Microseconds now_us)
     : options_(std::move(options)), began_at_us_(now_us) {}
 
@@ -48,10 +52,6 @@ std::optional<FormationAction> Formation::on_tick(Microseconds now_us) {
   for (const std::string& node : missing()) names += (names.empty() ? "" : ", ") + node;
   return Failure{Failure::Kind::timeout, "waited " + std::to_string(options_.patience_us / 1'000'000) +
                                              " s for every node to join; missing: " + names};
-}
-
-Failure Formation::on_suspect(Rank peer, const std::string& why) const {
-  return {Failure::Kind::peer_lost, "lost node " + name(peer) + ": " + why};
 }
 
 std::vector<std::string> Formation::missing() const {

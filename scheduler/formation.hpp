@@ -29,6 +29,9 @@ struct ViewFormed {
 };
 using FormationAction = std::variant<ViewFormed, Failure>;
 
+// A node that is suspected, before or after the view, is lost, and the job cannot go on without it.
+Failure lost_node(const std::string& name, const std::string& why);
+
 class Formation {
  public:
   struct Options {
@@ -43,9 +46,6 @@ class Formation {
   // A repeated Join of the same incarnation changes nothing; one of another incarnation replaces the first.
   std::optional<FormationAction> on_join(const JoinRequest& join);
   std::optional<FormationAction> on_tick(Microseconds now_us);
-  // A member that is suspected, before or after the view, is lost: the job cannot go on without it.
-  Failure on_suspect(Rank peer, const std::string& why) const;
-
   bool formed() const { return formed_; }
   std::vector<std::string> missing() const;
 

@@ -87,7 +87,5 @@ TEST_CASE("patience has an end, which names who is missing") {
 }
 
 TEST_CASE("a suspected member is a lost node, by its name") {
-  const Formation formation(three_nodes(), 0);
-  CHECK(formation.on_suspect(2, "no heartbeat for 2000 ms").message ==
-        "lost node node2: no heartbeat for 2000 ms");
+  CHECK(lost_node("node2", "no heartbeat for 2000 ms").message == "lost node node2: no heartbeat for 2000 ms");
 }

@@ -1,0 +1,87 @@
+#include "actors/cluster_client.hpp"
+
+#include "actors/security.hpp"
+#include "kernels/base/hash.hpp"
+
+namespace troupe::actors {
+
+namespace {
+
+constexpr size_t kEventsMax = 4096;
+
+}  // namespace
+
+ClusterClient::ClusterClient(const config::ClusterConfig& cluster) : cluster_(cluster) {
+  comm::LinkEvents events;
+  events.up = [this](const comm::LinkPeer& peer) { push({ClusterEvent::Kind::up, peer.node, "", {}}); };
+  events.message = [this](const comm::LinkPeer& peer, wire::Envelope message) {
+    push({ClusterEvent::Kind::message, peer.node, "", std::move(message)});
+  };
+  events.down = [this](const comm::LinkPeer& peer, const Error& why) {
+    push({ClusterEvent::Kind::down, peer.node, why.what(), {}});
+  };
+  comm::LinkOptions options;
+  options.incarnation = comm::new_incarnation();
+  options.node = "client:" + to_hex(options.incarnation.data(), 8);
+  options.cluster = cluster_.name;
+  options.security = client_security(cluster_);
+  options.interval_ms = int(cluster_.heartbeat_interval_ms);
+  options.patience_ms = int(cluster_.patience_ms);
+  links_ = std::make_unique<comm::LinkHub>(options, std::move(events));
+  for (const config::NodeConfig& node : cluster_.nodes) links_->dial(node.name, node.address);
+}
+
+ClusterClient::~ClusterClient() {
+  close();
+}
+
+void ClusterClient::close() {
+  links_->close(1000);
+}
+
+void ClusterClient::push(ClusterEvent event) {
+  const std::lock_guard lock(mutex_);
+  if (event.kind != ClusterEvent::Kind::message) {
+    linked_[event.node] = event.kind == ClusterEvent::Kind::up;
+    reasons_[event.node] = event.why;
+  }
+  const bool droppable = event.envelope.has_report();
+  if (droppable && events_.size() >= kEventsMax) return;
+  events_.push_back(std::move(event));
+  arrived_.notify_one();
+}
+
+void ClusterClient::wait_for_links(std::chrono::milliseconds patience) {
+  std::unique_lock lock(mutex_);
+  const auto all = [&] {
+    for (const config::NodeConfig& node : cluster_.nodes)
+      if (!linked_[node.name]) return false;
+    return true;
+  };
+  if (arrived_.wait_for(lock, patience, all)) return;
+  std::string missing;
+  for (const config::NodeConfig& node : cluster_.nodes)
+    if (!linked_[node.name])
+      missing += fmt::format("{}{} at {} ({})", missing.empty() ? "" : "; ", node.name, node.address,
+                             reasons_[node.name].empty() ? "no answer" : reasons_[node.name]);
+  throw error(ErrorKind::network, "cannot reach {}; start it with troupe node --cluster FILE --name NAME",
+              missing);
+}
+
+bool ClusterClient::send(const std::string& node, const wire::Envelope& message) {
+  return links_->send(node, message) == comm::Sent::ok;
+}
+
+void ClusterClient::send_all(const wire::Envelope& message) {
+  for (const config::NodeConfig& node : cluster_.nodes) send(node.name, message);
+}
+
+std::optional<ClusterEvent> ClusterClient::next(std::chrono::milliseconds patience) {
+  std::unique_lock lock(mutex_);
+  if (!arrived_.wait_for(lock, patience, [&] { return !events_.empty(); })) return std::nullopt;
+  ClusterEvent event = std::move(events_.front());
+  events_.pop_front();
+  return event;
+}
+
+}  // namespace troupe::actors

@@ -1,0 +1,56 @@
+// A client's view of a cluster: links to all its nodes, and what comes over them as a queue of events. Used
+// by one thread. The queue is bounded: beyond that, progress reports are dropped, verdicts never.
+#pragma once
+
+#include <chrono>
+#include <condition_variable>
+#include <deque>
+#include <map>
+#include <memory>
+#include <mutex>
+#include <optional>
+#include <string>
+
+#include "actors/config/cluster.hpp"
+#include "comm/link.hpp"
+#include "comm/messages.pb.h"
+
+namespace troupe::actors {
+
+struct ClusterEvent {
+  enum class Kind : uint8_t { up = 1, down, message };
+  Kind kind = Kind::message;
+  std::string node;
+  std::string why;          // of a down
+  wire::Envelope envelope;  // of a message
+};
+
+class ClusterClient {
+ public:
+  // Dials every node of the cluster. Addresses must be real ones (no port 0). Throws what LinkHub throws.
+  explicit ClusterClient(const config::ClusterConfig& cluster);
+  ~ClusterClient();
+
+  // Throws Error(network) that names the nodes that cannot be reached, and why.
+  void wait_for_links(std::chrono::milliseconds patience);
+  bool send(const std::string& node, const wire::Envelope& message);
+  void send_all(const wire::Envelope& message);
+  std::optional<ClusterEvent> next(std::chrono::milliseconds patience);
+  void close();
+
+  const config::ClusterConfig& cluster() const { return cluster_; }
+  const std::string& leader() const { return cluster_.nodes.front().name; }
+
+ private:
+  void push(ClusterEvent event);
+
+  config::ClusterConfig cluster_;
+  std::mutex mutex_;
+  std::condition_variable arrived_;
+  std::deque<ClusterEvent> events_;
+  std::map<std::string, bool> linked_;
+  std::map<std::string, std::string> reasons_;  // why a node cannot be reached
+  std::unique_ptr<comm::LinkHub> links_;
+};
+
+}  // namespace troupe::actors

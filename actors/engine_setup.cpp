@@ -1,0 +1,148 @@
+#include "actors/engine_setup.hpp"
+
+#include <spdlog/spdlog.h>
+
+#include "actors/train_engine.hpp"
+#include "comm/messages.hpp"
+#include "data/tiny.hpp"
+#include "kernels/base/hash.hpp"
+#include "kernels/base/version.hpp"
+
+namespace troupe::actors {
+
+namespace {
+
+void warn(const std::string& message) {
+  spdlog::warn("{}", message);
+}
+
+void check_same_job(const config::JobConfig& ours, const model::Checkpoint& checkpoint,
+                    const std::filesystem::path& path) {
+  const config::JobConfig theirs = config::parse_job(path.string(), checkpoint.info.job_text);
+  if (config::job_hash(ours) == config::job_hash(theirs)) return;
+  throw error(ErrorKind::usage,
+              "{} belongs to another job: {}; resume with the job it was made with, or choose "
+              "another --out",
+              path.string(), config::first_difference(ours, theirs));
+}
+
+model::TrainState load_state(const JobContext& context, const config::JobConfig& job,
+                             kernels::Backend& backend, kernels::Stream& stream, const model::Model& model,
+                             const std::filesystem::path& path) {
+  model::Checkpoint checkpoint = model::load_checkpoint(path, backend);
+  check_same_job(context.job, checkpoint, path);
+  if (checkpoint.info.model != job.model)
+    throw error(ErrorKind::usage,
+                "{} was trained on data with another vocabulary; give the --data it was made with",
+                path.string());
+  if (checkpoint.state.step > job.steps)
+    throw error(ErrorKind::usage, "{} is at step {} already; ask for at least as many with --steps",
+                path.string(), checkpoint.state.step);
+  model::pack_state(backend, stream, model, checkpoint.state);
+  return std::move(checkpoint.state);
+}
+
+model::TrainState first_state(const JobContext& context, const config::JobConfig& job,
+                              kernels::Backend& backend, kernels::Stream& stream, const model::Model& model) {
+  const auto folder = checkpoint_folder(context);
+  const auto found = std::filesystem::exists(folder) ? model::latest_checkpoint(folder, warn) : std::nullopt;
+  if (found && !context.resume)
+    throw error(ErrorKind::usage,
+                "{} holds a trained model already ({}); go on with --resume, or choose another --out",
+                context.out_folder, found->filename().string());
+  if (found) return load_state(context, job, backend, stream, model, *found);
+  if (context.resume)
+    spdlog::warn("{} holds no checkpoint to resume from; starting at step 0", folder.string());
+  return model::initial_state(backend, stream, model, uint64_t(job.seed));
+}
+
+}  // namespace
+
+std::shared_ptr<const data::Dataset> open_dataset(const config::JobConfig& job, const std::string& folder) {
+  if (job.source == config::DataSource::tiny) {
+    data::TinyOptions options;
+    options.language_model = job.model.family == model::Family::decoder;
+    return data::make_tiny_dataset(options);
+  }
+  if (folder.empty())
+    throw error(ErrorKind::usage,
+                "no --data folder was given; make one with troupe prepare, or set data.source = "
+                "\"tiny\" in the job file");
+  return data::Dataset::open(folder);
+}
+
+model::ModelConfig complete_model(const config::JobConfig& job, const data::Dataset& dataset) {
+  model::ModelConfig model = job.model;
+  const data::Tokenizer& tokenizer = dataset.tokenizer();
+  if (model.vocabulary != 0 && model.vocabulary != tokenizer.vocabulary_size())
+    throw error(ErrorKind::usage,
+                "model.vocabulary is {}, but the dataset's tokenizer has {} entries; leave it out or "
+                "set it to that",
+                model.vocabulary, tokenizer.vocabulary_size());
+  model.vocabulary = tokenizer.vocabulary_size();
+  model.pad_id = tokenizer.pad_id();
+  model.unk_id = tokenizer.unk_id();
+  model.bos_id = tokenizer.bos_id();
+  model.eos_id = tokenizer.eos_id();
+  const bool pairs = dataset.kind() == data::DatasetKind::pairs;
+  if (pairs != (model.family == model::Family::encoder_decoder))
+    throw error(ErrorKind::usage, "the dataset holds {}, which model.family \"{}\" cannot be trained on",
+                pairs ? "pairs of sentences" : "plain text", pairs ? "decoder" : "encoder_decoder");
+  if (dataset.max_length() > model.max_length)
+    throw error(ErrorKind::usage,
+                "the dataset has sequences of {} tokens, but model.max_length is {}; raise it, or "
+                "prepare the data with --max-length {}",
+                dataset.max_length(), model.max_length, model.max_length);
+  if (job.evaluation_every > 0 && job.evaluation_slots > 0 && dataset.packs(data::Split::valid) == 0)
+    throw error(ErrorKind::usage,
+                "the dataset has no validation samples; set evaluation.every = 0, or prepare it with "
+                "--valid above 0");
+  model::validate(model);
+  return model;
+}
+
+std::filesystem::path checkpoint_folder(const JobContext& context) {
+  return std::filesystem::path(context.out_folder) / "checkpoints";
+}
+
+model::CheckpointInfo checkpoint_info(const JobContext& context, const TrainEngine& engine,
+                                      std::string tokenizer_bytes) {
+  return {engine.job().model, config::resolved_optimizer(engine.job()), context.job_text,
+          std::move(tokenizer_bytes)};
+}
+
+std::shared_ptr<TrainEngine> build_engine(const JobContext& context, const data::Dataset& dataset) {
+  config::JobConfig job = context.job;
+  job.model = complete_model(job, dataset);
+  std::shared_ptr<kernels::Backend> backend = kernels::make_cpu_backend(context.services->level);
+  const auto stream = backend->create_stream();
+  auto model = model::make_model(job.model);
+  model::TrainState state = first_state(context, job, *backend, *stream, *model);
+  return std::make_shared<TrainEngine>(std::move(backend), std::move(job), context.plan(), std::move(model),
+                                       std::move(state), context.workers);
+}
+
+std::filesystem::path newest_checkpoint(const std::filesystem::path& folder) {
+  if (auto newest = model::latest_checkpoint(folder, warn)) return *newest;
+  throw error(ErrorKind::file, "{} holds no whole checkpoint to send to the other nodes", folder.string());
+}
+
+void reset_state(TrainEngine& engine) {
+  const auto stream = engine.backend().create_stream();
+  engine.replace_state(
+      model::initial_state(engine.backend(), *stream, engine.model(), uint64_t(engine.job().seed)));
+}
+
+void load_into(const JobContext& context, TrainEngine& engine, const std::filesystem::path& path) {
+  const auto stream = engine.backend().create_stream();
+  engine.replace_state(load_state(context, engine.job(), engine.backend(), *stream, engine.model(), path));
+}
+
+std::string fingerprint_text(const JobContext& context, const data::Dataset& dataset,
+                             const TrainEngine& engine) {
+  return fmt::format("program={}\nwire={}\nnumerics={}\njob={}\ndata={}\n", kVersion, wire::kWireVersion,
+                     engine.backend().description(), to_hex(context.job_id.data(), context.job_id.size()),
+                     dataset.digest());
+}
+
+}  // namespace troupe::actors

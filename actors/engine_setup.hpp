@@ -1,0 +1,47 @@
+// From a job and its data to an engine that is ready to train: the model's missing settings filled in from
+// the dataset, the state from the newest checkpoint or from the seed, and what all nodes of a job must agree
+// on.
+#pragma once
+
+#include <filesystem>
+#include <memory>
+#include <optional>
+#include <string>
+
+#include "actors/job_context.hpp"
+#include "data/dataset.hpp"
+#include "model/checkpoint.hpp"
+
+namespace troupe::actors {
+
+class TrainEngine;
+
+// The folder that the job names, or the small made-up language. Throws what data/ throws.
+std::shared_ptr<const data::Dataset> open_dataset(const config::JobConfig& job, const std::string& folder);
+
+// Vocabulary and special ids from the tokenizer. Throws Error(usage) when model and data do not fit together.
+model::ModelConfig complete_model(const config::JobConfig& job, const data::Dataset& dataset);
+
+std::filesystem::path checkpoint_folder(const JobContext& context);
+model::CheckpointInfo checkpoint_info(const JobContext& context, const TrainEngine& engine,
+                                      std::string tokenizer_bytes);
+
+// With context.resume, the newest whole checkpoint of OUT where there is one; broken ones are skipped with a
+// warning in the log. Throws Error(usage) when OUT holds another job's checkpoints, or any and resume was not
+// asked for.
+std::shared_ptr<TrainEngine> build_engine(const JobContext& context, const data::Dataset& dataset);
+
+// The newest whole checkpoint of a folder. Throws Error(file) when there is none.
+std::filesystem::path newest_checkpoint(const std::filesystem::path& folder);
+
+// Back to x(0).
+void reset_state(TrainEngine& engine);
+
+// Reads a checkpoint that came from another node into the engine.
+void load_into(const JobContext& context, TrainEngine& engine, const std::filesystem::path& path);
+
+// One "key=value" a line: everything that must be the same on all nodes for the same bits to come out.
+std::string fingerprint_text(const JobContext& context, const data::Dataset& dataset,
+                             const TrainEngine& engine);
+
+}  // namespace troupe::actors

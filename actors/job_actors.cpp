@@ -1,0 +1,90 @@
+#include "actors/job_actors.hpp"
+
+#include <caf/actor_cast.hpp>
+#include <caf/actor_system.hpp>
+#include <caf/send.hpp>
+#include <caf/typed_event_based_actor.hpp>
+
+#include "actors/engine_setup.hpp"
+#include "actors/train_engine.hpp"
+
+namespace troupe::actors {
+
+namespace {
+
+// What each role of another node is reached by. The proxies carry all kinds of posts; the node at the other
+// end hands them to the right role.
+std::map<scheduler::Rank, post_actor> spawn_proxies(caf::actor_system& system, JobActors& job) {
+  const JobContext& context = job.context();
+  std::map<scheduler::Rank, post_actor> proxies;
+  for (size_t i = 0; i < context.cluster.nodes.size(); ++i) {
+    const auto rank = scheduler::Rank(i);
+    const bool needed = rank != context.rank() && (context.leads() || rank == kLeader);
+    if (!needed) continue;
+    proxies[rank] = system.spawn(proxy, job.setup.context, context.cluster.nodes[i].name);
+    job.all.push_back(caf::actor_cast<caf::actor>(proxies[rank]));
+  }
+  return proxies;
+}
+
+template <class... Handles>
+void remember(JobActors& job, const Handles&... handles) {
+  (job.all.push_back(caf::actor_cast<caf::actor>(handles)), ...);
+}
+
+}  // namespace
+
+JobActors begin_setup(caf::actor_system& system, RoleSetup setup) {
+  JobActors job;
+  job.setup = std::move(setup);
+  job.ring = std::make_shared<RingSession>(job.setup.context);
+  job.loader = spawn_loader(system, job.setup);
+  job.aggregator = spawn_aggregator(system, job.setup, job.ring);
+  remember(job, job.loader, job.aggregator);
+  return job;
+}
+
+std::vector<caf::actor> begin_training(caf::actor_system& system, JobActors& job,
+                                       const std::shared_ptr<const data::Dataset>& dataset,
+                                       const std::shared_ptr<TrainEngine>& engine) {
+  const size_t before = job.all.size();
+  const JobContext& context = job.context();
+  const auto info = std::make_shared<const model::CheckpointInfo>(
+      checkpoint_info(context, *engine, dataset->tokenizer().model_bytes()));
+  for (uint32_t i = 0; i < context.workers; ++i) {
+    job.trainers.push_back(spawn_trainer(system, job.setup, engine, i));
+    remember(job, job.trainers.back());
+  }
+  job.monitor = spawn_monitor(system, job.setup, dataset);
+  job.evaluator = spawn_evaluator(system, job.setup, job.monitor, engine->state().evaluation);
+  job.checkpointer = spawn_checkpointer(system, job.setup, info);
+  remember(job, job.monitor, job.evaluator, job.checkpointer);
+
+  std::map<scheduler::Rank, post_actor> proxies = spawn_proxies(system, job);
+  // The member needs the coordinator and the coordinator its members, so the latter are introduced by a
+  // message.
+  if (context.leads()) {
+    job.coordinator = spawn_coordinator(system, job.setup);
+    remember(job, job.coordinator);
+  }
+  const post_actor leader = context.leads() ? post_actor(job.coordinator) : proxies.at(kLeader);
+  job.member = spawn_member(system, job.setup, {leader, job.loader, job.aggregator, job.trainers});
+  remember(job, job.member);
+  if (context.leads()) {
+    std::map<scheduler::Rank, post_actor> members = proxies;
+    members[context.rank()] = job.member;
+    caf::anon_send(job.coordinator, MeetMembers{std::move(members)});
+  }
+  job.membership = spawn_membership(system, job.setup,
+                                    {proxies, job.aggregator, job.member, job.monitor, job.coordinator});
+  remember(job, job.membership);
+
+  caf::anon_send(job.aggregator, TakePart{job.trainers, job.member, job.evaluator, job.checkpointer});
+  const auto digest = model::state_digest(engine->state());
+  caf::anon_send(job.membership, JoinCluster{fingerprint_text(context, *dataset, *engine),
+                                             engine->state().step,
+                                             {digest.begin(), digest.end()}});
+  return {job.all.begin() + std::ptrdiff_t(before), job.all.end()};
+}
+
+}  // namespace troupe::actors

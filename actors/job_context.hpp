@@ -1,0 +1,57 @@
+// What every role of a node knows about the job it takes part in, and the connections of the process it runs
+// in. Immutable once the job has begun; shared by all actors of the job.
+#pragma once
+
+#include <memory>
+#include <string>
+
+#include "actors/config/cluster.hpp"
+#include "actors/config/job.hpp"
+#include "comm/bulk.hpp"
+#include "comm/link.hpp"
+#include "kernels/cpu/backend.hpp"
+#include "scheduler/protocol.hpp"
+
+namespace troupe::actors {
+
+inline constexpr scheduler::Rank kLeader =
+    0;  // membership is fixed: the first node of the cluster file leads
+
+// What a process has whatever job it runs.
+struct NodeServices {
+  config::ClusterConfig cluster;
+  std::string node;
+  scheduler::Rank rank = 0;
+  std::string incarnation;  // 16 bytes
+  std::shared_ptr<comm::LinkHub> links;
+  std::shared_ptr<comm::BulkListener> bulk;
+  std::shared_ptr<SSL_CTX> tls_client;  // empty: plain connections
+  std::string host_id;
+  kernels::IsaLevel level = kernels::IsaLevel::v2;
+};
+
+struct JobContext {
+  std::shared_ptr<const NodeServices> services;
+  config::ClusterConfig cluster;  // with the addresses that the nodes really have
+  config::JobConfig job;
+  std::string job_text;  // canonical
+  std::string job_id;    // SHA-256 of it, 32 bytes
+  std::string data_folder;
+  std::string out_folder;
+  bool resume = false;
+  uint32_t workers = 1;
+  comm::Transport transport = comm::Transport::automatic;
+
+  scheduler::Rank rank() const { return services->rank; }
+  const std::string& node() const { return services->node; }
+  bool leads() const { return rank() == kLeader; }
+  bool alone() const { return cluster.nodes.size() == 1; }
+  const std::string& name_of(scheduler::Rank rank) const { return cluster.nodes.at(rank).name; }
+  scheduler::SlotPlan plan() const {
+    return {uint32_t(job.slots), uint32_t(job.evaluation_every > 0 ? job.evaluation_slots : 0),
+            job.evaluation_every, job.steps};
+  }
+};
+using JobContextPtr = std::shared_ptr<const JobContext>;
+
+}  // namespace troupe::actors

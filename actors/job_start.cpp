@@ -1,0 +1,77 @@
+#include "actors/job_start.hpp"
+
+#include <filesystem>
+#include <thread>
+
+#include <sched.h>
+
+#include "comm/messages.pb.h"
+#include "kernels/base/hash.hpp"
+
+namespace troupe::actors {
+
+namespace {
+
+comm::Transport transport_of(const wire::StartJob& start, const config::ClusterConfig& cluster) {
+  if (start.transport() == "tcp") return comm::Transport::tcp;
+  if (start.transport() == "shm") return comm::Transport::shm;
+  switch (cluster.transport) {
+    case config::Transport::tcp:
+      return comm::Transport::tcp;
+    case config::Transport::shm:
+      return comm::Transport::shm;
+    case config::Transport::automatic:
+      break;
+  }
+  return comm::Transport::automatic;
+}
+
+}  // namespace
+
+uint32_t usable_cores() {
+  cpu_set_t set;
+  CPU_ZERO(&set);
+  if (sched_getaffinity(0, sizeof set, &set) == 0) return uint32_t(std::max(1, CPU_COUNT(&set)));
+  return std::max(1u, std::thread::hardware_concurrency());
+}
+
+JobContextPtr job_context(std::shared_ptr<const NodeServices> services, const wire::StartJob& start) {
+  auto context = std::make_shared<JobContext>();
+  context->cluster = services->cluster;
+  for (const wire::NodeAddress& where : start.nodes())
+    for (config::NodeConfig& node : context->cluster.nodes)
+      if (node.name == where.name()) node.address = where.address();
+  context->job = config::parse_job("the job", start.job_toml());
+  context->job_text = config::canonical_text(context->job);
+  const auto id = Sha256().update(context->job_text).digest();
+  context->job_id = {id.begin(), id.end()};
+  context->data_folder = start.data_folder();
+  context->out_folder = start.out_folder();
+  context->resume = start.resume();
+  context->transport = transport_of(start, context->cluster);
+  const int64_t configured = context->cluster.nodes.at(services->rank).threads;
+  context->workers = start.threads() > 0 ? start.threads()
+                     : configured > 0    ? uint32_t(configured)
+                                         : usable_cores();
+  if (context->out_folder.empty()) throw error(ErrorKind::usage, "no --out folder was given");
+  std::error_code failed;
+  std::filesystem::create_directories(context->out_folder, failed);
+  if (failed)
+    throw error(ErrorKind::file, "cannot make the folder {}: {}; choose another --out", context->out_folder,
+                failed.message());
+  context->services = std::move(services);
+  return context;
+}
+
+int exit_code_of(ErrorKind kind) {
+  switch (kind) {
+    case ErrorKind::usage:
+      return 2;
+    case ErrorKind::cancelled:
+      return 130;
+    default:
+      return 1;
+  }
+}
+
+}  // namespace troupe::actors

@@ -1,0 +1,20 @@
+// From a StartJob to the context of a job: its text parsed, its folders, workers and addresses settled.
+#pragma once
+
+#include "actors/job_context.hpp"
+
+namespace troupe::wire {
+class StartJob;
+}
+
+namespace troupe::actors {
+
+// Throws Error(usage) for a job that cannot be.
+JobContextPtr job_context(std::shared_ptr<const NodeServices> services, const wire::StartJob& start);
+
+// Cores that this process may use.
+uint32_t usable_cores();
+
+int exit_code_of(ErrorKind kind);  // 2 for usage, 130 for cancelled, else 1
+
+}  // namespace troupe::actors

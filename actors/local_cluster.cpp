@@ -1,0 +1,175 @@
+#include "actors/local_cluster.hpp"
+
+#include <csignal>
+#include <cstring>
+#include <filesystem>
+#include <fstream>
+#include <sstream>
+#include <thread>
+
+#include <fcntl.h>
+#include <nlohmann/json.hpp>
+#include <poll.h>
+#include <spawn.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include "kernels/base/error.hpp"
+
+extern char** environ;
+
+namespace troupe::actors {
+
+namespace {
+
+constexpr int kAnnounceDescriptor = 3;
+constexpr std::chrono::seconds kStartPatience{30};
+
+std::string find_program() {
+  const std::filesystem::path self = std::filesystem::read_symlink("/proc/self/exe");
+  if (self.filename() == "troupe") return self;
+  const std::filesystem::path beside = self.parent_path() / "troupe";
+  if (!std::filesystem::exists(beside))
+    throw error(ErrorKind::file, "{} is missing; a local cluster runs its nodes with it", beside.string());
+  return beside;
+}
+
+void write_file(const std::filesystem::path& path, const std::string& content) {
+  std::ofstream out(path, std::ios::trunc);
+  out << content;
+  if (!out.flush()) throw error(ErrorKind::file, "cannot write {}: {}", path.string(), std::strerror(errno));
+}
+
+}  // namespace
+
+LocalCluster::LocalCluster(int64_t nodes, int64_t threads, const std::string& out_folder, std::string program)
+    : out_folder_(out_folder), config_(config::local_cluster(nodes, threads)) {
+  std::error_code failed;
+  std::filesystem::create_directories(out_folder_ + "/logs", failed);
+  if (failed)
+    throw error(ErrorKind::file, "cannot make the folder {}/logs: {}; choose another --out", out_folder_,
+                failed.message());
+  write_file(out_folder_ + "/cluster.toml", config::to_toml(config_));
+  if (program.empty()) program = find_program();
+  processes_.resize(config_.nodes.size());
+  try {
+    for (size_t i = 0; i < processes_.size(); ++i) start(i, program);
+    for (size_t i = 0; i < processes_.size(); ++i) config_.nodes[i].address = read_address(i);
+    write_json();
+  } catch (...) {
+    stop(std::chrono::milliseconds(0));
+    throw;
+  }
+}
+
+LocalCluster::~LocalCluster() {
+  for (Process& process : processes_)
+    if (process.announce >= 0) close(process.announce);
+}
+
+void LocalCluster::start(size_t index, const std::string& program) {
+  const std::string& name = config_.nodes[index].name;
+  int pipe_ends[2];
+  if (pipe2(pipe_ends, O_CLOEXEC) != 0)
+    throw error(ErrorKind::file, "cannot make a pipe to {}: {}", name, std::strerror(errno));
+  const std::string log = log_path(name), cluster = out_folder_ + "/cluster.toml";
+  posix_spawn_file_actions_t files;
+  posix_spawn_file_actions_init(&files);
+  posix_spawn_file_actions_addopen(&files, 0, "/dev/null", O_RDONLY, 0);
+  posix_spawn_file_actions_addopen(&files, 1, log.c_str(), O_WRONLY | O_CREAT | O_TRUNC, 0644);
+  posix_spawn_file_actions_adddup2(&files, 1, 2);
+  posix_spawn_file_actions_adddup2(&files, pipe_ends[1], kAnnounceDescriptor);
+  posix_spawnattr_t attributes;
+  posix_spawnattr_init(&attributes);
+  sigset_t none;
+  sigemptyset(&none);
+  posix_spawnattr_setsigmask(&attributes, &none);
+  posix_spawnattr_setflags(&attributes,
+                           POSIX_SPAWN_SETSID | POSIX_SPAWN_SETSIGMASK);  // Ctrl-C is the client's
+  std::vector<std::string> words = {program,     "node",          "--cluster",
+                                    cluster,     "--name",        name,
+                                    "--one-job", "--announce-fd", std::to_string(kAnnounceDescriptor)};
+  std::vector<char*> arguments;
+  for (std::string& word : words) arguments.push_back(word.data());
+  arguments.push_back(nullptr);
+  const int failed =
+      posix_spawn(&processes_[index].id, program.c_str(), &files, &attributes, arguments.data(), environ);
+  posix_spawn_file_actions_destroy(&files);
+  posix_spawnattr_destroy(&attributes);
+  close(pipe_ends[1]);
+  processes_[index].announce = pipe_ends[0];
+  if (failed != 0) {
+    processes_[index].ended = true;
+    throw error(ErrorKind::file, "cannot start {}: {}", program, std::strerror(failed));
+  }
+}
+
+std::string LocalCluster::read_address(size_t index) {
+  const std::string& name = config_.nodes[index].name;
+  std::string line;
+  const auto deadline = std::chrono::steady_clock::now() + kStartPatience;
+  while (line.empty() || line.back() != '\n') {
+    pollfd ready{processes_[index].announce, POLLIN, 0};
+    const auto left =
+        std::chrono::duration_cast<std::chrono::milliseconds>(deadline - std::chrono::steady_clock::now());
+    if (left.count() <= 0 || poll(&ready, 1, int(left.count())) == 0)
+      throw error(ErrorKind::timeout, "{} did not start within {} s; see {}", name, kStartPatience.count(),
+                  log_path(name));
+    char byte = 0;
+    const ssize_t got = read(processes_[index].announce, &byte, 1);
+    if (got < 0 && errno == EINTR) continue;
+    if (got <= 0) throw error(ErrorKind::peer_lost, "{} did not start: {}", name, log_tail(name));
+    line.push_back(byte);
+  }
+  line.pop_back();
+  return line;
+}
+
+void LocalCluster::write_json() const {
+  nlohmann::json nodes = nlohmann::json::array();
+  for (size_t i = 0; i < processes_.size(); ++i)
+    nodes.push_back(
+        {{"name", config_.nodes[i].name}, {"address", config_.nodes[i].address}, {"pid", processes_[i].id}});
+  const std::string path = out_folder_ + "/cluster.json";
+  write_file(path + ".tmp", nlohmann::json{{"nodes", nodes}}.dump(2) + "\n");
+  std::filesystem::rename(path + ".tmp", path);
+}
+
+std::string LocalCluster::log_path(const std::string& node) const {
+  return out_folder_ + "/logs/" + node + ".log";
+}
+
+std::string LocalCluster::log_tail(const std::string& node) const {
+  std::ifstream in(log_path(node));
+  std::string line, last = "it left no word in its log";
+  while (std::getline(in, line))
+    if (!line.empty()) last = line;
+  return last;
+}
+
+bool LocalCluster::running(size_t index) {
+  Process& process = processes_.at(index);
+  int status = 0;
+  if (!process.ended && process.id > 0 && waitpid(process.id, &status, WNOHANG) == process.id)
+    process.ended = true;
+  return !process.ended && process.id > 0;
+}
+
+void LocalCluster::stop(std::chrono::milliseconds patience) {
+  const auto deadline = std::chrono::steady_clock::now() + patience;
+  const auto any = [&] {
+    bool alive = false;
+    for (size_t i = 0; i < processes_.size(); ++i) alive = running(i) || alive;
+    return alive;
+  };
+  while (any() && std::chrono::steady_clock::now() < deadline)
+    std::this_thread::sleep_for(std::chrono::milliseconds(10));
+  for (size_t i = 0; i < processes_.size(); ++i) {
+    if (!running(i)) continue;
+    kill(processes_[i].id, SIGKILL);  // ends a stopped process too
+    waitpid(processes_[i].id, nullptr, 0);
+    processes_[i].ended = true;
+  }
+}
+
+}  // namespace troupe::actors

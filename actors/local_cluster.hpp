@@ -1,0 +1,48 @@
+// Node processes on this machine, for `troupe train` without a cluster file: each in its own session, with
+// its log in OUT/logs. They outlive their parent when it is killed (they finish the job); stop() ends those
+// that still run.
+#pragma once
+
+#include <chrono>
+#include <string>
+#include <vector>
+
+#include <sys/types.h>
+
+#include "actors/config/cluster.hpp"
+
+namespace troupe::actors {
+
+class LocalCluster {
+ public:
+  // Writes OUT/cluster.toml, starts the processes, waits until each listens, and writes OUT/cluster.json
+  // (name, address, pid). `program` is the troupe executable; empty: this one, or the one beside it.
+  LocalCluster(int64_t nodes, int64_t threads, const std::string& out_folder, std::string program = {});
+  ~LocalCluster();  // leaves running processes alone unless stop() was called
+  LocalCluster(const LocalCluster&) = delete;
+  LocalCluster& operator=(const LocalCluster&) = delete;
+
+  const config::ClusterConfig& config() const { return config_; }  // with the real addresses
+  // Waits for all to end by themselves, then kills those that have not.
+  void stop(std::chrono::milliseconds patience);
+  // The last lines of a node's log, to explain its death.
+  std::string log_tail(const std::string& node) const;
+  bool running(size_t index);
+
+ private:
+  struct Process {
+    pid_t id = -1;
+    int announce = -1;
+    bool ended = false;
+  };
+  void start(size_t index, const std::string& program);
+  std::string read_address(size_t index);
+  void write_json() const;
+  std::string log_path(const std::string& node) const;
+
+  std::string out_folder_;
+  config::ClusterConfig config_;
+  std::vector<Process> processes_;
+};
+
+}  // namespace troupe::actors

@@ -1,0 +1,203 @@
+// What the actors of a node say to one another. Plain structs that stay inside the process: anything big
+// travels as a shared_ptr to something immutable or to something whose owner is said here. What crosses
+// between nodes is a wire::Envelope, carried in a Post.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include <caf/allowed_unsafe_message_type.hpp>
+
+#include "kernels/base/batch.hpp"
+#include "kernels/base/error.hpp"
+#include "scheduler/protocol.hpp"
+
+namespace troupe::wire {
+class Envelope;
+}
+namespace troupe::data {
+class Dataset;
+}
+namespace troupe::model {
+struct TrainState;
+}
+
+namespace troupe::actors {
+
+class TrainEngine;
+class SharedWork;
+struct StepOutcome;
+
+using EnvelopePtr = std::shared_ptr<const wire::Envelope>;
+
+struct Tick {};
+
+// --- between nodes ---
+struct Post {  // one message of the protocol; `from` is the member who sent it
+  scheduler::Rank from = 0;
+  EnvelopePtr envelope;
+};
+struct LinkMessage {  // as it came from a link
+  std::string peer;
+  bool client = false;
+  EnvelopePtr envelope;
+};
+struct LinkUp {
+  std::string peer;
+  bool client = false;
+};
+struct LinkDown {
+  std::string peer;
+  bool client = false;
+  bool was_up = false;
+  std::string why;
+};
+
+// --- the life of a job ---
+struct JobFailed {
+  ErrorKind kind = ErrorKind::protocol;
+  std::string message;
+  int64_t suspect = -1;  // rank of the node that is to blame, or -1
+};
+struct StopWanted {  // finish the step, write a checkpoint, end; `now`: end without
+  std::string why;
+  bool now = false;
+};
+struct StepsDone {  // all members have committed this step, and it is the last
+  int64_t step = 0;
+};
+struct Publish {  // to every client
+  EnvelopePtr envelope;
+};
+struct ViewBegins {  // to the roles that take part: compute from here
+  scheduler::View view;
+  int64_t step = 0;
+  std::string digest;  // of the state before that step
+};
+
+// --- setting up ---
+struct OpenDataset {};
+struct DatasetOpened {
+  std::shared_ptr<const data::Dataset> dataset;
+};
+struct BuildEngine {
+  std::shared_ptr<const data::Dataset> dataset;
+};
+struct EngineBuilt {
+  std::shared_ptr<TrainEngine> engine;
+};
+struct OpenRing {
+  scheduler::View view;
+  int64_t step = 0;                      // of the leader's state
+  std::vector<scheduler::Rank> lacking;  // members that need it
+};
+struct RingOpened {
+  int64_t step = 0;
+  std::string digest;
+};
+struct JoinCluster {  // to membership: this node is ready
+  std::string fingerprint_text;
+  int64_t step = 0;
+  std::string digest;
+};
+
+// --- a step ---
+struct PrefetchSamples {
+  int64_t step = 0;
+  std::vector<uint32_t> slots;
+};
+struct TakeSamples {
+  int64_t step = 0;
+  uint32_t slot = 0;
+};
+struct SlotSamples {
+  int64_t step = 0;
+  uint32_t slot = 0;
+  std::shared_ptr<const Batch> batch;
+};
+struct SlotDone {
+  uint32_t worker = 0;
+  int64_t step = 0;
+  uint32_t slot = 0;
+  double seconds = 0;
+  uint32_t flags = 0;
+};
+struct ShareWork {  // take ranges until none is left
+  std::shared_ptr<SharedWork> work;
+};
+struct WorkShared {};
+struct Reduce {
+  scheduler::Seal seal;
+};
+struct Reduced {
+  int64_t step = 0;
+};
+struct Commit {
+  int64_t step = 0;
+};
+struct Committed {
+  int64_t step = 0;
+  std::string digest;
+};
+struct StepReport {
+  std::shared_ptr<const StepOutcome> outcome;
+};
+struct Validated {  // the evaluator's verdict on one evaluation
+  int64_t step = 0;
+  double loss = 0;  // mean a target token, without smoothing
+  double accuracy = 0;
+  bool best = false;
+  int64_t best_step = 0;
+};
+
+// --- checkpoints ---
+struct SaveState {  // the snapshot belongs to the checkpointer
+  std::shared_ptr<const model::TrainState> state;
+};
+struct SaveFinal {  // to the aggregator: the digest of the weights as they are, and a checkpoint
+  bool write = true;
+};
+struct Saved {
+  int64_t step = 0;
+  std::string path;            // empty: this node keeps no checkpoints
+  std::string weights_digest;  // SHA-256, hex
+};
+
+}  // namespace troupe::actors
+
+#define TROUPE_LOCAL_MESSAGE(name) CAF_ALLOW_UNSAFE_MESSAGE_TYPE(troupe::actors::name)
+TROUPE_LOCAL_MESSAGE(Tick)
+TROUPE_LOCAL_MESSAGE(Post)
+TROUPE_LOCAL_MESSAGE(LinkMessage)
+TROUPE_LOCAL_MESSAGE(LinkUp)
+TROUPE_LOCAL_MESSAGE(LinkDown)
+TROUPE_LOCAL_MESSAGE(JobFailed)
+TROUPE_LOCAL_MESSAGE(StopWanted)
+TROUPE_LOCAL_MESSAGE(StepsDone)
+TROUPE_LOCAL_MESSAGE(Publish)
+TROUPE_LOCAL_MESSAGE(ViewBegins)
+TROUPE_LOCAL_MESSAGE(OpenDataset)
+TROUPE_LOCAL_MESSAGE(DatasetOpened)
+TROUPE_LOCAL_MESSAGE(BuildEngine)
+TROUPE_LOCAL_MESSAGE(EngineBuilt)
+TROUPE_LOCAL_MESSAGE(OpenRing)
+TROUPE_LOCAL_MESSAGE(RingOpened)
+TROUPE_LOCAL_MESSAGE(JoinCluster)
+TROUPE_LOCAL_MESSAGE(PrefetchSamples)
+TROUPE_LOCAL_MESSAGE(TakeSamples)
+TROUPE_LOCAL_MESSAGE(SlotSamples)
+TROUPE_LOCAL_MESSAGE(SlotDone)
+TROUPE_LOCAL_MESSAGE(ShareWork)
+TROUPE_LOCAL_MESSAGE(WorkShared)
+TROUPE_LOCAL_MESSAGE(Reduce)
+TROUPE_LOCAL_MESSAGE(Reduced)
+TROUPE_LOCAL_MESSAGE(Commit)
+TROUPE_LOCAL_MESSAGE(Committed)
+TROUPE_LOCAL_MESSAGE(StepReport)
+TROUPE_LOCAL_MESSAGE(Validated)
+TROUPE_LOCAL_MESSAGE(SaveState)
+TROUPE_LOCAL_MESSAGE(SaveFinal)
+TROUPE_LOCAL_MESSAGE(Saved)
+#undef TROUPE_LOCAL_MESSAGE

@@ -1,0 +1,71 @@
+// The behaviours of a node's roles. Each is spawned by job_actors.cpp with what it needs; those marked
+// detached own a thread, because they compute or wait for disks and networks.
+#pragma once
+
+#include <map>
+#include <memory>
+#include <vector>
+
+#include "actors/handles.hpp"
+#include "actors/job_context.hpp"
+#include "actors/ring_session.hpp"
+#include "model/checkpoint.hpp"
+
+namespace troupe::actors {
+
+// What every role gets.
+struct RoleSetup {
+  JobContextPtr context;
+  supervisor_actor supervisor;
+};
+
+// Stands for a role on another node: sends each Post over the link to it.
+post_actor::behavior_type proxy(post_actor::pointer self, JobContextPtr context, std::string node);
+
+// Detached. Opens the dataset and hands out slots' samples, a few of them ahead of time.
+loader_actor spawn_loader(caf::actor_system& system, RoleSetup setup);
+
+// Detached, one a worker: runs slots and its share of a commit.
+trainer_actor spawn_trainer(caf::actor_system& system, RoleSetup setup, std::shared_ptr<TrainEngine> engine,
+                            uint32_t worker);
+
+// Detached. Builds the engine, runs the ring, drives the commit over the trainers, takes snapshots.
+aggregator_actor spawn_aggregator(caf::actor_system& system, RoleSetup setup,
+                                  std::shared_ptr<RingSession> ring);
+
+// Detached. Writes snapshots to OUT/checkpoints (on the leader) and keeps the newest few.
+checkpointer_actor spawn_checkpointer(caf::actor_system& system, RoleSetup setup,
+                                      std::shared_ptr<const model::CheckpointInfo> info);
+
+// Turns totals over held-out slots into losses, remembers the best one (`so_far`: of earlier runs), and
+// passes every step on to the monitor behind them.
+evaluator_actor spawn_evaluator(caf::actor_system& system, RoleSetup setup, monitor_actor monitor,
+                                const model::EvaluationState& so_far);
+
+// On the leader: progress for clients, and one line a report in OUT/train.log.
+monitor_actor spawn_monitor(caf::actor_system& system, RoleSetup setup,
+                            std::shared_ptr<const data::Dataset> dataset);
+
+// Drives MemberRole: claims slots, has them run, reduced and committed.
+struct MemberPeers {
+  post_actor coordinator;
+  loader_actor loader;
+  aggregator_actor aggregator;
+  std::vector<trainer_actor> trainers;
+};
+member_actor spawn_member(caf::actor_system& system, RoleSetup setup, MemberPeers peers);
+
+// On the leader: grants and seals.
+coordinator_actor spawn_coordinator(caf::actor_system& system, RoleSetup setup);
+
+// Joins the cluster; on the leader also forms the view.
+struct MembershipPeers {
+  std::map<scheduler::Rank, post_actor> members;  // their membership, by rank; own entry unused
+  aggregator_actor aggregator;
+  member_actor member;
+  monitor_actor monitor;
+  coordinator_actor coordinator;  // empty but on the leader
+};
+membership_actor spawn_membership(caf::actor_system& system, RoleSetup setup, MembershipPeers peers);
+
+}  // namespace troupe::actors

@@ -1,0 +1,49 @@
+#include <caf/actor_system.hpp>
+#include <caf/stateful_actor.hpp>
+#include <caf/typed_event_based_actor.hpp>
+#include <spdlog/spdlog.h>
+
+#include "actors/engine_setup.hpp"
+#include "actors/guarded.hpp"
+#include "actors/roles.hpp"
+
+namespace troupe::actors {
+
+namespace {
+
+struct checkpointer_state {
+  checkpointer_state() = default;
+  static inline const char* name = "checkpointer";
+};
+static_assert(!std::is_aggregate_v<checkpointer_state>);
+
+Saved save(const JobContext& context, const model::CheckpointInfo& info, const model::TrainState& state) {
+  const auto folder = checkpoint_folder(context);
+  std::filesystem::create_directories(folder);
+  const auto path = model::checkpoint_path(folder, state.step, context.node());
+  model::save_checkpoint(path, info, state);
+  model::prune_checkpoints(folder, int(context.job.checkpoint_keep));
+  spdlog::info("wrote {}", path.string());
+  return {state.step, path.string(), ""};
+}
+
+checkpointer_actor::behavior_type checkpointer(checkpointer_actor::stateful_pointer<checkpointer_state> self,
+                                               RoleSetup setup,
+                                               std::shared_ptr<const model::CheckpointInfo> info) {
+  use_exception_handler(self);
+  return {
+      [self, setup, info](const SaveState& snapshot) {
+        return guarded_answer<Saved>(self, setup.supervisor,
+                                     [&] { return save(*setup.context, *info, *snapshot.state); });
+      },
+  };
+}
+
+}  // namespace
+
+checkpointer_actor spawn_checkpointer(caf::actor_system& system, RoleSetup setup,
+                                      std::shared_ptr<const model::CheckpointInfo> info) {
+  return system.spawn<caf::detached>(checkpointer, std::move(setup), std::move(info));
+}
+
+}  // namespace troupe::actors

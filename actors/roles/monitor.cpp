@@ -1,0 +1,122 @@
+#include <filesystem>
+
+#include <caf/actor_system.hpp>
+#include <caf/stateful_actor.hpp>
+#include <caf/typed_event_based_actor.hpp>
+#include <spdlog/sinks/basic_file_sink.h>
+#include <spdlog/spdlog.h>
+
+#include "actors/guarded.hpp"
+#include "actors/roles.hpp"
+#include "actors/train_engine.hpp"
+#include "actors/wire.hpp"
+#include "data/dataset.hpp"
+
+namespace troupe::actors {
+
+namespace {
+
+using Clock = std::chrono::steady_clock;
+
+struct monitor_state {
+  monitor_state() = default;
+  static inline const char* name = "monitor";
+  using Self = monitor_actor::stateful_pointer<monitor_state>;
+
+  RoleSetup setup;
+  std::shared_ptr<const data::Dataset> dataset;
+  std::shared_ptr<spdlog::logger> log;  // on the leader
+  model::LossTotals since;              // the last report
+  int64_t steps_since = 0;
+  Clock::time_point reported_at;
+  Validated validated;
+
+  void open_log() {
+    const JobContext& context = *setup.context;
+    if (!context.leads()) return;
+    const auto path = std::filesystem::path(context.out_folder) / "train.log";
+    log = std::make_shared<spdlog::logger>(
+        "train", std::make_shared<spdlog::sinks::basic_file_sink_mt>(path.string()));
+    log->flush_on(spdlog::level::info);
+  }
+
+  void begin(const ViewBegins& view) {
+    reported_at = Clock::now();
+    if (log) log->info("training begins at step {} on {} nodes", view.step, view.view.members.size());
+  }
+
+  void on_validated(const Validated& result) {
+    validated = result;
+    if (log)
+      log->info("validation at step {}: loss {:.4f}, accuracy {:.2f} %{}", result.step, result.loss,
+                100 * result.accuracy, result.best ? ", the best so far" : "");
+  }
+
+  void on_step(Self self, const StepOutcome& outcome) {
+    since += outcome.training;
+    ++steps_since;
+    if (outcome.plan.skipped && log)
+      log->warn("step {} was skipped: {}", outcome.plan.step,
+                outcome.plan.flags != 0 ? "a gradient was not finite or too large" : "no target token");
+    const int64_t done = outcome.plan.step + 1;
+    if (done % setup.context->job.report_every == 0 || done == setup.context->job.steps)
+      report(self, outcome);
+  }
+
+  void report(Self self, const StepOutcome& outcome) {
+    const JobContext& context = *setup.context;
+    const auto now = Clock::now();
+    const double seconds = std::max(1e-9, std::chrono::duration<double>(now - reported_at).count());
+    const int64_t done = outcome.plan.step + 1;
+    wire::Envelope message = envelope(context, {{}, done});
+    wire::Report& r = *message.mutable_report();
+    r.set_step(done);
+    r.set_steps(context.job.steps);
+    r.set_epoch(dataset->epoch_of_step(uint64_t(done), uint32_t(context.job.slots)));
+    r.set_loss(since.mean_loss());
+    r.set_learning_rate(outcome.plan.learning_rate);
+    r.set_tokens_per_second(double(since.tokens) / seconds);
+    r.set_nodes(uint32_t(context.cluster.nodes.size()));
+    r.set_seconds_left(double(context.job.steps - done) * seconds / double(steps_since));
+    r.set_gradient_norm(outcome.plan.gradient_norm);
+    r.set_skipped_steps(outcome.skipped);
+    r.set_validation_loss(validated.loss);
+    r.set_validation_step(validated.step);
+    r.set_target_tokens(outcome.target_tokens);
+    if (log)
+      log->info("step {} epoch {:.2f} loss {:.4f} learning rate {:.3g} norm {:.3g} tokens/s {:.0f}", done,
+                r.epoch(), r.loss(), r.learning_rate(), r.gradient_norm(), r.tokens_per_second());
+    self->send(setup.supervisor, Publish{share(std::move(message))});
+    since = {};
+    steps_since = 0;
+    reported_at = now;
+  }
+};
+static_assert(!std::is_aggregate_v<monitor_state>);
+
+monitor_actor::behavior_type monitor(monitor_actor::stateful_pointer<monitor_state> self, RoleSetup setup,
+                                     std::shared_ptr<const data::Dataset> dataset) {
+  use_exception_handler(self);
+  self->state.setup = std::move(setup);
+  self->state.dataset = std::move(dataset);
+  const supervisor_actor supervisor = self->state.setup.supervisor;
+  guarded(self, supervisor, [&] { self->state.open_log(); });
+  return {
+      [self, supervisor](const StepReport& step) {
+        guarded(self, supervisor, [&] {
+          if (self->state.setup.context->leads()) self->state.on_step(self, *step.outcome);
+        });
+      },
+      [self](const Validated& result) { self->state.on_validated(result); },
+      [self](const ViewBegins& view) { self->state.begin(view); },
+  };
+}
+
+}  // namespace
+
+monitor_actor spawn_monitor(caf::actor_system& system, RoleSetup setup,
+                            std::shared_ptr<const data::Dataset> dataset) {
+  return system.spawn(monitor, std::move(setup), std::move(dataset));
+}
+
+}  // namespace troupe::actors

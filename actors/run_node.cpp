@@ -1,0 +1,162 @@
+#include "actors/run_node.hpp"
+
+#include <csignal>
+#include <cstdio>
+#include <cstdlib>
+#include <future>
+#include <sstream>
+
+#include <caf/actor_system.hpp>
+#include <caf/actor_system_config.hpp>
+#include <caf/send.hpp>
+#include <spdlog/spdlog.h>
+#include <sys/resource.h>
+#include <unistd.h>
+
+#include "actors/node.hpp"
+#include "actors/security.hpp"
+#include "comm/messages.pb.h"
+#include "comm/shared_memory.hpp"
+#include "comm/tls.hpp"
+
+namespace troupe::actors {
+
+namespace {
+
+// Handlers run on gRPC's threads; until the node actor is there, nothing can have come.
+class NodeDoor {
+ public:
+  void open(node_actor node) {
+    const std::lock_guard lock(mutex_);
+    node_ = std::move(node);
+  }
+  template <class Message>
+  void pass(Message message) {
+    const std::lock_guard lock(mutex_);
+    if (node_) caf::anon_send(node_, std::move(message));
+  }
+
+ private:
+  std::mutex mutex_;
+  node_actor node_;
+};
+
+comm::LinkEvents events_into(const std::shared_ptr<NodeDoor>& door) {
+  comm::LinkEvents events;
+  events.up = [door](const comm::LinkPeer& peer) { door->pass(LinkUp{peer.node, peer.client}); };
+  events.message = [door](const comm::LinkPeer& peer, wire::Envelope message) {
+    door->pass(
+        LinkMessage{peer.node, peer.client, std::make_shared<const wire::Envelope>(std::move(message))});
+  };
+  events.down = [door](const comm::LinkPeer& peer, const Error& why) {
+    if (peer.incarnation.empty()) spdlog::debug("{}: {}", peer.node, why.what());
+    door->pass(LinkDown{peer.node, peer.client, !peer.incarnation.empty(), why.what()});
+  };
+  events.refused = [](const Error& why) { spdlog::warn("turned away: {}", why.what()); };
+  return events;
+}
+
+std::shared_ptr<NodeServices> open_services(const NodeOptions& options,
+                                            const std::shared_ptr<NodeDoor>& door) {
+  auto services = std::make_shared<NodeServices>();
+  services->cluster = config::read_cluster_file(options.cluster_file);
+  services->node = options.name;
+  const config::NodeConfig* own = services->cluster.find(options.name);
+  if (own == nullptr)
+    throw error(ErrorKind::usage, "{} names no node {}; give one of its names with --name",
+                options.cluster_file, options.name);
+  services->rank = scheduler::Rank(own - services->cluster.nodes.data());
+  services->incarnation = comm::new_incarnation();
+  services->host_id = comm::host_id();
+  services->level = level_of(services->cluster);
+  const comm::Security security = security_of(services->cluster, options.name);
+
+  comm::LinkOptions links;
+  links.node = options.name;
+  links.cluster = services->cluster.name;
+  links.incarnation = services->incarnation;
+  links.listen_address = own->address;
+  links.security = security;
+  links.interval_ms = int(services->cluster.heartbeat_interval_ms);
+  links.patience_ms = int(services->cluster.patience_ms);
+  services->links = std::make_shared<comm::LinkHub>(links, events_into(door));
+
+  comm::BulkListenerOptions bulk;
+  bulk.address =
+      own->bulk_address.empty() ? own->address.substr(0, own->address.rfind(':')) + ":0" : own->bulk_address;
+  if (security.tls()) {
+    bulk.tls = comm::make_server_context(security, options.name);
+    services->tls_client = comm::make_client_context(security, options.name);
+  }
+  services->bulk = std::make_shared<comm::BulkListener>(bulk);
+  return services;
+}
+
+void raise_file_limit() {
+  rlimit files{};
+  if (getrlimit(RLIMIT_NOFILE, &files) != 0) return;
+  files.rlim_cur = files.rlim_max;
+  setrlimit(RLIMIT_NOFILE, &files);
+}
+
+// The first line a parent reads: where this node listens.
+void announce(int descriptor, const std::string& address) {
+  if (descriptor < 0) return;
+  const std::string line = address + "\n";
+  if (write(descriptor, line.data(), line.size()) != ssize_t(line.size()))
+    throw error(ErrorKind::file, "cannot tell the parent process where this node listens");
+  close(descriptor);
+}
+
+// Until the node says that it is done; each SIGINT or SIGTERM is passed on, the second one as "now".
+int wait_for_end(std::future<int>& ended, const sigset_t& signals, NodeDoor& door) {
+  int asked = 0;
+  while (ended.wait_for(std::chrono::seconds(0)) != std::future_status::ready) {
+    const timespec poll{0, 50'000'000};
+    const int signal = sigtimedwait(&signals, nullptr, &poll);
+    if (signal > 0) door.pass(StopWanted{signal == SIGTERM ? "SIGTERM" : "SIGINT", ++asked > 1});
+  }
+  return ended.get();
+}
+
+}  // namespace
+
+int run_node(const NodeOptions& options) {
+  sigset_t signals;
+  sigemptyset(&signals);
+  sigaddset(&signals, SIGINT);
+  sigaddset(&signals, SIGTERM);
+  pthread_sigmask(SIG_BLOCK, &signals, nullptr);  // before any thread is made
+  signal(SIGPIPE, SIG_IGN);
+  raise_file_limit();
+
+  const auto door = std::make_shared<NodeDoor>();
+  const std::shared_ptr<NodeServices> services = open_services(options, door);
+  caf::actor_system_config config;
+  std::istringstream none;
+  config.parse({}, none);
+  config.set("scheduler.policy", caf::atom("sharing"));
+  config.set("scheduler.max-threads", 2);
+  caf::actor_system system(config);
+
+  auto ended = std::make_shared<std::promise<int>>();
+  auto once = std::make_shared<std::once_flag>();
+  std::future<int> end = ended->get_future();
+  node_actor node = spawn_node(system, {services, options.one_job, [ended, once](int code) {
+                                          std::call_once(*once, [&] { ended->set_value(code); });
+                                        }});
+  door->open(node);
+  announce(options.announce_fd, services->links->listen_address());
+  spdlog::info("{} listens on {}", options.name, services->links->listen_address());
+  const int code = wait_for_end(end, signals, *door);
+  door->open({});
+  services->links->close(2000);
+  spdlog::info("{} ends with code {}", options.name, code);
+  spdlog::shutdown();
+  std::fflush(nullptr);
+  // Roles may still be in the middle of a slot that nobody wants any more: the process does not wait for
+  // them.
+  std::_Exit(code);
+}
+
+}  // namespace troupe::actors

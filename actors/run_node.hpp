@@ -1,0 +1,19 @@
+// A node as a process: reads the cluster file, listens, runs the actors, and ends on a signal or with its
+// job.
+#pragma once
+
+#include <string>
+
+namespace troupe::actors {
+
+struct NodeOptions {
+  std::string cluster_file;
+  std::string name;
+  bool one_job = false;  // of a local cluster: end with the first job, or when its client goes away before it
+  int announce_fd = -1;  // writes "HOST:PORT\n", the address it listens on, here
+};
+
+// Returns the exit code. Throws Error for what is wrong before anything runs.
+int run_node(const NodeOptions& options);
+
+}  // namespace troupe::actors

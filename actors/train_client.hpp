@@ -1,0 +1,29 @@
+// `troupe train`: a client that starts nodes on this machine or finds those of a cluster file, gives them a
+// job, and shows how it goes. The nodes are the job: killing the client does not end it.
+#pragma once
+
+#include <cstdint>
+#include <string>
+
+#include "actors/config/job.hpp"
+
+namespace troupe::actors {
+
+struct TrainOptions {
+  config::JobConfig job;
+  std::string data;
+  std::string out;
+  int64_t nodes = 1;         // of a local cluster
+  std::string cluster_file;  // use the running nodes of this file instead
+  int64_t threads = 0;       // workers a node; 0: as the cluster file says, or the cores shared out
+  bool resume = false;
+  bool json = false;
+  std::string transport = "auto";  // "tcp", "shm"
+  std::string program;             // the troupe executable for local nodes; empty: found
+};
+
+// 0 done, 130 stopped (a first Ctrl-C: after the step, with a checkpoint). Throws Error for everything else;
+// the text names the node that is to blame.
+int train(const TrainOptions& options);
+
+}  // namespace troupe::actors

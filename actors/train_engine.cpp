@@ -1,0 +1,212 @@
+#include "actors/train_engine.hpp"
+
+#include <algorithm>
+
+#include "model/step.hpp"
+
+namespace troupe::actors {
+
+struct TrainEngine::Worker {
+  std::unique_ptr<kernels::Stream> stream;
+  std::optional<kernels::Arena> arena;
+};
+
+TrainEngine::TrainEngine(std::shared_ptr<kernels::Backend> backend, config::JobConfig job,
+                         scheduler::SlotPlan plan, std::unique_ptr<model::Model> model,
+                         model::TrainState state, uint32_t workers)
+    : backend_(std::move(backend)),
+      job_(std::move(job)),
+      optimizer_(config::resolved_optimizer(job_)),
+      plan_(plan),
+      model_(std::move(model)),
+      state_(std::move(state)),
+      measures_(model_->parameters().layout()) {
+  TROUPE_CHECK(workers > 0);
+  const kernels::BlockLayout& layout = model_->parameters().layout();
+  for (uint32_t i = 0; i < workers; ++i) workers_.push_back(std::make_unique<Worker>());
+  if (job_.sum == config::SumKind::exact)
+    exact_ = std::make_unique<kernels::ExactAccumulator>(layout);
+  else
+    float_ = std::make_unique<kernels::FloatAccumulator>(layout);
+  total_.resize(layout);
+  const auto& parameters = model_->parameters().all();
+  for (size_t i = 0; i < parameters.size(); ++i)
+    if (parameters[i].packed) pack_order_.push_back(i);
+  const auto size = [&](size_t i) { return parameters[i].rows * parameters[i].cols; };
+  std::stable_sort(pack_order_.begin(), pack_order_.end(),
+                   [&](size_t a, size_t b) { return size(a) > size(b); });
+}
+
+TrainEngine::~TrainEngine() = default;
+
+std::string TrainEngine::chain() const {
+  return {state_.chain.begin(), state_.chain.end()};
+}
+
+void TrainEngine::replace_state(model::TrainState state) {
+  state_ = std::move(state);
+}
+
+void TrainEngine::open_worker(uint32_t worker) {
+  workers_.at(worker)->stream = backend_->create_stream();
+}
+
+kernels::Stream& TrainEngine::stream(uint32_t worker) {
+  return *workers_.at(worker)->stream;
+}
+
+void TrainEngine::fit_arena(Worker& worker, const Batch& batch, bool training) {
+  const int64_t rows = batch.target_in.rows;
+  const int64_t length = std::max(batch.source.cols, batch.target_in.cols);
+  const size_t bytes = batch.empty() ? 0 : model_->arena_bytes(rows, rows * length, training);
+  if (worker.arena && worker.arena->capacity() >= bytes) return;
+  worker.arena.reset();  // the old one first: never hold both
+  worker.arena.emplace(backend_->allocate(bytes));
+}
+
+uint32_t TrainEngine::run_slot(uint32_t index, int64_t step, uint32_t slot, const Batch& batch) {
+  TROUPE_CHECK(step == state_.step, "slot {} of step {} meets a state at step {}", slot, step, state_.step);
+  if (batch.empty()) return kernels::kSumClean;
+  Worker& worker = *workers_.at(index);
+  const bool held_out = plan_.is_evaluation(slot);
+  fit_arena(worker, batch, !held_out);
+  uint32_t flags = kernels::kSumClean;
+  kernels::LossSums sums;
+  if (held_out)
+    sums = model_->evaluate_slot(*worker.stream, *worker.arena, state_.view(), batch,
+                                 optimizer_.label_smoothing);
+  else
+    sums = train(worker, step, slot, batch, flags);
+  const std::lock_guard lock(sums_mutex_);
+  (held_out ? evaluation_ : training_).add(sums);
+  flags_ |= flags;
+  return flags;
+}
+
+kernels::LossSums TrainEngine::train(Worker& worker, int64_t step, uint32_t slot, const Batch& batch,
+                                     uint32_t& flags) {
+  const model::SlotKey key{uint64_t(job_.seed), step, slot};
+  const auto run = [&](kernels::GradientSink& sink) {
+    return model_->train_slot(*worker.stream, *worker.arena, state_.view(), batch, key,
+                              optimizer_.label_smoothing, sink);
+  };
+  if (exact_ != nullptr) {
+    kernels::ExactSink sink(*exact_,
+                            {int(job_.bits), int(job_.slots), model::fold_key(key.seed, step, slot)});
+    const auto sums = run(sink);
+    flags = sink.flags();
+    return sums;
+  }
+  kernels::FloatSink sink(*float_);
+  const auto sums = run(sink);
+  flags = sink.flags();
+  return sums;
+}
+
+comm::SumMeta TrainEngine::own_sum() const {
+  const std::lock_guard lock(sums_mutex_);
+  return to_meta(training_, evaluation_, flags_);
+}
+
+comm::ExactReduction TrainEngine::exact_reduction() {
+  comm::ExactReduction reduction;
+  reduction.step = state_.step;
+  reduction.layout = &model_->parameters().layout();
+  reduction.accumulator = std::as_const(*exact_).values();
+  reduction.total = &total_;
+  reduction.rounding = {int(job_.bits), model::round_key(uint64_t(job_.seed), state_.step)};
+  return reduction;
+}
+
+comm::FloatReduction TrainEngine::float_reduction() {
+  comm::FloatReduction reduction;
+  reduction.step = state_.step;
+  reduction.values = float_->values();
+  return reduction;
+}
+
+// Rounds what this node's accumulator holds: with one node, or when floats were added up in place.
+void TrainEngine::round_range(int64_t range) {
+  const kernels::BlockLayout& layout = model_->parameters().layout();
+  const int64_t begin = range * model::kRangeBlocks;
+  const int64_t end = std::min(begin + model::kRangeBlocks, layout.blocks());
+  const auto first = size_t(layout.block(begin).offset);
+  const auto count = size_t(layout.elements_in(begin, end));
+  if (exact_ != nullptr)
+    kernels::round_total(layout, std::as_const(*exact_).values().subspan(first, count),
+                         {int(job_.bits), model::round_key(uint64_t(job_.seed), state_.step)}, begin, end,
+                         total_);
+  else
+    kernels::round_float_total(layout, std::as_const(*float_).values().subspan(first, count), begin, end,
+                               total_);
+}
+
+std::shared_ptr<SharedWork> TrainEngine::measure_work(bool reduced) {
+  const kernels::BlockLayout& layout = model_->parameters().layout();
+  const bool round = !reduced || float_ != nullptr;
+  return std::make_shared<SharedWork>(
+      model::commit_ranges(layout), [this, round](kernels::Stream& stream, int64_t r) {
+        if (round) round_range(r);
+        model::measure_range(stream, model_->parameters().layout(), total_, r, measures_);
+      });
+}
+
+std::shared_ptr<SharedWork> TrainEngine::apply_work(const comm::SumMeta& sum) {
+  step_plan_ = model::begin_step(optimizer_, state_, measures_, sum.target_tokens, sum.flags);
+  const int64_t ranges = model::commit_ranges(model_->parameters().layout());
+  return std::make_shared<SharedWork>(ranges, [this](kernels::Stream& stream, int64_t r) {
+    const kernels::BlockLayout& layout = model_->parameters().layout();
+    model::apply_range(stream, step_plan_, model_->parameters(), total_, r, state_);
+    const int64_t begin = r * model::kRangeBlocks;
+    const int64_t end = std::min(begin + model::kRangeBlocks, layout.blocks());
+    if (exact_ != nullptr) exact_->clear(begin, end);
+    if (float_ != nullptr) float_->clear(begin, end);
+  });
+}
+
+std::shared_ptr<SharedWork> TrainEngine::pack_work() {
+  const int64_t items = step_plan_.skipped ? 0 : int64_t(pack_order_.size());
+  return std::make_shared<SharedWork>(items, [this](kernels::Stream& stream, int64_t i) {
+    model::pack_parameter(stream, model_->parameters(), pack_order_[size_t(i)], state_);
+  });
+}
+
+StepOutcome TrainEngine::finish_commit(const comm::SumMeta& sum) {
+  StepOutcome outcome;
+  outcome.plan = step_plan_;
+  outcome.training = training_totals(sum);
+  if (plan_.evaluates(step_plan_.step)) {
+    outcome.evaluation = evaluation_totals(sum);
+    state_.evaluation.record(step_plan_.step, *outcome.evaluation);
+  }
+  model::finish_step(step_plan_, measures_, state_);
+  outcome.skipped = state_.skipped;
+  outcome.target_tokens = state_.target_tokens;
+  const std::lock_guard lock(sums_mutex_);
+  training_ = evaluation_ = {};
+  flags_ = kernels::kSumClean;
+  return outcome;
+}
+
+comm::SumMeta to_meta(const model::LossTotals& training, const model::LossTotals& evaluation,
+                      uint32_t flags) {
+  comm::SumMeta sum;
+  sum.target_tokens = training.tokens;
+  sum.correct = training.correct;
+  sum.loss = training.loss_units;
+  sum.nll = training.nll_units;
+  sum.samples = evaluation.correct;
+  sum.more = {evaluation.loss_units, evaluation.nll_units, evaluation.tokens};
+  sum.flags = flags;
+  return sum;
+}
+
+model::LossTotals training_totals(const comm::SumMeta& sum) {
+  return {sum.loss, sum.nll, sum.target_tokens, sum.correct};
+}
+
+model::LossTotals evaluation_totals(const comm::SumMeta& sum) {
+  return {sum.more[0], sum.more[1], sum.more[2], sum.samples};
+}
+
+}  // namespace troupe::actors

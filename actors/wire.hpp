@@ -1,0 +1,33 @@
+// Between the wire messages and the plain values of scheduler/. Decoding trusts only the bounds that comm/
+// checked.
+#pragma once
+
+#include "actors/job_context.hpp"
+#include "actors/messages.hpp"
+#include "comm/messages.pb.h"
+#include "scheduler/formation.hpp"
+#include "scheduler/protocol.hpp"
+
+namespace troupe::actors {
+
+// An envelope fenced by the job, with ballot and step where they are known.
+wire::Envelope envelope(const JobContext& context, const scheduler::Fence& fence = {});
+EnvelopePtr share(wire::Envelope&& message);
+
+EnvelopePtr to_wire(const JobContext& context, const scheduler::Claim& claim);
+EnvelopePtr to_wire(const JobContext& context, const scheduler::Grant& grant);
+EnvelopePtr to_wire(const JobContext& context, const scheduler::Seal& seal);
+EnvelopePtr to_wire(const JobContext& context, const scheduler::JoinRequest& join);
+EnvelopePtr to_wire(const JobContext& context, const scheduler::ViewFormed& formed);
+
+// REQUIRE a body of that kind.
+scheduler::Claim claim_of(const wire::Envelope& message);
+scheduler::Grant grant_of(const wire::Envelope& message);
+scheduler::Seal seal_of(const wire::Envelope& message);
+scheduler::JoinRequest join_of(const wire::Envelope& message);
+scheduler::ViewFormed view_of(const wire::Envelope& message);
+
+bool same_job(const JobContext& context, const wire::Envelope& message);
+ErrorKind to_error_kind(scheduler::Failure::Kind kind);
+
+}  // namespace troupe::actors

@@ -1,0 +1,53 @@
+#include <CLI/CLI.hpp>
+
+#include "actors/train_client.hpp"
+#include "cli/commands.hpp"
+
+namespace troupe::cli {
+
+namespace {
+
+struct TrainArguments {
+  actors::TrainOptions options;
+  std::string job;
+  std::vector<std::string> overrides;
+  int64_t steps = 0;
+};
+
+void run(TrainArguments& a, int& code) {
+  if (a.steps > 0) a.overrides.push_back("training.steps=" + std::to_string(a.steps));
+  a.options.job =
+      a.job.empty() ? config::parse_job("--set", "", a.overrides) : config::read_job_file(a.job, a.overrides);
+  code = actors::train(a.options);
+}
+
+}  // namespace
+
+void add_train(CLI::App& app, int& code) {
+  CLI::App* command = app.add_subcommand("train", "Train a model on one or several nodes");
+  auto a = std::make_shared<TrainArguments>();
+  auto& o = a->options;
+  command->add_option("--job", a->job, "Job file (TOML): model, optimizer, steps; see examples/jobs");
+  command->add_option("--set", a->overrides, "Change a setting of the job: section.key=value")
+      ->expected(1)
+      ->take_all();
+  command->add_option("--data", o.data, "Dataset folder, as troupe prepare makes it");
+  command->add_option("--out", o.out, "Folder for checkpoints, logs and cluster.json")->required();
+  auto* nodes = command->add_option("--nodes", o.nodes, "Node processes on this machine")
+                    ->check(CLI::Range(1, 1024))
+                    ->capture_default_str();
+  command->add_option("--cluster", o.cluster_file, "Use the running nodes of this cluster file")
+      ->excludes(nodes);
+  command->add_option("--threads", o.threads, "Workers a node; 0: the cores, shared out")
+      ->check(CLI::Range(0, 1024));
+  command->add_option("--steps", a->steps, "How many steps, in place of the job's")
+      ->check(CLI::PositiveNumber);
+  command->add_option("--transport", o.transport, "How gradients travel: auto, tcp or shm")
+      ->check(CLI::IsMember({"auto", "tcp", "shm"}))
+      ->capture_default_str();
+  command->add_flag("--resume", o.resume, "Go on from the newest checkpoint in --out");
+  command->add_flag("--json", o.json, "One JSON object a report, the last one with the digest");
+  command->callback([a, &code] { run(*a, code); });
+}
+
+}  // namespace troupe::cli
