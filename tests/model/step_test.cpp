@@ -3,9 +3,12 @@
 #include "model/step.hpp"
 
 #include <algorithm>
+#include <atomic>
 #include <cmath>
 #include <cstring>
-#include <numeric>
+#include <limits>
+#include <thread>
+#include <vector>
 
 #include <doctest/doctest.h>
 
@@ -124,6 +127,62 @@ TEST_CASE("a commit is the same bits in whatever order its ranges are done") {
   for (size_t i = table.all().size(); i-- > 0;) pack_parameter(*shuffled.stream, table, i, shuffled.state);
   finish_step(plan, measures, shuffled.state);
   CHECK(state_digest(straight.state) == state_digest(shuffled.state));
+}
+
+TEST_CASE("threads that share slots and commits give the same bits as one") {
+  ModelConfig config = dropped(kernels::DType::bf16);
+  config.vocabulary = 1000;
+  Trainer alone(config);
+  alone.train(3);
+
+  Subject shared(cpu(), config);
+  const ParameterTable& table = shared.model->parameters();
+  const StepOptions options = options_for();
+  kernels::ExactAccumulator accumulator(table.layout());
+  kernels::RoundedTotal total;
+  total.resize(table.layout());
+  // Runs work(item, stream) for every item, on three threads that take items as they come.
+  const auto share = [&](int64_t items, auto&& work) {
+    std::atomic<int64_t> next{0};
+    std::vector<std::thread> threads;
+    for (int t = 0; t < 3; ++t)
+      threads.emplace_back([&] {
+        const auto stream = shared.backend->create_stream();
+        for (int64_t item; (item = next.fetch_add(1)) < items;) work(item, *stream);
+      });
+    for (std::thread& thread : threads) thread.join();
+  };
+  for (int64_t step = 0; step < 3; ++step) {
+    accumulator.clear();
+    std::atomic<int64_t> tokens{0};
+    share(options.slots, [&](int64_t slot, kernels::Stream& stream) {
+      const Batch batch = copy_task(config, step, uint32_t(slot));
+      kernels::Arena arena = arena_for(*shared.backend, *shared.model, batch, true);
+      kernels::ExactSink sink(accumulator,
+                              {options.bits, options.slots, fold_key(options.seed, step, uint32_t(slot))});
+      tokens +=
+          shared.model
+              ->train_slot(stream, arena, shared.state.view(), batch, {options.seed, step, uint32_t(slot)},
+                           options.optimizer.label_smoothing, sink)
+              .tokens;
+    });
+    const int64_t ranges = commit_ranges(table.layout());
+    CommitMeasures measures(table.layout());
+    kernels::round_total(table.layout(), accumulator.values(), {options.bits, round_key(options.seed, step)},
+                         0, table.layout().blocks(), total);
+    share(ranges, [&](int64_t r, kernels::Stream& stream) {
+      measure_range(stream, table.layout(), total, r, measures);
+    });
+    const StepPlan plan = begin_step(options.optimizer, shared.state, measures, tokens, 0);
+    share(ranges, [&](int64_t r, kernels::Stream& stream) {
+      apply_range(stream, plan, table, total, r, shared.state);
+    });
+    share(int64_t(table.all().size()), [&](int64_t i, kernels::Stream& stream) {
+      pack_parameter(stream, table, size_t(i), shared.state);
+    });
+    finish_step(plan, measures, shared.state);
+  }
+  CHECK(state_digest(shared.state) == state_digest(alone.subject.state));
 }
 
 TEST_CASE("a flagged or empty step is skipped: it counts, and nothing else changes") {
