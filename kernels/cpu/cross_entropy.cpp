@@ -1,6 +1,7 @@
-// Two passes over blocks of the vocabulary. The first finds each row's log-sum-exp; the second makes a
-// block's logits anew (or takes them from the few that were kept), turns them into dlogits, and spends those
-// at once on dx and dW.
+// Two passes over blocks of the vocabulary. The first finds each row's log-sum-exp. The second turns each
+// block into dlogits and spends them at once on dx and dW: from the exponentials of the first pass where
+// those were kept (a bounded buffer holds the last blocks), else from logits made anew. Which is which
+// depends on the shape alone.
 #include "kernels/cpu/loops/cross_entropy.hpp"
 
 #include <algorithm>
@@ -14,25 +15,11 @@ namespace {
 
 constexpr int64_t kBlockBytes = 2 << 20;  // logits of a block, f32
 constexpr int64_t kBlockColsMin = 128, kBlockColsMax = 4096;
+constexpr int64_t kKeptBytes = 8 << 20;  // exponentials kept from the first pass to the second
 
 int64_t block_cols(int64_t rows, int64_t vocabulary) {
   const int64_t fitting = kBlockBytes / int64_t(sizeof(float)) / std::max<int64_t>(rows, 1) / 64 * 64;
   return std::min(std::clamp(fitting, kBlockColsMin, kBlockColsMax), vocabulary);
-}
-
-LossSums sum_losses(const CrossEntropy& args, const SoftmaxRows& state, const float* log_sum) {
-  const double smoothing = double(args.smoothing), classes = double(args.weight.n);
-  LossSums sums;
-  for (int64_t r = 0; r < args.x.rows; ++r) {
-    if (args.targets[r] < 0) continue;
-    const double nll = double(log_sum[r]) - double(state.target[r]);
-    const double uniform = double(log_sum[r]) - double(state.total[r]) / classes;
-    sums.nll += nll;
-    sums.loss += (1 - smoothing) * nll + smoothing * uniform;
-    sums.tokens += 1;
-    sums.correct += state.target[r] >= state.max[r] ? 1 : 0;
-  }
-  return sums;
 }
 
 void check(const CrossEntropy& args) {
@@ -47,30 +34,99 @@ void check(const CrossEntropy& args) {
 
 }  // namespace
 
-// The second pass: dx and the blocks of dW.
-void CpuStream::cross_entropy_backward(const CrossEntropy& args, int64_t cols_max, const float* log_sum,
-                                       float* logits) {
-  const int64_t M = args.x.rows, C = args.x.cols, V = args.weight.n;
-  const DType dtype = args.x.dtype;
+// The blocks of one call and its scratch.
+struct CpuStream::VocabularyPasses {
+  const CrossEntropy& args;
+  const CrossEntropyLoops& loops;
+  int64_t M, C, V;
+  int64_t cols_max, blocks, kept_blocks;  // the last kept_blocks of the blocks are kept
+  SoftmaxRows state;
+  float* log_sum;
+  float* logits;  // (M, cols_max)
+  char* kept;     // kept_blocks of (M, cols_max) of the compute type
+  float* shifts;  // kept_blocks of (M)
+
+  VocabularyPasses(const CrossEntropy& call, const CrossEntropyLoops& table, Scratch::Frame& frame)
+      : args(call),
+        loops(table),
+        M(call.x.rows),
+        C(call.x.cols),
+        V(call.weight.n),
+        cols_max(block_cols(M, V)),
+        blocks((V + cols_max - 1) / cols_max) {
+    const int64_t block_bytes = M * cols_max * int64_t(size_of(args.x.dtype));
+    kept_blocks = backward() ? std::min(blocks, kKeptBytes / std::max<int64_t>(block_bytes, 1)) : 0;
+    state = {frame.take<float>(M), frame.take<float>(M), frame.take<float>(M), frame.take<float>(M)};
+    std::fill_n(state.max, M, -std::numeric_limits<float>::infinity());
+    for (float* zeroed : {state.sum, state.total, state.target}) std::fill_n(zeroed, M, 0.0f);
+    log_sum = frame.take<float>(M);
+    logits = frame.take<float>(M * cols_max);
+    kept = frame.take<char>(kept_blocks * block_bytes);
+    shifts = frame.take<float>(kept_blocks * M);
+  }
+  bool backward() const { return !args.dx.empty() || args.sink != nullptr; }
+  bool bf16() const { return args.x.dtype == DType::bf16; }
+  int64_t cols(int64_t block) const { return std::min(cols_max, V - block * cols_max); }
+  LogitBlock logit_block(int64_t block) const {
+    return {logits, M, cols(block), block * cols_max, args.targets};
+  }
+  View logits_view(int64_t block) const { return view_of(logits, M, cols(block)); }
+  KeptExponentials kept_block(int64_t block) const {
+    const int64_t index = block - (blocks - kept_blocks);
+    if (index < 0) return {nullptr, nullptr};
+    return {kept + index * M * cols_max * int64_t(size_of(args.x.dtype)), shifts + index * M};
+  }
+
+  void accumulate(int64_t block) const {
+    (bf16() ? loops.accumulate_bf16 : loops.accumulate_f32)(logit_block(block), state, kept_block(block));
+  }
+  // dlogits (M, cols) of a block whose logits are in `logits`, into `made`.
+  View gradient(int64_t block, const SmoothedTarget& smoothed, void* made) const {
+    (bf16() ? loops.gradient_bf16 : loops.gradient_f32)(logit_block(block), log_sum, smoothed, made);
+    return {made, args.x.dtype, M, cols(block), cols(block)};
+  }
+  View kept_gradient(int64_t block, const SmoothedTarget& smoothed) const {
+    const KeptExponentials exponentials = kept_block(block);
+    (bf16() ? loops.kept_gradient_bf16 : loops.kept_gradient_f32)(logit_block(block), log_sum, smoothed,
+                                                                  state.target, exponentials);
+    return {exponentials.values, args.x.dtype, M, cols(block), cols(block)};
+  }
+  LossSums sum_losses() const {
+    const double smoothing = double(args.smoothing);
+    LossSums sums;
+    for (int64_t r = 0; r < M; ++r) {
+      if (args.targets[r] < 0) continue;
+      const double nll = double(log_sum[r]) - double(state.target[r]);
+      const double uniform = double(log_sum[r]) - double(state.total[r]) / double(V);
+      sums.nll += nll;
+      sums.loss += (1 - smoothing) * nll + smoothing * uniform;
+      sums.tokens += 1;
+      sums.correct += state.target[r] >= state.max[r] ? 1 : 0;
+    }
+    return sums;
+  }
+};
+
+// The second pass, last block first: those are kept and the warmest.
+void CpuStream::cross_entropy_backward(const VocabularyPasses& passes) {
+  const CrossEntropy& args = passes.args;
+  const int64_t M = passes.M, C = passes.C;
   Scratch::Frame frame(scratch_);
-  const bool direct = args.dx.empty() || (dtype == DType::f32 && args.dx.contiguous());
+  const bool direct = args.dx.empty() || (args.dx.dtype == DType::f32 && args.dx.contiguous());
   const View dx = direct ? args.dx : view_of(frame.take<float>(M * C), M, C);
-  void* dlogits = frame.take<char>(M * cols_max * int64_t(size_of(dtype)));
-  float* dw = args.sink != nullptr ? frame.take<float>(cols_max * C) : nullptr;
-  const SmoothedTarget smoothed{1.0f - args.smoothing, args.smoothing / float(V)};
-  for (int64_t first = 0; first < V; first += cols_max) {
-    const int64_t cols = std::min(cols_max, V - first);
+  void* made = frame.take<char>(M * passes.cols_max * int64_t(size_of(args.x.dtype)));
+  float* dw = args.sink != nullptr ? frame.take<float>(passes.cols_max * C) : nullptr;
+  const SmoothedTarget smoothed{1.0f - args.smoothing, args.smoothing / float(passes.V)};
+  for (int64_t block = passes.blocks - 1; block >= 0; --block) {
+    const int64_t first = block * passes.cols_max, cols = passes.cols(block);
     const ConstView weight = packed_rows(args.weight).row_range(first, cols);
-    multiply({args.x}, transpose(weight), nullptr, view_of(logits, M, cols));
-    const LogitBlock block{logits, M, cols, first, args.targets};
-    const View d{dlogits, dtype, M, cols, cols};
-    if (dtype == DType::f32)
-      loops_.cross_entropy->gradient_f32(block, log_sum, smoothed, d.as<float>());
-    else
-      loops_.cross_entropy->gradient_bf16(block, log_sum, smoothed, d.as<uint16_t>());
-    if (!dx.empty()) multiply({d}, {weight}, nullptr, dx, first > 0);
+    const bool kept = passes.kept_block(block).values != nullptr;
+    if (!kept) multiply({args.x}, transpose(weight), nullptr, passes.logits_view(block));
+    const View dlogits =
+        kept ? passes.kept_gradient(block, smoothed) : passes.gradient(block, smoothed, made);
+    if (!dx.empty()) multiply({dlogits}, {weight}, nullptr, dx, block + 1 < passes.blocks);
     if (dw == nullptr) continue;
-    linear_backward_weight(d, args.x, view_of(dw, cols, C), {});
+    linear_backward_weight(dlogits, args.x, view_of(dw, cols, C), {});
     args.sink->fold(args.weight_offset + first * C, view_of(dw, cols, C));
   }
   if (!direct) convert(dx, args.dx);
@@ -78,24 +134,16 @@ void CpuStream::cross_entropy_backward(const CrossEntropy& args, int64_t cols_ma
 
 LossSums CpuStream::cross_entropy(const CrossEntropy& args) {
   check(args);
-  const int64_t M = args.x.rows, V = args.weight.n;
-  const int64_t cols_max = block_cols(M, V);
   Scratch::Frame frame(scratch_);
-  float* logits = frame.take<float>(M * cols_max);
-  float* log_sum = frame.take<float>(M);
-  const SoftmaxRows state{frame.take<float>(M), frame.take<float>(M), frame.take<float>(M),
-                          frame.take<float>(M)};
-  std::fill_n(state.max, M, -std::numeric_limits<float>::infinity());
-  for (float* zeroed : {state.sum, state.total, state.target}) std::fill_n(zeroed, M, 0.0f);
-  for (int64_t first = 0; first < V; first += cols_max) {
-    const int64_t cols = std::min(cols_max, V - first);
-    multiply({args.x}, transpose(packed_rows(args.weight).row_range(first, cols)), nullptr,
-             view_of(logits, M, cols));
-    loops_.cross_entropy->accumulate({logits, M, cols, first, args.targets}, state);
+  const VocabularyPasses passes(args, *loops_.cross_entropy, frame);
+  for (int64_t block = 0; block < passes.blocks; ++block) {
+    const ConstView weight = packed_rows(args.weight).row_range(block * passes.cols_max, passes.cols(block));
+    multiply({args.x}, transpose(weight), nullptr, passes.logits_view(block));
+    passes.accumulate(block);
   }
-  loops_.cross_entropy->log_sums(state, M, log_sum);
-  if (!args.dx.empty() || args.sink != nullptr) cross_entropy_backward(args, cols_max, log_sum, logits);
-  return sum_losses(args, state, log_sum);
+  loops_.cross_entropy->log_sums(passes.state, passes.M, passes.log_sum);
+  if (passes.backward()) cross_entropy_backward(passes);
+  return passes.sum_losses();
 }
 
 }  // namespace troupe::kernels

@@ -96,8 +96,8 @@ class CpuStream final : public Stream {
   // c (M, N) = a b + bias, or += with `accumulate`; bf16 at every level.
   void multiply(Factor a, Factor b, const float* bias, View c, bool accumulate = false);
 
-  void cross_entropy_backward(const CrossEntropy& args, int64_t cols_max, const float* log_sum,
-                              float* logits);
+  struct VocabularyPasses;
+  void cross_entropy_backward(const VocabularyPasses& passes);
 
   IsaLevel level_;
   Loops loops_;

@@ -35,9 +35,10 @@ struct Case {
   float smoothing;
   int64_t gap;
 };
-constexpr Case kCases[] = {{0, 5, 3, 0.1f, 0},       {1, 1, 1, 0.0f, 0},      {1, 17, 5, 0.1f, 2},
-                           {3, 130, 16, 0.0f, 0},    {33, 1000, 24, 0.1f, 0}, {70, 4200, 32, 0.1f, 1},
-                           {300, 2000, 16, 0.05f, 0}};
+constexpr Case kCases[] = {
+    {0, 5, 3, 0.1f, 0},        {1, 1, 1, 0.0f, 0},      {1, 17, 5, 0.1f, 2},
+    {3, 130, 16, 0.0f, 0},     {33, 1000, 24, 0.1f, 0}, {70, 4200, 32, 0.1f, 1},
+    {300, 2000, 16, 0.05f, 0}, {900, 6000, 8, 0.1f, 0}};  // the last is not kept as a whole
 
 struct Problem {
   explicit Problem(const Case& c) : x(random_bf16(c.M, c.C, 1, 2)), w(random_bf16(c.V, c.C, 2)) {
