@@ -13,10 +13,12 @@
 
 namespace troupe::data {
 
-// produce() -> optional<Chunk> is called on this thread until it gives nullopt; work(Chunk&&) -> Result on
-// any of the threads; consume(Result&&) by one thread at a time, in no particular order.
-template <typename Produce, typename Work, typename Consume>
-void for_each_chunk(int threads, const Produce& produce, const Work& work, const Consume& consume) {
+// produce() -> optional<Chunk> is called on this thread until it gives nullopt; each of the threads makes
+// itself a worker(Chunk&&) -> Result by make_worker(); consume(Result&&) is called by one thread at a time,
+// in no particular order.
+template <typename Produce, typename MakeWorker, typename Consume>
+void for_each_chunk(int threads, const Produce& produce, const MakeWorker& make_worker,
+                    const Consume& consume) {
   using Chunk = typename decltype(produce())::value_type;
   std::mutex mutex, consuming;
   std::condition_variable changed;
@@ -31,6 +33,7 @@ void for_each_chunk(int threads, const Produce& produce, const Work& work, const
   };
   const auto run = [&] {
     try {
+      auto work = make_worker();
       while (true) {
         std::unique_lock lock(mutex);
         changed.wait(lock, [&] { return closed || !waiting.empty(); });

@@ -221,7 +221,7 @@ void PreparePlan::scan(int threads) {
         if (chunk) s.checksums.push_back(chunk_checksum(*chunk));
         return chunk;
       },
-      [&](RawChunk&& chunk) { return scan_chunk(s.work, chunk, sentences); },
+      [&] { return [&](RawChunk&& chunk) { return scan_chunk(s.work, chunk, sentences); }; },
       [&](ScanPart&& part) {
         samples += part.samples;
         for (const uint64_t hash : part.split_hashes) hashes.add(hash);
@@ -318,8 +318,10 @@ PrepareReport prepare_local(PrepareOptions options, int threads, const ProgressF
   };
   for_each_chunk(
       threads, [&] { return plan.next_chunk(); },
-      [&](RawChunk&& chunk) {
-        return Done{chunk.index, tokenise_chunk(plan.work(), plan.tokenizer(), chunk)};
+      [&] {
+        return [tokenise = ChunkTokeniser(plan.work(), plan.tokenizer())](RawChunk&& chunk) mutable {
+          return Done{chunk.index, tokenise(chunk)};
+        };
       },
       [&](Done&& done) { plan.add_shard(done.index, done.shard); });
   return plan.finish();

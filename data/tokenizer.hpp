@@ -8,6 +8,7 @@
 #include <span>
 #include <string>
 #include <string_view>
+#include <unordered_map>
 #include <vector>
 
 namespace troupe::data {
@@ -36,13 +37,30 @@ class Tokenizer {
   int32_t eos_id() const { return eos_id_; }
   const std::string& model_bytes() const { return model_bytes_; }
   const std::string& digest() const { return digest_; }  // SHA-256 of model_bytes, hex
+  // Whether a text's tokens are those of its words one after the other, whatever the words.
+  bool word_by_word() const { return word_by_word_; }
 
  private:
+  bool find_word_by_word() const;
+
   struct Processor;
   std::unique_ptr<Processor> processor_;
   std::string model_bytes_;
   std::string digest_;
   int32_t vocabulary_size_ = 0, pad_id_ = 0, unk_id_ = 0, bos_id_ = 0, eos_id_ = 0;
+  bool word_by_word_ = false;
+};
+
+// Encodes many texts several times faster by remembering words, up to a bound. Gives what Tokenizer::encode
+// gives. Belongs to one thread; the tokenizer outlives it.
+class CachedEncoder {
+ public:
+  explicit CachedEncoder(const Tokenizer& tokenizer) : tokenizer_(tokenizer) {}
+  std::vector<int32_t> encode(std::string_view text);
+
+ private:
+  const Tokenizer& tokenizer_;
+  std::unordered_map<std::string, std::vector<int32_t>> words_;
 };
 
 enum class TokenizerKind : uint8_t { unigram = 1, bpe, word };

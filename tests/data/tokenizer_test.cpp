@@ -44,6 +44,24 @@ TEST_CASE("a trained tokenizer is the same each time and gives text back unchang
   }
 }
 
+TEST_CASE("remembering words changes no token") {
+  for (const auto kind : {TokenizerKind::unigram, TokenizerKind::bpe, TokenizerKind::word}) {
+    const Tokenizer tokenizer(train_tokenizer({.kind = kind, .vocabulary = 400}, sentences()));
+    CHECK(tokenizer.word_by_word() == (kind == TokenizerKind::bpe));
+    CachedEncoder encoder(tokenizer);
+    auto text = sentences();
+    for (const char* odd : {"", " ", "  two  spaces ", "Ж 猫🙂 été\u00a0! ▁a▁ ▁", "▁ ▁▁ b",
+                            "unseenunseenunseen 1234567890"})
+      text.emplace_back(odd);
+    text.push_back(std::string(5000, 'w') + " end");
+    for (int pass = 0; pass < 2; ++pass)
+      for (const auto& sentence : text) {
+        CAPTURE(sentence);
+        CHECK(encoder.encode(sentence) == tokenizer.encode(sentence));
+      }
+  }
+}
+
 TEST_CASE("decoding leaves special tokens out and refuses ids that are none") {
   const Tokenizer tokenizer(train_tokenizer({.kind = TokenizerKind::bpe, .vocabulary = 320}, sentences()));
   std::vector<int32_t> ids = tokenizer.encode("red house");
