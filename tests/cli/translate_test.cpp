@@ -1,0 +1,176 @@
+#include <algorithm>
+#include <sstream>
+
+#include <doctest/doctest.h>
+#include <nlohmann/json.hpp>
+
+#include "data/tiny.hpp"
+#include "kernels/cpu/backend.hpp"
+#include "model/checkpoint.hpp"
+#include "model/step.hpp"
+#include "tests/cli/mistake.hpp"
+
+using namespace troupe;
+using namespace troupe::test;
+
+namespace {
+
+// The made-up language and a model trained on it in this process, with its checkpoint.
+struct TrainedTiny {
+  TemporaryFolder folder;
+  std::string data = folder / "data", checkpoint;
+  std::shared_ptr<const data::Dataset> dataset;
+
+  explicit TrainedTiny(int64_t steps) {
+    data::write_tiny_dataset(data);
+    dataset = data::Dataset::open(data);
+    const auto backend = kernels::make_cpu_backend();
+    const auto stream = backend->create_stream();
+    model::CheckpointInfo info;
+    info.tokenizer = dataset->tokenizer().model_bytes();
+    model::ModelConfig& config = info.model;
+    config.vocabulary = dataset->tokenizer().vocabulary_size();
+    config.width = 64;
+    config.inner = 128;
+    config.heads = 4;
+    config.encoder_layers = config.decoder_layers = 2;
+    config.max_length = 32;
+    config.dropout = 0;
+    config.compute = kernels::DType::f32;
+    const auto shape = model::make_model(config);
+    auto state = model::initial_state(*backend, *stream, *shape, 1);
+    model::StepOptions options;
+    options.slots = 2;
+    options.optimizer.schedule = {model::ScheduleKind::inverse_square_root, 4e-3, 50, 0, 0, 0};
+    const auto batches = [&](int64_t step, uint32_t slot) { return dataset->slot_batch(1, uint64_t(step), slot, 2); };
+    model::train_one_process(*backend, *shape, options, batches, steps, state, {});
+    checkpoint = model::checkpoint_path(folder.path(), steps, "test").string();
+    model::save_checkpoint(checkpoint, info, state);
+  }
+};
+
+std::vector<std::string> lines_of(const std::string& text) {
+  std::istringstream in(text);
+  std::vector<std::string> lines;
+  for (std::string line; std::getline(in, line);) lines.push_back(line);
+  return lines;
+}
+
+std::string joined(const std::vector<data::TextSample>& samples) {
+  std::string text;
+  for (const auto& sample : samples) text += sample.source + "\n";
+  return text;
+}
+
+}  // namespace
+
+TEST_CASE("a model trained on the made-up language translates and evaluates sentences it has not seen") {
+  const TrainedTiny tiny(400);
+  const auto samples = tiny.dataset->texts(data::Split::test);
+  const std::string input = joined(samples);
+
+  const ProcessResult greedy = run({TROUPE_PROGRAM, "translate", "--checkpoint", tiny.checkpoint}, input);
+  CAPTURE(greedy.err);
+  REQUIRE(greedy.code == 0);
+  const auto translations = lines_of(greedy.out);
+  REQUIRE(translations.size() == samples.size());
+  size_t right = 0;
+  for (size_t i = 0; i < samples.size(); ++i) right += translations[i] == samples[i].target ? 1 : 0;
+  CHECK(right > samples.size() / 2);
+
+  {
+    INFO("the folder finds the same checkpoint; batches and threads change nothing; beam 1 of n best is greedy");
+    const auto again = run({TROUPE_PROGRAM, "translate", "--checkpoint", tiny.folder.path(), "--batch", "7", "--threads",
+                            "3", "--beam", "1"},
+                           input);
+    CHECK(again.out == greedy.out);
+  }
+  {
+    INFO("empty lines, Windows line ends and an unended last line keep their places");
+    const std::string& a = samples[0].source;
+    const auto result = run({TROUPE_PROGRAM, "translate", "--checkpoint", tiny.checkpoint}, "\n" + a + "\r\n \n" + a);
+    const std::vector<std::string> expected{"", translations[0], "", translations[0]};
+    CHECK(lines_of(result.out) == expected);
+    CHECK(run({TROUPE_PROGRAM, "translate", "--checkpoint", tiny.checkpoint}, "").out.empty());
+  }
+  {
+    INFO("n best come numbered and sorted by score");
+    const auto result = run({TROUPE_PROGRAM, "translate", "--checkpoint", tiny.checkpoint, "--beam", "4", "--n-best", "3"},
+                            samples[0].source + "\n" + samples[1].source + "\n");
+    const auto lines = lines_of(result.out);
+    REQUIRE(lines.size() == 6);
+    double before = 0;
+    for (size_t i = 0; i < lines.size(); ++i) {
+      std::istringstream fields(lines[i]);
+      size_t number = 0;
+      double score = 1;
+      fields >> number >> score;
+      CHECK(number == 1 + i / 3);
+      if (i % 3 > 0) CHECK(score <= before);
+      before = score;
+    }
+  }
+  {
+    INFO("a line longer than the model takes is cut, and that is said");
+    std::string longest;
+    for (int i = 0; i < 40; ++i) longest += samples[size_t(i)].source + " ";
+    const auto result = run({TROUPE_PROGRAM, "translate", "--checkpoint", tiny.checkpoint}, "\n" + longest + "\n");
+    CHECK(result.code == 0);
+    CHECK(lines_of(result.out).size() == 2);
+    CHECK(result.err.find("line 2 is longer than the 31 tokens") != std::string::npos);
+  }
+  {
+    INFO("evaluate scores what translate says, and its loss falls below that of a uniform guess");
+    const std::string file = tiny.folder / "translations.txt";
+    const auto result = run({TROUPE_PROGRAM, "evaluate", "--checkpoint", tiny.checkpoint, "--data", tiny.data, "--json",
+                             "--output", file});
+    CAPTURE(result.err);
+    REQUIRE(result.code == 0);
+    const auto report = nlohmann::json::parse(result.out);
+    CHECK(report["sentences"] == samples.size());
+    CHECK(report["tokens"] == tiny.dataset->info(data::Split::test).target_tokens);
+    CHECK(report["perplexity"].get<double>() < 5);
+    CHECK(report["bleu"]["score"].get<double>() > 50);
+    CHECK(report["bleu"]["low"].get<double>() <= report["bleu"]["score"].get<double>());
+    CHECK(run({"cat", file}).out == greedy.out);
+    const auto people = run({TROUPE_PROGRAM, "evaluate", "--checkpoint", tiny.checkpoint, "--data", tiny.data, "--split",
+                             "valid", "--samples", "5"});
+    CHECK(people.out.find("perplexity") != std::string::npos);
+    CHECK(people.out.find("5 sentences translated") != std::string::npos);
+  }
+}
+
+TEST_CASE("mistakes of translate and evaluate") {
+  const TrainedTiny tiny(1);
+  data::TinyOptions other;
+  other.seed = 2;
+  other.pairs = 300;
+  other.words_max = 3;
+  const std::string others = tiny.folder / "other", text = tiny.folder / "text";
+  data::write_tiny_dataset(others, other);
+  other.language_model = true;
+  data::write_tiny_dataset(text, other);
+  const std::string broken = tiny.folder / "broken.troupe";
+  run({"sh", "-c", "head -c 5000 '" + tiny.checkpoint + "' > '" + broken + "'"});
+  const std::string& good = tiny.checkpoint;
+  const std::vector<Mistake> mistakes = {
+      {"no checkpoint named", {"translate"}, 2, {"--checkpoint"}},
+      {"no such checkpoint", {"translate", "--checkpoint", "/nowhere"}, 1, {"/nowhere"}},
+      {"a cut checkpoint", {"translate", "--checkpoint", broken}, 1, {"broken.troupe"}},
+      {"beam 0", {"translate", "--checkpoint", good, "--beam", "0"}, 2, {"beam is 0"}},
+      {"beam too large", {"translate", "--checkpoint", good, "--beam", "65"}, 2, {"beam is 65"}},
+      {"more than the beam", {"translate", "--checkpoint", good, "--n-best", "3"}, 2, {"n-best is 3", "beam"}},
+      {"a penalty below 0", {"translate", "--checkpoint", good, "--length-penalty", "-1"}, 2, {"length penalty is -1"}},
+      {"an empty batch", {"translate", "--checkpoint", good, "--batch", "0"}, 2, {"batch is 0"}},
+      {"a line without end", {"translate", "--checkpoint", good}, 2, {"line 1", "longer"}, std::string(3 << 20, 'a')},
+      {"no such dataset", {"evaluate", "--checkpoint", good, "--data", "/nowhere"}, 1, {"/nowhere"}},
+      {"no such split", {"evaluate", "--checkpoint", good, "--data", tiny.data, "--split", "train"}, 2, {"--split"}},
+      {"another tokenizer", {"evaluate", "--checkpoint", good, "--data", others}, 2, {"another tokenizer"}},
+      {"running text", {"evaluate", "--checkpoint", good, "--data", text}, 2, {"tokenizer"}},
+      {"nowhere to write",
+       {"evaluate", "--checkpoint", good, "--data", tiny.data, "--samples", "1", "--output", "/nowhere/t"},
+       1,
+       {"/nowhere/t"}},
+  };
+  for (const Mistake& mistake : mistakes) check_mistake(mistake);
+}
