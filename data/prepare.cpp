@@ -1,18 +1,13 @@
 #include "data/prepare.hpp"
 
 #include <algorithm>
-#include <cerrno>
-#include <cstring>
 #include <filesystem>
-
-#include <fcntl.h>
-#include <sys/file.h>
-#include <unistd.h>
 
 #include "data/assembly.hpp"
 #include "data/parallel.hpp"
 #include "data/scan.hpp"
 #include "data/sources.hpp"
+#include "data/work_folder.hpp"
 #include "kernels/base/error.hpp"
 
 namespace troupe::data {
@@ -49,59 +44,6 @@ void check_options(const PrepareOptions& options) {
   if (options.shard_bytes_max < 4096 || options.shard_bytes_max > (uint64_t{1} << 30))
     throw error(ErrorKind::usage, "cannot write shards of {} bytes: choose 4096 to 1073741824",
                 options.shard_bytes_max);
-}
-
-// Owns OUT/.work while a dataset is being made: one process at a time, gone at the end.
-class WorkFolder {
- public:
-  explicit WorkFolder(const std::string& out) : lock_path_(out + "/.lock"), path_(out + "/.work") {
-    make_folder(out);
-    lock_ = ::open(lock_path_.c_str(), O_RDWR | O_CREAT | O_CLOEXEC, 0644);
-    if (lock_ < 0)
-      throw error(ErrorKind::file, "cannot write into {}: {}; choose a folder that you may write to", out,
-                  std::strerror(errno));
-    if (::flock(lock_, LOCK_EX | LOCK_NB) != 0) {
-      ::close(lock_);
-      throw error(ErrorKind::usage,
-                  "cannot prepare into {}: another troupe prepare is at work there; wait for it, or "
-                  "choose another folder",
-                  out);
-    }
-    std::error_code ignored;
-    std::filesystem::remove_all(path_, ignored);  // what a killed run left behind
-    make_folder(path_);
-  }
-  ~WorkFolder() {
-    std::error_code ignored;
-    std::filesystem::remove_all(path_, ignored);
-    ::unlink(lock_path_.c_str());
-    ::close(lock_);
-  }
-  WorkFolder(const WorkFolder&) = delete;
-  WorkFolder& operator=(const WorkFolder&) = delete;
-  const std::string& path() const { return path_; }
-
- private:
-  std::string lock_path_, path_;
-  int lock_ = -1;
-};
-
-bool is_dataset_file(const std::string& name) {
-  if (name == kManifestName || name == kTokenizerName) return true;
-  for (const Split split : kSplits) {
-    const std::string prefix(to_string(split));
-    if (name == prefix + ".packs" || name == prefix + ".text.tsv") return true;
-    if (name.starts_with(prefix + "-") && name.ends_with(".tokens")) return true;
-  }
-  return false;
-}
-
-// The manifest goes first, so that a half-removed dataset never looks whole.
-void remove_old_dataset(const std::string& out) {
-  std::error_code ignored;
-  std::filesystem::remove(out + "/" + std::string(kManifestName), ignored);
-  for (const auto& entry : std::filesystem::directory_iterator(out, ignored))
-    if (is_dataset_file(entry.path().filename().string())) std::filesystem::remove(entry.path(), ignored);
 }
 
 size_t text_bytes(const RawDocument& document) {
