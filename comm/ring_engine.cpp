@@ -249,15 +249,19 @@ void RingEngine::originate(size_t group) {
 }
 
 void RingEngine::send(const FrameHead& head, FrameBuffer payload) {
-  const uint64_t bytes = payload.payload().size();
   uint64_t elements = 0;
   if (head.type <= uint8_t(FrameType::total))
     elements = uint64_t(job_.work->elements(job_.plan.chunk(head.bucket, head.chunk)));
+  {
+    std::lock_guard lock(
+        mutex_);  // also: what originate() has read, the receiving thread may overwrite from now on
+    stats_.bytes_sent += payload.payload().size();
+    (head.type == uint8_t(FrameType::partial) ? stats_.elements_reduced : stats_.elements_gathered) +=
+        elements;
+  }
   links_.next->send(head, std::move(payload), deadline_in_ms(kFarMs));
   std::lock_guard lock(mutex_);
   ++sent_;
-  stats_.bytes_sent += bytes;
-  (head.type == uint8_t(FrameType::partial) ? stats_.elements_reduced : stats_.elements_gathered) += elements;
 }
 
 void RingEngine::complete_all_alone() {
@@ -333,6 +337,8 @@ void RingEngine::take_partial(const Frame& frame) {
 void RingEngine::take_total(const Frame& frame) {
   check_chunk(frame, kSawTotal);
   const size_t group = frame.head.bucket, k = frame.head.chunk;
+  if (std::lock_guard lock(mutex_); k == position_ && group >= originated_)
+    throw protocol_error(fmt::format("the total of a chunk of group {} that we have not begun", group));
   if (job_.plan.gather_end(k) != position_) pass_on(frame);
   job_.work->store(job_.plan.chunk(group, k), frame.payload);
   count_group(group);

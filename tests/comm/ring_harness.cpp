@@ -61,7 +61,7 @@ void run_ranks_well(size_t ranks, const RingTestOptions& options, const std::fun
     try {
       std::rethrow_exception(thrown[rank]);
     } catch (const std::exception& error) {
-      FAIL_CHECK("rank ", rank, " of ", ranks, ": ", error.what());
+      FAIL_CHECK("rank ", rank, " of ", ranks, ": ", std::string(error.what()));
     }
   }
 }
