@@ -180,20 +180,26 @@ void RingEngine::run(void (RingEngine::*work)(), bool& working, std::optional<Bu
   while (!stopping_) {
     const bool woken = changed_.wait_for(lock, kTick, [&] { return working || stopping_; });
     if (stopping_) break;
-    // Between reductions a member that is ahead of us must not think us dead. Within one, when our part is
-    // done, the neighbour may have everything and be gone.
     const bool between = !sending_ && !receiving_;
     lock.unlock();
     if (woken)
       guarded([&] { (this->*work)(); });
-    else if (link && between)
-      guarded([&] { link->tend(); });
+    else if (link)
+      tend(*link, between);
     lock.lock();
     if (!woken) continue;
     working = false;
     completed_ = !sending_ && !receiving_ && !failure_;
     changed_.notify_all();
   }
+}
+
+// A member that is ahead of us must not think us dead. Within a reduction, when our part is done, the
+// neighbour may have all it needs and be gone: that is no failure yet, and the next use of the link tells.
+void RingEngine::tend(BulkConnection& link, bool between) try {
+  link.tend();
+} catch (const PeerError& error) {
+  if (between) fail(std::current_exception(), error);
 }
 
 void RingEngine::send_all() {

@@ -50,6 +50,7 @@ class RingEngine {
   enum class FrameType : uint8_t { partial = 1, total, meta, state_size, state };
 
   void run(void (RingEngine::*work)(), bool& working, std::optional<BulkConnection>& link);
+  void tend(BulkConnection& link, bool between);
   void send_all();
   void receive_all();
   void complete_all_alone();
