@@ -235,7 +235,7 @@ std::unique_ptr<LinkListener> listen(const Address& address, const TransportSett
   return std::make_unique<Listener>(address, settings, std::move(accept));
 }
 
-std::shared_ptr<LinkStream> dial(const std::string& node, const Address& address,
+std::unique_ptr<LinkStream> dial(const std::string& node, const Address& address,
                                  const TransportSettings& settings) {
   grpc::ChannelArguments arguments;
   common_settings(settings, [&](const char* name, int value) { arguments.SetInt(name, value); });
@@ -253,7 +253,7 @@ std::shared_ptr<LinkStream> dial(const std::string& node, const Address& address
     credentials = grpc::SslCredentials(
         {settings.credentials->ca_pem, settings.credentials->key_pem, settings.credentials->certificate_pem});
   }
-  return std::make_shared<ClientStream>(
+  return std::make_unique<ClientStream>(
       grpc::CreateCustomChannel("dns:///" + address.text(), credentials, arguments));
 }
 

@@ -34,9 +34,9 @@ class LinkListener {
 std::unique_ptr<LinkListener> listen(const Address& address, const TransportSettings& settings,
                                      LinkListener::Accept accept);
 
-// A stream to whoever answers at `address`, who must prove to be `node` when there are certificates. Not
-// started. Never fails here: what goes wrong is told by ended().
-std::shared_ptr<LinkStream> dial(const std::string& node, const Address& address,
+// A stream to whoever answers at `address`, who must prove to be `node` when there are certificates.
+// Not started. Never fails here: what goes wrong is told by ended(). To be kept by a StreamGrave.
+std::unique_ptr<LinkStream> dial(const std::string& node, const Address& address,
                                  const TransportSettings& settings);
 
 // Lets this process open as many files (connections) as the system allows it; what gRPC has to say goes to

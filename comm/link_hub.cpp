@@ -104,7 +104,7 @@ void LinkHub::Core::dial(const std::string& node, const std::string& address) {
 }
 
 void LinkHub::Core::start_attempt(const std::string& node, Dial& entry) {
-  const auto stream = comm::dial(node, entry.address, settings_);
+  const auto stream = grave_->keep(comm::dial(node, entry.address, settings_));
   entry.attempt = std::make_shared<LinkSession>(shared_from_this(), stream, node, entry.address.text());
   sessions_.insert(entry.attempt);
   stream->start(entry.attempt);
@@ -147,7 +147,7 @@ void LinkHub::Core::close(int deadline_ms) {
   closing_ = true;
   dials_.clear();
   changed_.notify_all();
-  const std::vector<SessionPointer> sessions(sessions_.begin(), sessions_.end());
+  std::vector<SessionPointer> sessions(sessions_.begin(), sessions_.end());
   lock.unlock();
   if (timer_.joinable()) timer_.join();
   const Error why(ErrorKind::cancelled, "this node is closing its links");
@@ -171,6 +171,9 @@ void LinkHub::Core::close(int deadline_ms) {
   const auto left =
       std::chrono::duration_cast<std::chrono::milliseconds>(after(deadline_ms) - LinkClock::now());
   if (listener_) listener_->shutdown(std::max(0, int(left.count())));
+  sessions.clear();
+  grave_->wait_for_all(after(std::max(deadline_ms, 1000)));
+  grave_->clear();
 }
 
 LinkHub::LinkHub(LinkOptions options, LinkEvents events)

@@ -108,6 +108,7 @@ class LinkHub::Core final : public std::enable_shared_from_this<LinkHub::Core> {
   std::string hello_;  // encoded
   std::string listening_;
   std::unique_ptr<LinkListener> listener_;
+  const std::shared_ptr<StreamGrave> grave_ = std::make_shared<StreamGrave>();
 
   mutable std::mutex mutex_;
   std::condition_variable changed_;  // for the timer, and for close() waiting for sessions to end

@@ -214,7 +214,12 @@ Error LinkHub::Core::reason(const LinkSession& session, const StreamEnd& end) co
       break;
   }
   if (linked) return error(ErrorKind::peer_lost, "lost the link with {}: {}", who, end.detail);
-  return error(end.kind, "cannot reach {}: {}", who, end.detail);
+  const std::string_view hint =
+      end.detail.find("refused") != std::string::npos ? ""
+      : settings_.credentials
+          ? " (this node uses certificates: does that one, and are they of one authority?)"
+          : " (this node uses no certificates: does that one?)";
+  return error(end.kind, "cannot reach {}: {}{}", who, end.detail, hint);
 }
 
 void LinkHub::Core::tell_failed_dial(LinkSession& session, const Error& why) {

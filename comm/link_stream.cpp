@@ -113,4 +113,30 @@ void LinkStream::on_done(StreamEnd end) {
   owner->ended(end);
 }
 
+StreamGrave::~StreamGrave() {
+  for (auto& stream : dead_) (void)stream.release();
+}
+
+std::shared_ptr<LinkStream> StreamGrave::keep(std::unique_ptr<LinkStream> stream) {
+  const std::lock_guard lock(mutex_);
+  ++alive_;
+  return {stream.release(), [grave = shared_from_this()](LinkStream* dead) {
+            const std::lock_guard burial(grave->mutex_);
+            grave->dead_.emplace_back(dead);
+            --grave->alive_;
+            grave->changed_.notify_all();
+          }};
+}
+
+bool StreamGrave::wait_for_all(std::chrono::steady_clock::time_point deadline) {
+  std::unique_lock lock(mutex_);
+  return changed_.wait_until(lock, deadline, [this] { return alive_ == 0; });
+}
+
+void StreamGrave::clear() {
+  std::vector<std::unique_ptr<LinkStream>> dead;  // destroyed after the lock
+  const std::lock_guard lock(mutex_);
+  dead.swap(dead_);
+}
+
 }  // namespace troupe::comm

@@ -3,6 +3,8 @@
 // threads, received() one at a time and only after read_next(), ended() last and once. Internal to the links.
 #pragma once
 
+#include <chrono>
+#include <condition_variable>
 #include <cstdint>
 #include <deque>
 #include <memory>
@@ -85,6 +87,27 @@ class LinkStream : public std::enable_shared_from_this<LinkStream> {
   std::optional<StreamEnd> ours_;
   std::shared_ptr<Owner> owner_;
   std::shared_ptr<LinkStream> self_;  // until on_done
+};
+
+// Where dialled streams go when their last owner lets go of them, until clear() destroys them. gRPC's threads
+// must not: with the last channel of a process they would destroy the queue that they serve themselves.
+// Thread-safe.
+class StreamGrave : public std::enable_shared_from_this<StreamGrave> {
+ public:
+  StreamGrave() = default;
+  ~StreamGrave();  // leaks what is in it; see clear()
+  StreamGrave(const StreamGrave&) = delete;
+  StreamGrave& operator=(const StreamGrave&) = delete;
+
+  std::shared_ptr<LinkStream> keep(std::unique_ptr<LinkStream> stream);  // buried here one day
+  bool wait_for_all(std::chrono::steady_clock::time_point deadline);  // true: all that were kept are buried
+  void clear();                                                       // never from one of gRPC's threads
+
+ private:
+  std::mutex mutex_;
+  std::condition_variable changed_;
+  std::vector<std::unique_ptr<LinkStream>> dead_;
+  size_t alive_ = 0;
 };
 
 }  // namespace troupe::comm

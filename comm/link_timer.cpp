@@ -20,9 +20,11 @@ void LinkHub::Core::run_timer() {
     if (now - planned > milliseconds(options_.patience_ms / 2))
       for (const SessionPointer& session : sessions_) session->heard_ = now.time_since_epoch().count();
     const auto next_dial = start_due_dials(now);
-    const std::vector<SessionPointer> sessions(sessions_.begin(), sessions_.end());
+    std::vector<SessionPointer> sessions(sessions_.begin(), sessions_.end());
     lock.unlock();
     for (const SessionPointer& session : sessions) check_session(session, now);
+    sessions.clear();
+    grave_->clear();
     lock.lock();
     planned = std::min(next_dial, now + tick);
     if (!closing_) changed_.wait_until(lock, planned);

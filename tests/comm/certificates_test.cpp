@@ -8,7 +8,8 @@
 
 #include "comm/security.hpp"
 #include "kernels/base/error.hpp"
-#include "tests/comm/folder.hpp"
+#include "tests/comm/certificate_files.hpp"
+#include "tests/support/process.hpp"
 
 namespace troupe::comm::test {
 
@@ -30,7 +31,7 @@ std::string content(const std::string& path) {
 }  // namespace
 
 TEST_CASE("certificates of a cluster load for their own nodes, and keys are private") {
-  const Folder folder;
+  const troupe::test::TemporaryFolder folder;
   auto options = for_nodes(folder / "certs", {"n1", "node-2_b.example"});
   options.nodes[0].hosts = {"localhost", "127.0.0.1", "::1", "machine.example"};
   const auto written = make_certificates(options);
@@ -48,20 +49,20 @@ TEST_CASE("certificates of a cluster load for their own nodes, and keys are priv
 }
 
 TEST_CASE("nothing is overwritten, and a node that comes later is signed by the same authority") {
-  const Folder folder;
-  make_certificates(for_nodes(folder.path, {"n1"}));
+  const troupe::test::TemporaryFolder folder;
+  make_certificates(for_nodes(folder.path(), {"n1"}));
   const std::string authority = content(folder / "ca.pem"), key = content(folder / "n1.key");
-  CHECK_THROWS_WITH_AS(make_certificates(for_nodes(folder.path, {"n2", "n1"})),
+  CHECK_THROWS_WITH_AS(make_certificates(for_nodes(folder.path(), {"n2", "n1"})),
                        doctest::Contains("n1.pem exists"), Error);
   CHECK(content(folder / "n2.pem").empty());  // nothing half done
-  make_certificates(for_nodes(folder.path, {"n2"}));
+  make_certificates(for_nodes(folder.path(), {"n2"}));
   CHECK(content(folder / "ca.pem") == authority);
   CHECK(content(folder / "n1.key") == key);
-  CHECK_NOTHROW(load_credentials(files_of(folder.path, "n2"), "n2"));
+  CHECK_NOTHROW(load_credentials(files_of(folder.path(), "n2"), "n2"));
 }
 
 TEST_CASE("impossible requests are refused before anything is written") {
-  const Folder folder;
+  const troupe::test::TemporaryFolder folder;
   const std::string inside = folder / "certs";
   const auto refuses = [&](const CertificateOptions& options) {
     CHECK_THROWS_AS(make_certificates(options), Error);
@@ -82,7 +83,7 @@ TEST_CASE("impossible requests are refused before anything is written") {
 }
 
 TEST_CASE("files that are missing, mixed up, foreign or out of date are named") {
-  const Folder folder;
+  const troupe::test::TemporaryFolder folder;
   make_certificates(for_nodes(folder / "a", {"n1", "n2"}));
   make_certificates(for_nodes(folder / "b", {"n1"}));
   const Security good = files_of(folder / "a", "n1");
