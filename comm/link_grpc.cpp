@@ -7,6 +7,7 @@
 #include <utility>
 
 #include <google/protobuf/stubs/logging.h>
+#include <grpc/grpc.h>
 #include <grpc/support/log.h>
 #include <grpcpp/generic/async_generic_service.h>
 #include <grpcpp/generic/generic_stub.h>
@@ -263,6 +264,9 @@ void prepare_process() {
     files.rlim_cur = files.rlim_max;
     setrlimit(RLIMIT_NOFILE, &files);  // failing leaves what there was
   }
+  // gRPC stays initialised until the process ends: its shutdown with the last channel waits up to 10 s for a
+  // thread that watches a connection whose other end does not read.
+  grpc_init();
   if (std::getenv("GRPC_VERBOSITY") == nullptr)
     gpr_set_log_verbosity(static_cast<gpr_log_severity>(GPR_LOG_SEVERITY_ERROR + 1));
   google::protobuf::SetLogHandler(nullptr);  // what it would say of bad bytes, decode() says
