@@ -8,11 +8,15 @@ using kernels::Buffer;
 using kernels::ConstView;
 using kernels::View;
 
+namespace {
+constexpr int64_t kStep = 16;  // attention reads what is free too, so little is kept free
+}
+
 DecoderCache::DecoderCache(kernels::Backend& backend, kernels::Stream& stream, const ModelConfig& config,
                            int64_t sequences, int64_t beam)
     : backend_(backend), config_(config), sequences_(sequences), beam_(beam) {
   TROUPE_CHECK(sequences > 0 && beam > 0);
-  capacity_ = std::min(capacity_, config.max_length);
+  capacity_ = std::min(kStep, config.max_length);
   self_ = backend.allocate(bytes_of(places() * capacity_));
   for (int64_t layer = 0; layer < config.decoder_layers; ++layer) stream.fill_zero(self(layer));
 }
@@ -44,7 +48,7 @@ void DecoderCache::reserve(kernels::Stream& stream, int64_t count) {
   if (tokens_ + count <= capacity_) return;
   TROUPE_CHECK(tokens_ + count <= config_.max_length, "{} tokens; the model takes {}", tokens_ + count,
                config_.max_length);
-  const int64_t larger = std::min(config_.max_length, std::max(2 * capacity_, tokens_ + count));
+  const int64_t larger = std::min(config_.max_length, (tokens_ + count + kStep - 1) / kStep * kStep);
   Buffer grown = backend_.allocate(bytes_of(places() * larger));
   for (int64_t layer = 0; layer < config_.decoder_layers; ++layer) {
     const View to = rows_of(grown, layer, places() * larger);

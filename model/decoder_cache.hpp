@@ -14,7 +14,7 @@ namespace troupe::model {
 
 class DecoderCache {
  public:
-  // Room for 16 tokens a place at first; it doubles when it is full. Throws Error(out_of_memory).
+  // Room for 16 tokens a place at first and 16 more whenever it is full. Throws Error(out_of_memory).
   DecoderCache(kernels::Backend& backend, kernels::Stream& stream, const ModelConfig& config,
                int64_t sequences, int64_t beam);
 
@@ -57,7 +57,7 @@ class DecoderCache {
 
   kernels::Backend& backend_;
   ModelConfig config_;
-  int64_t sequences_, beam_, tokens_ = 0, capacity_ = 16;
+  int64_t sequences_, beam_, tokens_ = 0, capacity_ = 0;
   kernels::Buffer self_, cross_;
   std::vector<int32_t> lengths_, cross_lengths_;
   Tokens cross_tokens_;
