@@ -17,7 +17,7 @@ int64_t round_up(int64_t n) {
 AttentionWork take_work(Scratch::Frame& frame, const AttentionShape& shape, bool backward) {
   const int64_t keys = round_up(shape.keys) * round_up(shape.head_size);
   const int64_t queries = kAttentionQueries * round_up(shape.head_size);
-  const int64_t scores = kAttentionQueries * kAttentionKeys;
+  const int64_t scores = kAttentionQueries * kAttentionStride;
   const int64_t words = shape.dropout.rate > 0 ? kAttentionQueries * (kAttentionKeys + 128) : 0;
   AttentionWork work{};
   work.keys = frame.take<float>(keys);

@@ -15,7 +15,7 @@ namespace {
 
 constexpr int64_t kBlockBytes = 2 << 20;  // logits of a block, f32
 constexpr int64_t kBlockColsMin = 128, kBlockColsMax = 4096;
-constexpr int64_t kKeptBytes = 8 << 20;  // exponentials kept from the first pass to the second
+constexpr int64_t kKeptBytes = 16 << 20;  // exponentials kept from the first pass to the second
 
 int64_t block_cols(int64_t rows, int64_t vocabulary) {
   const int64_t fitting = kBlockBytes / int64_t(sizeof(float)) / std::max<int64_t>(rows, 1) / 64 * 64;

@@ -58,11 +58,11 @@ void attend_block(const AttentionHead& head, const AttentionWork& work, const We
   const int64_t padded = round_up(head.size), keys_padded = round_up(head.keys), width = round_up(block.keys);
   const uint32_t* row_words[kAttentionQueries];
   draw_words(head, block, work.words, row_words);
-  multiply({work.queries, padded, 1, work.keys_t + block.key, keys_padded, work.scores, kAttentionKeys,
+  multiply({work.queries, padded, 1, work.keys_t + block.key, keys_padded, work.scores, kAttentionStride,
             block.rows, width, head.size, false});
   for (int64_t r = 0; r < block.rows; ++r) {
     const int64_t seen = smaller(visible_keys(head, block.query + r) - block.key, block.keys);
-    float* scores = work.scores + r * kAttentionKeys;
+    float* scores = work.scores + r * kAttentionStride;
     if (seen <= 0) {
       clear(scores, width);
       continue;
@@ -70,7 +70,7 @@ void attend_block(const AttentionHead& head, const AttentionWork& work, const We
     const float kept = weigh_row(head, row_words[r], scores, seen, width, rows[r]);
     if (block.key > 0) scale_row(work.out + r * padded, padded, kept);
   }
-  multiply({work.scores, kAttentionKeys, 1, work.values + block.key * padded, padded, work.out, padded,
+  multiply({work.scores, kAttentionStride, 1, work.values + block.key * padded, padded, work.out, padded,
             block.rows, padded, block.keys, block.key > 0});
 }
 

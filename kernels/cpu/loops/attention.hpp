@@ -10,6 +10,8 @@ namespace troupe::kernels {
 
 constexpr int64_t kAttentionQueries = 48;  // rows of a block of weights, at most
 constexpr int64_t kAttentionKeys = 128;    // its columns, at most
+constexpr int64_t kAttentionStride =
+    144;  // of a block of scores: not a power of two, which would crowd a few cache sets
 
 struct AttentionHead {
   int64_t queries, keys;  // Tq, Tk
@@ -39,10 +41,10 @@ struct AttentionWork {
   float* values;    // (Tp, Dp)
   float* queries;   // (kAttentionQueries, Dp), scaled
   float* out;       // (kAttentionQueries, Dp): of the output, or of dq
-  float* scores;    // (kAttentionQueries, kAttentionKeys)
+  float* scores;    // (kAttentionQueries, kAttentionStride)
   uint32_t* words;  // kAttentionQueries * (kAttentionKeys + 128): random words of the weights
   float* values_t;  // (Dp, Tp)
-  float* dscores;   // (kAttentionQueries, kAttentionKeys)
+  float* dscores;   // (kAttentionQueries, kAttentionStride)
   float* dout;      // (kAttentionQueries, Dp)
   float* dkeys;     // (Tp, Dp)
   float* dvalues;   // (Tp, Dp)

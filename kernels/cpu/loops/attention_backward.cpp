@@ -41,20 +41,20 @@ void differentiate_block(const AttentionHead& head, const AttentionWork& work, c
   const int64_t padded = round_up(head.size), keys_padded = round_up(head.keys), width = round_up(block.keys);
   const uint32_t* row_words[kAttentionQueries];
   draw_words(head, block, work.words, row_words);
-  multiply({work.queries, padded, 1, work.keys_t + block.key, keys_padded, work.scores, kAttentionKeys,
+  multiply({work.queries, padded, 1, work.keys_t + block.key, keys_padded, work.scores, kAttentionStride,
             block.rows, width, head.size, false});
-  multiply({work.dout, padded, 1, work.values_t + block.key, keys_padded, work.dscores, kAttentionKeys,
+  multiply({work.dout, padded, 1, work.values_t + block.key, keys_padded, work.dscores, kAttentionStride,
             block.rows, width, head.size, false});
   for (int64_t r = 0; r < block.rows; ++r) {
     const int64_t seen = smaller(visible_keys(head, block.query + r) - block.key, block.keys);
     differentiate_row(head, row_words[r], lse[r], delta[r], seen < 0 ? 0 : seen, width,
-                      work.scores + r * kAttentionKeys, work.dscores + r * kAttentionKeys);
+                      work.scores + r * kAttentionStride, work.dscores + r * kAttentionStride);
   }
-  multiply({work.scores, 1, kAttentionKeys, work.dout, padded, work.dvalues + block.key * padded, padded,
+  multiply({work.scores, 1, kAttentionStride, work.dout, padded, work.dvalues + block.key * padded, padded,
             block.keys, padded, block.rows, true});
-  multiply({work.dscores, 1, kAttentionKeys, work.queries, padded, work.dkeys + block.key * padded, padded,
+  multiply({work.dscores, 1, kAttentionStride, work.queries, padded, work.dkeys + block.key * padded, padded,
             block.keys, padded, block.rows, true});
-  multiply({work.dscores, kAttentionKeys, 1, work.keys + block.key * padded, padded, work.out, padded,
+  multiply({work.dscores, kAttentionStride, 1, work.keys + block.key * padded, padded, work.out, padded,
             block.rows, padded, block.keys, block.key > 0});
 }
 
