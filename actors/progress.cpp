@@ -69,16 +69,19 @@ void Progress::show(const wire::Report& report) {
   std::fflush(stdout);
 }
 
-void Progress::say(const std::string& message) {
+void Progress::end_line() {
   if (line_open_) fmt::print("\n");
   line_open_ = false;
   std::fflush(stdout);
+}
+
+void Progress::say(const std::string& message) {
+  end_line();
   fmt::print(stderr, "{}\n", message);
 }
 
 void Progress::finish(const wire::JobEnded& ended) {
-  if (line_open_) fmt::print("\n");
-  line_open_ = false;
+  end_line();
   const double rate = seconds_ > 0 ? double(target_tokens_) / seconds_ : first_rate_;
   if (form_ == Form::json)
     fmt::print("{}\n", nlohmann::json{{"step", ended.step()},

@@ -17,7 +17,8 @@ class Progress {
   static Form form_for(bool json);  // json, or live when standard output is a terminal
 
   void show(const wire::Report& report);
-  void say(const std::string& message);      // between reports
+  void say(const std::string& message);      // between reports, on standard error
+  void end_line();                           // of the live line, before others write
   void finish(const wire::JobEnded& ended);  // the last line or object
 
  private:

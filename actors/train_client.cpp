@@ -17,7 +17,9 @@ namespace {
 
 using Clock = std::chrono::steady_clock;
 constexpr std::chrono::milliseconds kPoll{20};
-constexpr std::chrono::milliseconds kNowPatience{1500};  // after the second Ctrl-C
+constexpr std::chrono::milliseconds kNowPatience{1500};      // after the second Ctrl-C
+constexpr std::chrono::milliseconds kLeaderPatience{1000};   // for the leader's own word on what another node said
+constexpr std::chrono::milliseconds kSurvivorsPatience{700};  // for local nodes to end after a failed job
 
 // SIGINT and SIGTERM as something to ask for, not something that strikes. Made before any thread is.
 class StopSignals {
@@ -105,7 +107,7 @@ class TrainRun {
     if (deadline_) return;
     second_hand_.set_exit_code(code);
     second_hand_.set_error(error);
-    deadline_ = Clock::now() + std::chrono::milliseconds(1200);
+    deadline_ = Clock::now() + kLeaderPatience;
   }
 
   int conclude(const wire::JobEnded& ended) {
@@ -116,7 +118,7 @@ class TrainRun {
         progress_.finish(ended);
       return ended.exit_code();
     }
-    progress_.say("");
+    progress_.end_line();
     throw Error(ended.exit_code() == 2 ? ErrorKind::usage : ErrorKind::peer_lost, ended.error());
   }
 
@@ -142,7 +144,7 @@ int run_local(const TrainOptions& options, const StopSignals& signals) {
     local.stop(std::chrono::seconds(5));
     return code;
   } catch (...) {
-    local.stop(std::chrono::milliseconds(1500));
+    local.stop(kSurvivorsPatience);
     throw;
   }
 }

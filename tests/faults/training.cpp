@@ -1,0 +1,77 @@
+#include "training.hpp"
+
+#include <csignal>
+#include <fstream>
+#include <map>
+#include <thread>
+
+#include <doctest/doctest.h>
+#include <nlohmann/json.hpp>
+
+namespace troupe::test {
+
+std::vector<std::string> train_command(const std::string& out, int steps, std::vector<std::string> more,
+                                       int report) {
+  std::vector<std::string> command = {TROUPE_PROGRAM, "train",
+                                      "--job",        std::string(TROUPE_JOBS) + "/tiny.toml",
+                                      "--out",        out,
+                                      "--steps",      std::to_string(steps),
+                                      "--set",        "report.every=" + std::to_string(report)};
+  command.insert(command.end(), more.begin(), more.end());
+  return command;
+}
+
+std::string digest_of(const ProcessResult& result) {
+  const std::string word = "weights ";
+  const size_t at = result.out.rfind(word);
+  return at == std::string::npos ? "" : result.out.substr(at + word.size(), 64);
+}
+
+std::string train_to_end(const std::string& out, int steps, std::vector<std::string> more) {
+  const ProcessResult result = run(train_command(out, steps, std::move(more)), {}, kRunDeadline);
+  CAPTURE(result.out);
+  CAPTURE(result.err);
+  REQUIRE(result.code == 0);
+  const std::string digest = digest_of(result);
+  REQUIRE(digest.size() == 64);
+  return digest;
+}
+
+std::string expected_digest(int steps) {
+  static std::map<int, std::string> known;  // of this test program only: a run costs a second
+  std::string& digest = known[steps];
+  if (digest.empty()) {
+    const TemporaryFolder folder;
+    digest = train_to_end(folder / "run", steps, {"--nodes", "1", "--threads", "1"});
+  }
+  return digest;
+}
+
+pid_t process_of(const std::string& out, const std::string& node) {
+  std::ifstream in(out + "/cluster.json");
+  const auto cluster = nlohmann::json::parse(in);
+  for (const auto& entry : cluster["nodes"])
+    if (entry["name"] == node) return entry["pid"].get<pid_t>();
+  FAIL("no process of ", node);
+  return -1;
+}
+
+bool process_runs(pid_t process) {
+  std::ifstream in("/proc/" + std::to_string(process) + "/stat");
+  std::string id, name, state;
+  return bool(in >> id >> name >> state) && state != "Z";
+}
+
+bool all_nodes_end(const std::string& out, std::chrono::seconds deadline) {
+  const auto end = std::chrono::steady_clock::now() + deadline;
+  std::ifstream in(out + "/cluster.json");
+  const auto nodes = nlohmann::json::parse(in)["nodes"];
+  for (const auto& entry : nodes)
+    while (process_runs(entry["pid"].get<pid_t>())) {
+      if (std::chrono::steady_clock::now() > end) return false;
+      std::this_thread::sleep_for(std::chrono::milliseconds(10));
+    }
+  return true;
+}
+
+}  // namespace troupe::test

@@ -1,0 +1,33 @@
+// Runs of `troupe train` on the tiny job for tests: command lines, the digest of what came out, the processes
+// of a local cluster by name.
+#pragma once
+
+#include <chrono>
+#include <string>
+#include <vector>
+
+#include <sys/types.h>
+
+#include "tests/support/process.hpp"
+
+namespace troupe::test {
+
+inline constexpr std::chrono::seconds kRunDeadline{120};
+
+// `troupe train` on the tiny job into `out`, for `steps` steps, with reports each `report` steps.
+std::vector<std::string> train_command(const std::string& out, int steps, std::vector<std::string> more = {},
+                                       int report = 20);
+// The last word of `weights DIGEST` on standard output.
+std::string digest_of(const ProcessResult& result);
+// Runs it to its end, which must be a good one; returns the digest.
+std::string train_to_end(const std::string& out, int steps, std::vector<std::string> more = {});
+// What a run on one node with one thread gives after so many steps; computed once.
+std::string expected_digest(int steps);
+
+// Of OUT/cluster.json.
+pid_t process_of(const std::string& out, const std::string& node);
+bool process_runs(pid_t process);
+// Waits until no node process of OUT/cluster.json runs any more.
+bool all_nodes_end(const std::string& out, std::chrono::seconds deadline);
+
+}  // namespace troupe::test
