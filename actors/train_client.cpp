@@ -164,7 +164,7 @@ int train(const TrainOptions& options) {
   if (options.cluster_file.empty()) return run_local(options, signals);
   const config::ClusterConfig cluster = config::read_cluster_file(options.cluster_file);
   ClusterClient client(cluster);
-  client.wait_for_links(std::chrono::milliseconds(cluster.patience_ms) + std::chrono::seconds(5));
+  client.wait_for_links(std::chrono::milliseconds(cluster.patience_ms) + std::chrono::seconds(3));
   return TrainRun(options, client, signals).follow();
 }
 

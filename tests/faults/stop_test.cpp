@@ -79,14 +79,14 @@ TEST_CASE("a killed client leaves the nodes to finish the job and end") {
   const TemporaryFolder folder;
   const std::string out = folder / "run";
   {
-    Process client(train_command(out, 400, {"--nodes", "2", "--threads", "1"}, 5));
+    Process client(train_command(out, 150, {"--nodes", "2", "--threads", "1"}, 5));
     REQUIRE(client.wait_for_output("step ", kRunDeadline));
     client.signal(SIGKILL);
     client.wait(kRunDeadline);
   }
   CHECK(all_nodes_end(out, kRunDeadline));
   const ProcessResult asked = run({TROUPE_PROGRAM, "digest", out});
-  CHECK(asked.out == expected_digest(400) + "\n");
+  CHECK(asked.out == expected_digest(150) + "\n");
 }
 
 TEST_CASE("resuming with another job is refused, and the setting that differs is named") {
