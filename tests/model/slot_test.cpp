@@ -37,7 +37,16 @@ ModelConfig with_dropout(ModelConfig config) {
 }  // namespace
 
 TEST_CASE("the model on the CPU backend computes what it computes on plain loops") {
-  for (const ModelConfig& config : families()) {
+  std::vector<ModelConfig> configs = families();
+  ModelConfig odd = tiny_config();
+  odd.width = 15;
+  odd.heads = 3;
+  odd.inner = 7;
+  odd.positions = Positions::learned;
+  odd.tied_embeddings = false;
+  odd.encoder_layers = 1;
+  configs.push_back(odd);
+  for (const ModelConfig& config : configs) {
     Subject fast(cpu(), config), plain(make_reference_backend(), config);
     const Batch batch = random_batch(config, {5, 9, 7, 2}, 3);
     kernels::LossSums a, b;
