@@ -165,8 +165,10 @@ struct DecoderLayerSaved {
   FeedForwardSaved feed_forward;
   NormSaved after_feed_forward;
 };
-// Which norm follows a sublayer's residual sum: its own (post-norm) or that of the sublayer after it (pre-norm).
-const NormParameters& norm_after(const Pass& pass, const NormParameters& own, const NormParameters& following);
+// Which norm follows a sublayer's residual sum: its own (post-norm) or that of the sublayer after it
+// (pre-norm).
+const NormParameters& norm_after(const Pass& pass, const NormParameters& own,
+                                 const NormParameters& following);
 // `next` is the norm of the sublayer that follows the layer (the final norm after the last): used in pre-norm
 // only.
 void encoder_layer_forward(Pass& pass, const EncoderLayerParameters& p, const NormParameters& next,

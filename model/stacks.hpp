@@ -25,8 +25,8 @@ Tokens tokens_of(const TokenMatrix& matrix);
 // What embeddings are multiplied by.
 float embedding_scale(const ModelConfig& config);
 
-// The norm that follows layer `index` in pre-norm: that of the next layer, or the final one. Post-norm has no use for
-// it and gets the last layer's own.
+// The norm that follows layer `index` in pre-norm: that of the next layer, or the final one. Post-norm has no
+// use for it and gets the last layer's own.
 const NormParameters& norm_following(const std::vector<EncoderLayerParameters>& layers,
                                      const std::optional<NormParameters>& final_norm, size_t index);
 const NormParameters& norm_following(const std::vector<DecoderLayerParameters>& layers,
