@@ -19,6 +19,14 @@ namespace {
 
 using Clock = std::chrono::steady_clock;
 
+// Indices of `count` samples spread evenly over `all`.
+std::vector<size_t> spread(size_t count, size_t all) {
+  const size_t shown = std::min(count, all);
+  std::vector<size_t> indices;
+  for (size_t i = 0; i < shown; ++i) indices.push_back(i * all / shown);
+  return indices;
+}
+
 struct Report {
   std::string checkpoint, split;
   int64_t step = 0;
@@ -26,6 +34,7 @@ struct Report {
   bool translated = false;
   inference::TranslationQuality quality;
   double translate_seconds = 0;
+  std::vector<size_t> shown;  // samples to print
 };
 
 nlohmann::json to_json(const Report& r) {
@@ -49,10 +58,17 @@ nlohmann::json to_json(const Report& r) {
                   {"low", chrf.confidence.low},
                   {"high", chrf.confidence.high},
                   {"signature", chrf.signature}};
+  for (const size_t i : r.shown)
+    json["translations"].push_back({{"source", r.quality.sources[i]},
+                                    {"translation", r.quality.hypotheses[i]},
+                                    {"reference", r.quality.references[i]}});
   return json;
 }
 
 void print(const Report& r) {
+  for (const size_t i : r.shown)
+    fmt::print("source       {}\ntranslation  {}\nreference    {}\n\n", r.quality.sources[i],
+               r.quality.hypotheses[i], r.quality.references[i]);
   fmt::print("{} (step {}), {} set\n", r.checkpoint, r.step, r.split);
   fmt::print("loss        {:.4f} a token, {} tokens\n", r.loss.mean_loss(), r.loss.tokens);
   fmt::print("perplexity  {:.3f}\n", std::exp(r.loss.mean_nll()));
@@ -81,9 +97,13 @@ int evaluate(const EvaluateOptions& options) {
   if (dataset->samples(split) == 0)
     throw error(ErrorKind::usage, "the {} set of {} is empty; prepare it with --{} above 0", options.split,
                 options.data, options.split);
+  if (!trained->translates() && (options.show > 0 || options.samples_max > 0 || !options.output.empty()))
+    throw error(ErrorKind::usage,
+                "{} is a language model: --show, --samples and --output are about translations",
+                trained->path());
   const int threads = thread_count(options.threads);
   const inference::Translator translator(trained, options.generate, threads);
-  Report report{trained->path(), options.split, trained->step(), {}, trained->translates(), {}, 0};
+  Report report{trained->path(), options.split, trained->step(), {}, trained->translates(), {}, 0, {}};
   report.loss = inference::evaluate_loss(*trained, *dataset, split, threads);
   if (report.translated) {
     const auto begin = Clock::now();
@@ -91,6 +111,7 @@ int evaluate(const EvaluateOptions& options) {
     report.translate_seconds = std::chrono::duration<double>(Clock::now() - begin).count();
     if (!options.output.empty()) write_translations(options.output, report.quality.hypotheses);
   }
+  report.shown = spread(options.show, report.quality.sources.size());
   if (options.json)
     fmt::print("{}\n", to_json(report).dump());
   else
@@ -110,6 +131,8 @@ void add_evaluate(CLI::App& app, int& code) {
       ->check(CLI::IsMember({"valid", "test"}))
       ->capture_default_str();
   command->add_option("--samples", options->samples_max, "Translate at most so many; 0: all")
+      ->capture_default_str();
+  command->add_option("--show", options->show, "Print so many translations beside their references")
       ->capture_default_str();
   command->add_option("--output", options->output, "Write the translations to this file");
   command->add_flag("--json", options->json, "Print one JSON object");

@@ -12,6 +12,7 @@ struct EvaluateOptions {
   std::string checkpoint, data;
   std::string split = "test";  // or "valid"
   model::GenerateOptions generate;
+  uint64_t show = 0;         // translations printed beside source and reference, spread over the set
   uint64_t samples_max = 0;  // translated; 0: all. The loss is over the whole set
   int threads = 0;           // 0: one a core
   std::string output;        // file for the translations; empty: none

@@ -42,7 +42,9 @@ struct TrainedTiny {
     model::StepOptions options;
     options.slots = 2;
     options.optimizer.schedule = {model::ScheduleKind::inverse_square_root, 4e-3, 50, 0, 0, 0};
-    const auto batches = [&](int64_t step, uint32_t slot) { return dataset->slot_batch(1, uint64_t(step), slot, 2); };
+    const auto batches = [&](int64_t step, uint32_t slot) {
+      return dataset->slot_batch(1, uint64_t(step), slot, 2);
+    };
     model::train_one_process(*backend, *shape, options, batches, steps, state, {});
     checkpoint = model::checkpoint_path(folder.path(), steps, "test").string();
     model::save_checkpoint(checkpoint, info, state);
@@ -79,24 +81,28 @@ TEST_CASE("a model trained on the made-up language translates and evaluates sent
   CHECK(right > samples.size() / 2);
 
   {
-    INFO("the folder finds the same checkpoint; batches and threads change nothing; beam 1 of n best is greedy");
-    const auto again = run({TROUPE_PROGRAM, "translate", "--checkpoint", tiny.folder.path(), "--batch", "7", "--threads",
-                            "3", "--beam", "1"},
+    INFO(
+        "the folder finds the same checkpoint; batches and threads change nothing; beam 1 of n best is "
+        "greedy");
+    const auto again = run({TROUPE_PROGRAM, "translate", "--checkpoint", tiny.folder.path(), "--batch", "7",
+                            "--threads", "3", "--beam", "1"},
                            input);
     CHECK(again.out == greedy.out);
   }
   {
     INFO("empty lines, Windows line ends and an unended last line keep their places");
     const std::string& a = samples[0].source;
-    const auto result = run({TROUPE_PROGRAM, "translate", "--checkpoint", tiny.checkpoint}, "\n" + a + "\r\n \n" + a);
+    const auto result =
+        run({TROUPE_PROGRAM, "translate", "--checkpoint", tiny.checkpoint}, "\n" + a + "\r\n \n" + a);
     const std::vector<std::string> expected{"", translations[0], "", translations[0]};
     CHECK(lines_of(result.out) == expected);
     CHECK(run({TROUPE_PROGRAM, "translate", "--checkpoint", tiny.checkpoint}, "").out.empty());
   }
   {
     INFO("n best come numbered and sorted by score");
-    const auto result = run({TROUPE_PROGRAM, "translate", "--checkpoint", tiny.checkpoint, "--beam", "4", "--n-best", "3"},
-                            samples[0].source + "\n" + samples[1].source + "\n");
+    const auto result =
+        run({TROUPE_PROGRAM, "translate", "--checkpoint", tiny.checkpoint, "--beam", "4", "--n-best", "3"},
+            samples[0].source + "\n" + samples[1].source + "\n");
     const auto lines = lines_of(result.out);
     REQUIRE(lines.size() == 6);
     double before = 0;
@@ -114,7 +120,8 @@ TEST_CASE("a model trained on the made-up language translates and evaluates sent
     INFO("a line longer than the model takes is cut, and that is said");
     std::string longest;
     for (int i = 0; i < 40; ++i) longest += samples[size_t(i)].source + " ";
-    const auto result = run({TROUPE_PROGRAM, "translate", "--checkpoint", tiny.checkpoint}, "\n" + longest + "\n");
+    const auto result =
+        run({TROUPE_PROGRAM, "translate", "--checkpoint", tiny.checkpoint}, "\n" + longest + "\n");
     CHECK(result.code == 0);
     CHECK(lines_of(result.out).size() == 2);
     CHECK(result.err.find("line 2 is longer than the 31 tokens") != std::string::npos);
@@ -122,8 +129,8 @@ TEST_CASE("a model trained on the made-up language translates and evaluates sent
   {
     INFO("evaluate scores what translate says, and its loss falls below that of a uniform guess");
     const std::string file = tiny.folder / "translations.txt";
-    const auto result = run({TROUPE_PROGRAM, "evaluate", "--checkpoint", tiny.checkpoint, "--data", tiny.data, "--json",
-                             "--output", file});
+    const auto result = run({TROUPE_PROGRAM, "evaluate", "--checkpoint", tiny.checkpoint, "--data", tiny.data,
+                             "--json", "--output", file});
     CAPTURE(result.err);
     REQUIRE(result.code == 0);
     const auto report = nlohmann::json::parse(result.out);
@@ -133,9 +140,11 @@ TEST_CASE("a model trained on the made-up language translates and evaluates sent
     CHECK(report["bleu"]["score"].get<double>() > 50);
     CHECK(report["bleu"]["low"].get<double>() <= report["bleu"]["score"].get<double>());
     CHECK(run({"cat", file}).out == greedy.out);
-    const auto people = run({TROUPE_PROGRAM, "evaluate", "--checkpoint", tiny.checkpoint, "--data", tiny.data, "--split",
-                             "valid", "--samples", "5"});
+    const auto people = run({TROUPE_PROGRAM, "evaluate", "--checkpoint", tiny.checkpoint, "--data", tiny.data,
+                             "--split", "valid", "--samples", "5", "--show", "2"});
     CHECK(people.out.find("perplexity") != std::string::npos);
+    CHECK(people.out.find("reference    " + tiny.dataset->texts(data::Split::valid)[2].target) !=
+          std::string::npos);
     CHECK(people.out.find("5 sentences translated") != std::string::npos);
   }
 }
@@ -159,12 +168,25 @@ TEST_CASE("mistakes of translate and evaluate") {
       {"a cut checkpoint", {"translate", "--checkpoint", broken}, 1, {"broken.troupe"}},
       {"beam 0", {"translate", "--checkpoint", good, "--beam", "0"}, 2, {"beam is 0"}},
       {"beam too large", {"translate", "--checkpoint", good, "--beam", "65"}, 2, {"beam is 65"}},
-      {"more than the beam", {"translate", "--checkpoint", good, "--n-best", "3"}, 2, {"n-best is 3", "beam"}},
-      {"a penalty below 0", {"translate", "--checkpoint", good, "--length-penalty", "-1"}, 2, {"length penalty is -1"}},
+      {"more than the beam",
+       {"translate", "--checkpoint", good, "--n-best", "3"},
+       2,
+       {"n-best is 3", "beam"}},
+      {"a penalty below 0",
+       {"translate", "--checkpoint", good, "--length-penalty", "-1"},
+       2,
+       {"length penalty is -1"}},
       {"an empty batch", {"translate", "--checkpoint", good, "--batch", "0"}, 2, {"batch is 0"}},
-      {"a line without end", {"translate", "--checkpoint", good}, 2, {"line 1", "longer"}, std::string(3 << 20, 'a')},
+      {"a line without end",
+       {"translate", "--checkpoint", good},
+       2,
+       {"line 1", "longer"},
+       std::string(3 << 20, 'a')},
       {"no such dataset", {"evaluate", "--checkpoint", good, "--data", "/nowhere"}, 1, {"/nowhere"}},
-      {"no such split", {"evaluate", "--checkpoint", good, "--data", tiny.data, "--split", "train"}, 2, {"--split"}},
+      {"no such split",
+       {"evaluate", "--checkpoint", good, "--data", tiny.data, "--split", "train"},
+       2,
+       {"--split"}},
       {"another tokenizer", {"evaluate", "--checkpoint", good, "--data", others}, 2, {"another tokenizer"}},
       {"running text", {"evaluate", "--checkpoint", good, "--data", text}, 2, {"tokenizer"}},
       {"nowhere to write",
