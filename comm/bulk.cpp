@@ -88,6 +88,7 @@ Frame BulkConnection::receive(Deadline deadline) {
   core.wait_until(
       lock, [&] { return core.frame_ready; }, deadline, "a frame");
   core.handed_out = true;
+  core.changed.notify_all();  // another thread may read on while the user looks at this frame
   const WireHead& wire = core.ready_head;
   Frame frame{{wire.type, wire.step, wire.bucket, wire.chunk, {}}, {}};
   const std::byte* body = core.ready.data() + core.ready_begin + sizeof wire;

@@ -267,22 +267,24 @@ bool BulkConnection::Core::write_bytes(std::span<const std::byte> bytes, size_t&
 
 void BulkConnection::Core::write_some() {
   while (!write_failed) {
-    if (write_offset == 0) {
+    if (!write_begun) {
       if (control.empty() && rewind) {
         write_index = 0;
         rewind = false;
       }
-      if (control.empty() && !next_control() && write_index >= unacknowledged.size()) return;
+      if (!control.empty() || next_control()) {
+        if (!write_bytes(control, control_offset)) return;
+        control.clear();
+        control_offset = 0;
+        continue;
+      }
+      if (write_index >= unacknowledged.size()) return;
     }
-    if (!control.empty() && write_offset == 0) {
-      if (!write_bytes(control, control_offset)) return;
-      control.clear();
-      control_offset = 0;
-      continue;
-    }
+    write_begun = true;
     const Outgoing& frame = unacknowledged[write_index];
     const std::span<const std::byte> bytes(frame.buffer.bytes_.data() + frame.buffer.begin_, frame.bytes);
     if (!write_bytes(bytes, write_offset)) return;
+    write_begun = false;
     write_offset = 0;
     ++write_index;
     drop_acknowledged();
@@ -328,7 +330,7 @@ void BulkConnection::Core::encode_control(ControlType type, uint64_t sequence) {
 
 void BulkConnection::Core::drop_acknowledged() {
   while (!unacknowledged.empty() && unacknowledged.front().sequence < acknowledged) {
-    if (write_index == 0 && write_offset > 0) return;  // is being written again: first to its end
+    if (write_index == 0 && write_begun) return;  // is being written again: first to its end
     Outgoing& frame = unacknowledged.front();
     unacknowledged_bytes -= frame.bytes;
     spare.push_back(std::move(frame.buffer));
@@ -353,7 +355,7 @@ void BulkConnection::Core::write_abort(std::unique_lock<std::mutex>& lock, const
   std::memcpy(frame.data(), &head, sizeof head);
   // Nothing but the frame under way goes before it.
   rewind = owes_ack = owes_resend = owes_ask = owes_alive = false;
-  unacknowledged.resize(std::min(unacknowledged.size(), write_index + (write_offset > 0 ? 1 : 0)));
+  unacknowledged.resize(std::min(unacknowledged.size(), write_index + (write_begun ? 1 : 0)));
   abort_frame = std::move(frame);
   for (;;) {
     write_some();

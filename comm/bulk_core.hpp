@@ -48,6 +48,7 @@ struct BulkConnection::Core {
   uint64_t acknowledged = 0;       // all frames below
   size_t write_index = 0;          // in unacknowledged
   size_t write_offset = 0;         // in that frame
+  bool write_begun = false;        // of that frame: it goes to its end before anything else (TLS insists)
   bool rewind = false;             // at the next frame boundary: from the first unacknowledged on
   std::vector<std::byte> control;  // one encoded control frame that is being written
   size_t control_offset = 0;

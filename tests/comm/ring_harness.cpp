@@ -6,6 +6,7 @@
 #include <doctest/doctest.h>
 
 #include "comm/shared_memory.hpp"
+#include "comm/tls.hpp"
 #include "kernels/base/random.hpp"
 
 namespace troupe::test {
@@ -28,13 +29,20 @@ BulkSession test_session(uint32_t rank, const RingTestOptions& options) {
   return session;
 }
 
+std::shared_ptr<SSL_CTX> test_context(const RingTestOptions& options, const std::string& name, End end) {
+  const std::string& folder = options.certificates;
+  if (folder.empty()) return nullptr;
+  const Security security{folder + "/ca.pem", folder + "/" + name + ".pem", folder + "/" + name + ".key"};
+  return end == End::dial ? make_client_context(security, name) : make_server_context(security, name);
+}
+
 std::vector<std::exception_ptr> run_ranks(size_t ranks, const RingTestOptions& options,
                                           const std::function<void(Ring&)>& body) {
   std::vector<std::unique_ptr<BulkListener>> listeners;
   std::vector<BulkPeer> members;
   for (uint32_t rank = 0; rank < ranks; ++rank) {
-    listeners.push_back(
-        std::make_unique<BulkListener>(BulkListenerOptions{"127.0.0.1:0", options.tls_server}));
+    listeners.push_back(std::make_unique<BulkListener>(
+        BulkListenerOptions{"127.0.0.1:0", test_context(options, member_name(rank), End::listen)}));
     members.push_back({rank, member_name(rank), listeners.back()->address(), host_id()});
   }
   std::vector<std::exception_ptr> thrown(ranks);
@@ -43,8 +51,8 @@ std::vector<std::exception_ptr> run_ranks(size_t ranks, const RingTestOptions& o
     threads.emplace_back([&, rank] {
       try {
         const auto session = test_session(uint32_t(rank), options);
-        Ring ring(members, rank, connect_ring(*listeners[rank], session, members, options.tls_client, soon()),
-                  options.ring);
+        const auto tls = test_context(options, member_name(uint32_t(rank)), End::dial);
+        Ring ring(members, rank, connect_ring(*listeners[rank], session, members, tls, soon()), options.ring);
         body(ring);
       } catch (...) {
         thrown[rank] = std::current_exception();
@@ -68,11 +76,13 @@ void run_ranks_well(size_t ranks, const RingTestOptions& options, const std::fun
 
 ConnectedPair connect_pair(const RingTestOptions& options) {
   ConnectedPair pair;
-  pair.listener = std::make_unique<BulkListener>(BulkListenerOptions{"127.0.0.1:0", options.tls_server});
+  pair.listener = std::make_unique<BulkListener>(
+      BulkListenerOptions{"127.0.0.1:0", test_context(options, member_name(1), End::listen)});
   const BulkPeer acceptor{1, member_name(1), pair.listener->address(), host_id()};
   const BulkPeer dialler{0, member_name(0), "", host_id()};
   auto dialled = std::async(std::launch::async, [&] {
-    return bulk_connect(test_session(0, options), acceptor, BulkPurpose::ring, options.tls_client, soon());
+    return bulk_connect(test_session(0, options), acceptor, BulkPurpose::ring,
+                        test_context(options, member_name(0), End::dial), soon());
   });
   pair.acceptor = std::make_unique<BulkConnection>(
       pair.listener->accept(test_session(1, options), {&dialler, 1}, soon()));

@@ -14,11 +14,14 @@ struct RingTestOptions {
   comm::Transport transport = comm::Transport::tcp;
   comm::RingOptions ring{};
   int silence_ms_max = 30'000;  // the machine may be loaded
-  std::shared_ptr<SSL_CTX> tls_server{}, tls_client{};
+  std::string certificates{};   // a folder of make_certificates(); empty: no TLS
 };
 
 comm::BulkSession test_session(uint32_t rank, const RingTestOptions& options = {});
 std::string member_name(uint32_t rank);
+enum class End { dial, listen };
+// The context of a rank, or nothing.
+std::shared_ptr<SSL_CTX> test_context(const RingTestOptions& options, const std::string& name, End end);
 
 // Runs `body` once a rank on threads of their own with connected rings, and waits for all. Gives what each
 // threw.
