@@ -79,17 +79,6 @@ void print(const Report& r) {
   fmt::print("{} sentences translated in {:.1f} s\n", r.quality.sources.size(), r.translate_seconds);
 }
 
-// `count` translations, evenly spread over the set, beside what a person wrote.
-void show(const inference::TranslationQuality& quality, size_t count) {
-  const size_t all = quality.sources.size();
-  for (size_t i = 0; i < std::min(count, all); ++i) {
-    const size_t at = i * all / std::min(count, all);
-    fmt::print("\nsource       {}\ntranslation  {}\nreference    {}\n", quality.sources[at], quality.hypotheses[at],
-               quality.references[at]);
-  }
-  if (count > 0) fmt::print("\n");
-}
-
 void write_translations(const std::string& path, const std::vector<std::string>& lines) {
   std::ofstream file(path);
   for (const std::string& line : lines) file << line << '\n';
@@ -125,10 +114,8 @@ int evaluate(const EvaluateOptions& options) {
   report.shown = spread(options.show, report.quality.sources.size());
   if (options.json)
     fmt::print("{}\n", to_json(report).dump());
-  else {
-    show(report.quality, options.show);
+  else
     print(report);
-  }
   return kDone;
 }
 

@@ -14,7 +14,6 @@ struct EvaluateOptions {
   model::GenerateOptions generate;
   uint64_t show = 0;         // translations printed beside source and reference, spread over the set
   uint64_t samples_max = 0;  // translated; 0: all. The loss is over the whole set
-  uint64_t show = 0;         // so many translations are printed beside their references, spread over the set
   int threads = 0;           // 0: one a core
   std::string output;        // file for the translations; empty: none
   bool json = false;

@@ -1,0 +1,145 @@
+#include <fstream>
+
+#include <arpa/inet.h>
+#include <sys/mount.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+#include "tests/cli/mistake.hpp"
+
+using namespace troupe::test;
+
+namespace {
+
+constexpr char kTinyJob[] =
+    "[data]\nsource = \"tiny\"\n[model]\nwidth = 16\ninner = 16\nheads = 2\nencoder_layers = 1\ndecoder_layers = 1\n"
+    "max_length = 64\ncompute = \"f32\"\n[training]\nsteps = 6\nslots = 2\n[evaluation]\nevery = 0\n";
+
+// A listening socket that nobody answers on.
+class BusyPort {
+ public:
+  BusyPort() : socket_(socket(AF_INET, SOCK_STREAM, 0)) {
+    sockaddr_in address{};
+    address.sin_family = AF_INET;
+    address.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
+    socklen_t size = sizeof address;
+    REQUIRE(bind(socket_, reinterpret_cast<sockaddr*>(&address), size) == 0);
+    REQUIRE(listen(socket_, 1) == 0);
+    REQUIRE(getsockname(socket_, reinterpret_cast<sockaddr*>(&address), &size) == 0);
+    text_ = "127.0.0.1:" + std::to_string(ntohs(address.sin_port));
+  }
+  ~BusyPort() { close(socket_); }
+  BusyPort(const BusyPort&) = delete;
+  BusyPort& operator=(const BusyPort&) = delete;
+  const std::string& address() const { return text_; }
+
+ private:
+  int socket_;
+  std::string text_;
+};
+
+std::string one_node(const std::string& address, const std::string& more = "") {
+  return more + "[[nodes]]\nname = \"alpha\"\naddress = \"" + address + "\"\n";
+}
+
+std::string read_file(const std::string& path) {
+  std::ifstream in(path, std::ios::binary);
+  return {std::istreambuf_iterator<char>(in), {}};
+}
+
+}  // namespace
+
+TEST_CASE("train and node: every mistake on the way to a job gets one clear error and an exit code") {
+  const TemporaryFolder folder;
+  const std::string job = folder.write("job.toml", kTinyJob);
+  const std::string translator = folder.write("translator.toml", "[training]\nsteps = 3\n");
+  const std::string broken = folder.write("broken.toml", "[model\nwidth = 3\n");
+  const std::string unknown = folder.write("unknown.toml", "[model]\nwidht = 3\n");
+  const std::string shape = folder.write("shape.toml", "[model]\nwidth = 100\nheads = 3\n");
+  const std::string no_manifest = folder / "empty";
+  run({"mkdir", no_manifest});
+  const BusyPort busy;
+  const std::string cluster = folder.write("cluster.toml", one_node(busy.address()));
+  const std::string open = folder.write("open.toml", one_node("0.0.0.0:0"));
+  const std::string no_certs =
+      folder.write("certs.toml", one_node("127.0.0.1:0", "[security]\ncertificates = \"nowhere\"\n"));
+  const std::string out = folder / "out";
+  const Mistake mistakes[] = {
+      {"no subcommand", {}, 2, {"--help"}},
+      {"unknown subcommand", {"trian"}, 2, {"trian"}},
+      {"no output folder", {"train", "--job", job}, 2, {"--out is required", "troupe train --help"}},
+      {"job file missing", {"train", "--job", folder / "gone.toml", "--out", out}, 1, {"gone.toml", "No such file"}},
+      {"job file is not TOML", {"train", "--job", broken, "--out", out}, 2, {"broken.toml:1", "not TOML"}},
+      {"unknown key", {"train", "--job", unknown, "--out", out}, 2, {"unknown.toml:2", "did you mean model.width"}},
+      {"impossible shape", {"train", "--job", shape, "--out", out}, 2, {"shape.toml", "width", "heads"}},
+      {"unknown override", {"train", "--job", job, "--out", out, "--set", "training.stpes=3"}, 2, {"training.steps"}},
+      {"override without a value", {"train", "--job", job, "--out", out, "--set", "training.steps"}, 2, {"key=value"}},
+      {"no nodes", {"train", "--job", job, "--out", out, "--nodes", "0"}, 2, {"--nodes"}},
+      {"local and cluster at once", {"train", "--job", job, "--out", out, "--nodes", "2", "--cluster", cluster}, 2,
+       {"--cluster"}},
+      {"unknown transport", {"train", "--job", job, "--out", out, "--transport", "pigeon"}, 2, {"pigeon"}},
+      {"no data named", {"train", "--job", translator, "--out", out}, 2, {"--data"}},
+      {"data folder missing", {"train", "--job", translator, "--out", out, "--data", folder / "nodata"}, 1, {"nodata"}},
+      {"folder without a dataset", {"train", "--job", translator, "--out", out, "--data", no_manifest}, 1,
+       {"manifest.json", "troupe prepare"}},
+      {"output under a file", {"train", "--job", job, "--out", job + "/out"}, 1, {job}},
+      {"nothing to resume", {"train", "--job", job, "--out", folder / "fresh", "--resume"}, 1, {"checkpoint"}},
+      {"cluster file missing", {"train", "--job", job, "--out", out, "--cluster", folder / "gone"}, 1, {"gone"}},
+      {"no such node in the cluster", {"node", "--cluster", cluster, "--name", "omega"}, 2, {"omega", "alpha"}},
+      {"node without a name", {"node", "--cluster", cluster}, 2, {"--name is required"}},
+      {"port in use", {"node", "--cluster", cluster, "--name", "alpha"}, 1, {busy.address()}},
+      {"beyond loopback without security", {"node", "--cluster", open, "--name", "alpha"}, 2, {"insecure", "certs"}},
+      {"no certificates", {"node", "--cluster", no_certs, "--name", "alpha"}, 1, {"nowhere"}},
+  };
+  for (const Mistake& mistake : mistakes) check_mistake(mistake);
+}
+
+TEST_CASE("checkpoints: what is torn, truncated, foreign or newer is refused with one clear error") {
+  const TemporaryFolder folder;
+  const std::string job = folder.write("job.toml", kTinyJob);
+  const std::string out = folder / "run";
+  const ProcessResult trained = run({TROUPE_PROGRAM, "train", "--job", job, "--out", out, "--threads", "1"});
+  CAPTURE(trained.err);
+  REQUIRE(trained.code == 0);
+  const std::string listed = run({"ls", out + "/checkpoints"}).out;
+  const std::string good = out + "/checkpoints/" + listed.substr(0, listed.find('\n'));
+  const std::string bytes = read_file(good);
+  REQUIRE(bytes.size() > 1000);
+  std::string flipped = bytes;
+  flipped[bytes.size() / 2] = char(flipped[bytes.size() / 2] ^ 1);
+  const std::string truncated = folder.write("truncated.troupe", bytes.substr(0, bytes.size() / 2));
+  const std::string corrupt = folder.write("corrupt.troupe", flipped);
+  const std::string text = folder.write("text.troupe", std::string(5000, 'x'));
+  const std::string empty = folder.write("empty.troupe", "");
+  const Mistake mistakes[] = {
+      {"no checkpoint", {"translate", "--checkpoint", folder / "gone"}, 1, {"gone"}},
+      {"a folder without checkpoints", {"digest", folder.path()}, 1, {folder.path(), "checkpoint"}},
+      {"truncated", {"digest", truncated}, 1, {"truncated.troupe"}},
+      {"corrupt", {"translate", "--checkpoint", corrupt}, 1, {"corrupt.troupe"}, "hello\n"},
+      {"not a checkpoint", {"digest", text}, 1, {"text.troupe", "checkpoint"}},
+      {"empty file", {"digest", empty}, 1, {"empty.troupe"}},
+      {"beam of none", {"translate", "--checkpoint", good, "--beam", "0"}, 2, {"--beam"}},
+      {"input that is not UTF-8", {"translate", "--checkpoint", good}, 1, {"UTF-8", "line 2"}, "good\nna\xefve\n"},
+      {"another job on resume", {"train", "--job", job, "--out", out, "--resume", "--set", "optimizer.beta1=0.5"}, 2,
+       {"optimizer.beta1"}},
+      {"fewer steps on resume", {"train", "--job", job, "--out", out, "--resume", "--steps", "3"}, 2, {"6", "3"}},
+      {"certificates for nobody", {"certs", "--out", folder / "certs"}, 2, {"--cluster", "--node"}},
+      {"a bad name in a certificate", {"certs", "--out", folder / "certs", "--node", "a/b"}, 2, {"a/b"}},
+  };
+  for (const Mistake& mistake : mistakes) check_mistake(mistake);
+}
+
+TEST_CASE("a full disk ends the job with one error that names the checkpoint") {
+  const TemporaryFolder folder;
+  const std::string job = folder.write("job.toml", kTinyJob);
+  const std::string disk = folder / "disk";
+  REQUIRE(run({"mkdir", disk}).code == 0);
+  if (mount("none", disk.c_str(), "tmpfs", 0, "size=64k") != 0) {
+    MESSAGE("skipped: mounting a small tmpfs needs root");
+    return;
+  }
+  check_mistake({"full disk", {"train", "--job", job, "--out", disk + "/run", "--threads", "1"}, 1,
+                 {"checkpoint", "No space left"}});
+  CHECK(run({"sh", "-c", "ls " + disk + "/run/checkpoints | grep -c troupe$"}).out == "0\n");
+  umount(disk.c_str());
+}
