@@ -35,13 +35,13 @@ def settings(args, model, dtype):
     common = ["--model", model, "--dtype", dtype, "--seconds", args.seconds, "--threads", args.threads]
     ours = [args.build / "bench_train", *common]
     out = {"troupe": [[*ours, "--slots", str(args.threads * k)] for k in (1, 2, 4)],
-           "troupe (float sum)": [[*ours, "--sum", "float"]]}
+           "troupe (float sum)": [[*ours, "--sum", "float", "--slots", str(args.threads * k)] for k in (1, 4)]}
     if args.pytorch:
         script = [args.pytorch, PEERS / "train_pytorch.py", *common, "--mode"]
-        out["pytorch"] = [[*script, mode] for mode in ("eager", "compile", "ddp", "ddp_compile")]
+        out["pytorch"] = [[*script, mode] for mode in args.pytorch_modes]
     if args.tensorflow and model != "gpt2":
         script = [args.tensorflow, PEERS / "train_tensorflow.py", *common, "--jit"]
-        out["tensorflow"] = [[*script, jit] for jit in ("graph", "xla")]
+        out["tensorflow"] = [[*script, jit] for jit in args.tensorflow_modes]
     return out
 
 
@@ -122,6 +122,8 @@ def main():
     parser.add_argument("--threads", type=int, default=os.cpu_count())
     parser.add_argument("--pytorch", help="python with PyTorch; without it PyTorch is left out")
     parser.add_argument("--tensorflow", help="python with TensorFlow; without it TensorFlow is left out")
+    parser.add_argument("--pytorch-modes", nargs="+", default=["eager", "compile", "ddp", "ddp_compile"])
+    parser.add_argument("--tensorflow-modes", nargs="+", default=["graph", "xla"])
     parser.add_argument("--json", type=pathlib.Path, help="default: BUILD/bench_train.json")
     parser.add_argument("--docs", type=pathlib.Path, default=ROOT / "docs" / "benchmarks.md")
     args = parser.parse_args()
