@@ -23,6 +23,12 @@ namespace troupe::actors {
 
 namespace {
 
+std::string node_names(const config::ClusterConfig& cluster) {
+  std::string out;
+  for (const config::NodeConfig& node : cluster.nodes) out += (out.empty() ? "" : ", ") + node.name;
+  return out;
+}
+
 // Handlers run on gRPC's threads; until the node actor is there, nothing can have come.
 class NodeDoor {
  public:
@@ -63,8 +69,8 @@ std::shared_ptr<NodeServices> open_services(const NodeOptions& options,
   services->node = options.name;
   const config::NodeConfig* own = services->cluster.find(options.name);
   if (own == nullptr)
-    throw error(ErrorKind::usage, "{} names no node {}; give one of its names with --name",
-                options.cluster_file, options.name);
+    throw error(ErrorKind::usage, "{} names no node {}; its nodes are {}", options.cluster_file, options.name,
+                node_names(services->cluster));
   services->rank = scheduler::Rank(own - services->cluster.nodes.data());
   services->incarnation = comm::new_incarnation();
   services->host_id = comm::host_id();

@@ -160,6 +160,11 @@ int train(const TrainOptions& options) {
     throw error(ErrorKind::usage,
                 "say with --data which dataset to train on (troupe prepare makes one), or set "
                 "data.source = \"tiny\"");
+  std::error_code none;
+  if (options.resume && options.cluster_file.empty() &&
+      (!std::filesystem::exists(std::filesystem::path(options.out) / "checkpoints", none) ||
+       std::filesystem::is_empty(std::filesystem::path(options.out) / "checkpoints", none)))
+    fmt::print(stderr, "troupe: {} holds no checkpoint to resume from; starting at step 0\n", options.out);
   const StopSignals signals;
   if (options.cluster_file.empty()) return run_local(options, signals);
   const config::ClusterConfig cluster = config::read_cluster_file(options.cluster_file);

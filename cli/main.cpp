@@ -29,11 +29,13 @@ int report(const char* what, int code) {
 }
 
 // CLI11 explains a wrong command line on several lines; we say it on one and name where help is.
-int report_usage(const CLI::App& app, const CLI::ParseError& problem) {
+int report_usage(const CLI::App& app, const CLI::ParseError& problem, int argc, char** argv) {
   if (problem.get_exit_code() == 0) return app.exit(problem);  // --help, --version
   const CLI::App* command = &app;
   while (!command->get_subcommands().empty()) command = command->get_subcommands().front();
   const std::string name = command == &app ? "troupe" : "troupe " + command->get_name();
+  if (command == &app && argc > 1 && argv[1][0] != '-')
+    return report(fmt::format("there is no command \"{}\"; see troupe --help", argv[1]).c_str(), cli::kUsage);
   return report(fmt::format("{}; see {} --help", problem.what(), name).c_str(), cli::kUsage);
 }
 
@@ -56,7 +58,7 @@ int main(int argc, char** argv) {
     app.parse(argc, argv);
     return code;
   } catch (const CLI::ParseError& problem) {
-    return report_usage(app, problem);
+    return report_usage(app, problem, argc, argv);
   } catch (const Error& problem) {
     return report(problem.what(), exit_code(problem.kind()));
   } catch (const CheckFailure& bug) {

@@ -1,5 +1,6 @@
 #include "cli/translate.hpp"
 
+#include <algorithm>
 #include <cerrno>
 #include <cstring>
 
@@ -11,6 +12,7 @@
 #include "cli/commands.hpp"
 #include "cli/generate_options.hpp"
 #include "cli/lines.hpp"
+#include "data/clean.hpp"
 #include "kernels/base/error.hpp"
 
 namespace troupe::cli {
@@ -57,14 +59,21 @@ int translate(const TranslateOptions& options) {
   const size_t lines_max = size_t(options.generate.batch_sequences) * size_t(threads) * kBatchesAhead;
   LineReader reader(options.input);
   for (size_t first = 1;;) {
-    const std::vector<std::string> lines = reader.next(lines_max);
+    std::vector<std::string> lines = reader.next(lines_max);
     if (lines.empty()) return kDone;
+    const auto bad = std::find_if(lines.begin(), lines.end(), [](const std::string& line) {
+      return data::find_invalid_utf8(line) != std::string::npos;
+    });
+    const bool stops = bad != lines.end();
+    lines.erase(bad, lines.end());  // what comes before it is still translated
     const auto cut = [&](size_t index) {
       warn(fmt::format("line {} is longer than the {} tokens the model takes; its end is not translated",
                        first + index, trained->model().config().max_length - 1));
     };
     write_all(options.output, format_outputs(translator.run(lines, cut), options.generate.n_best > 1, first));
     first += lines.size();
+    if (stops)
+      throw error(ErrorKind::file, "line {} of the input is not UTF-8; convert it first, as with iconv -t UTF-8", first);
   }
 }
 

@@ -131,6 +131,7 @@ SavedWeights load_weights_only(const fs::path& path, kernels::Backend& backend) 
   begin_array(reader, "weights", counters.elements);
   saved.weights = backend.allocate(size_t(counters.elements) * sizeof(float));
   reader.read_section(saved.weights.data());
+  reader.check_rest(2 * uint64_t(counters.elements) * sizeof(float), 2);  // the moments
   return saved;
 }
 

@@ -209,6 +209,12 @@ void CheckpointReader::hash_section() {
   }
 }
 
+void CheckpointReader::check_rest(uint64_t bytes, int sections) const {
+  const uint64_t expected = uint64_t(sections) * sizeof(SectionHeader) + bytes + kDigestBytes;
+  if (left_ < expected) corrupt(fmt::format("it ends {} bytes too early", expected - left_));
+  if (left_ > expected) corrupt(fmt::format("{} bytes follow its end", left_ - expected));
+}
+
 void CheckpointReader::finish() {
   const auto expected = sha_.digest();
   sha_ = Sha256();

@@ -49,6 +49,8 @@ class CheckpointReader {
   std::string read_text(const char* tag);
   void hash_section();  // reads past it
   void finish();        // verifies the digest and that nothing follows
+  // For a reader that stops here: checks by the file's length alone that `sections` more of together `bytes` follow.
+  void check_rest(uint64_t bytes, int sections) const;
 
   [[noreturn]] void corrupt(const std::string& what) const;
 

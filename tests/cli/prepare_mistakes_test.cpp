@@ -60,7 +60,8 @@ TEST_CASE("prepare: every mistake gets one clear error and an exit code") {
        {"not_a_model", "SentencePiece"}},
       {"samples longer than packs", prepare({"--aligned", source, target, "--pack-tokens", "16", "--max-length", "64"}),
        2, {"pack", "64"}},
-      {"vocabulary without room", prepare({"--aligned", source, target, "--vocabulary", "3"}), 2, {"vocabulary", "3"}},
+      {"vocabulary without room", {"prepare", "--out", out, "--aligned", source, target, "--vocabulary", "3"}, 2,
+       {"vocabulary", "3"}},
       {"output under a file", {"prepare", "--out", source + "/out", "--text", source}, 1, {source}},
       {"no lists of packages", prepare({"--source", "debian", "--apt-lists", folder / "no-lists"}), 1, {"no-lists"}},
   };

@@ -83,7 +83,6 @@ TEST_CASE("train and node: every mistake on the way to a job gets one clear erro
       {"folder without a dataset", {"train", "--job", translator, "--out", out, "--data", no_manifest}, 1,
        {"manifest.json", "troupe prepare"}},
       {"output under a file", {"train", "--job", job, "--out", job + "/out"}, 1, {job}},
-      {"nothing to resume", {"train", "--job", job, "--out", folder / "fresh", "--resume"}, 1, {"checkpoint"}},
       {"cluster file missing", {"train", "--job", job, "--out", out, "--cluster", folder / "gone"}, 1, {"gone"}},
       {"no such node in the cluster", {"node", "--cluster", cluster, "--name", "omega"}, 2, {"omega", "alpha"}},
       {"node without a name", {"node", "--cluster", cluster}, 2, {"--name is required"}},
@@ -106,7 +105,7 @@ TEST_CASE("checkpoints: what is torn, truncated, foreign or newer is refused wit
   const std::string bytes = read_file(good);
   REQUIRE(bytes.size() > 1000);
   std::string flipped = bytes;
-  flipped[bytes.size() / 2] = char(flipped[bytes.size() / 2] ^ 1);
+  flipped[bytes.size() / 4] = char(flipped[bytes.size() / 4] ^ 1);  // among the weights
   const std::string truncated = folder.write("truncated.troupe", bytes.substr(0, bytes.size() / 2));
   const std::string corrupt = folder.write("corrupt.troupe", flipped);
   const std::string text = folder.write("text.troupe", std::string(5000, 'x'));
@@ -118,15 +117,23 @@ TEST_CASE("checkpoints: what is torn, truncated, foreign or newer is refused wit
       {"corrupt", {"translate", "--checkpoint", corrupt}, 1, {"corrupt.troupe"}, "hello\n"},
       {"not a checkpoint", {"digest", text}, 1, {"text.troupe", "checkpoint"}},
       {"empty file", {"digest", empty}, 1, {"empty.troupe"}},
-      {"beam of none", {"translate", "--checkpoint", good, "--beam", "0"}, 2, {"--beam"}},
+      {"beam of none", {"translate", "--checkpoint", good, "--beam", "0"}, 2, {"beam is 0"}},
       {"input that is not UTF-8", {"translate", "--checkpoint", good}, 1, {"UTF-8", "line 2"}, "good\nna\xefve\n"},
       {"another job on resume", {"train", "--job", job, "--out", out, "--resume", "--set", "optimizer.beta1=0.5"}, 2,
        {"optimizer.beta1"}},
-      {"fewer steps on resume", {"train", "--job", job, "--out", out, "--resume", "--steps", "3"}, 2, {"6", "3"}},
+      {"fewer steps on resume", {"train", "--job", job, "--out", out, "--resume", "--steps", "3"}, 2, {"step 6", "--steps"}},
       {"certificates for nobody", {"certs", "--out", folder / "certs"}, 2, {"--cluster", "--node"}},
       {"a bad name in a certificate", {"certs", "--out", folder / "certs", "--node", "a/b"}, 2, {"a/b"}},
   };
   for (const Mistake& mistake : mistakes) check_mistake(mistake);
+}
+
+TEST_CASE("resuming where there is nothing to resume says so and starts at the beginning") {
+  const TemporaryFolder folder;
+  const std::string job = folder.write("job.toml", kTinyJob);
+  const ProcessResult result = run({TROUPE_PROGRAM, "train", "--job", job, "--out", folder / "run", "--resume"});
+  CHECK(result.code == 0);
+  CHECK(result.err.find("holds no checkpoint to resume from") != std::string::npos);
 }
 
 TEST_CASE("a full disk ends the job with one error that names the checkpoint") {
@@ -139,7 +146,7 @@ TEST_CASE("a full disk ends the job with one error that names the checkpoint") {
     return;
   }
   check_mistake({"full disk", {"train", "--job", job, "--out", disk + "/run", "--threads", "1"}, 1,
-                 {"checkpoint", "No space left"}});
+                 {"checkpoint", "the disk is full"}});
   CHECK(run({"sh", "-c", "ls " + disk + "/run/checkpoints | grep -c troupe$"}).out == "0\n");
   umount(disk.c_str());
 }
