@@ -34,6 +34,7 @@ MappedFile open_verified(const std::string& folder, const FileEntry& entry) {
     throw refuse(fmt::format("it has {} bytes where the manifest says {}", file.bytes().size(), entry.bytes));
   if (sha256_hex(file.bytes().data(), file.bytes().size()) != entry.sha256)
     throw refuse("its SHA-256 is not the one in the manifest");
+  file.release();
   return file;
 }
 
@@ -50,6 +51,7 @@ OpenSplit open_split(const std::string& folder, const SplitManifest& manifest) {
     if (shard_header.token_width != header.token_width)
       throw error(ErrorKind::corrupt, "cannot use {}: its tokens are not as wide as the index says",
                   shard.name);
+    split.shards.back().release();
   }
   if (!manifest.text.name.empty()) split.text = open_verified(folder, manifest.text);
   if (header.packs != manifest.info.packs || header.body_bytes != header.packs * sizeof(PackEntry))

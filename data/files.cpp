@@ -52,8 +52,11 @@ FileWriter::~FileWriter() {
 void FileWriter::append(std::string_view bytes) {
   hash_.update(bytes);
   bytes_ += bytes.size();
-  buffer_.append(bytes);
-  if (buffer_.size() >= kBufferBytes) flush();
+  if (buffer_.size() + bytes.size() > kBufferBytes) flush();
+  if (bytes.size() > kBufferBytes)
+    write_all(fd_, bytes, temporary_);
+  else
+    buffer_.append(bytes);
 }
 
 void FileWriter::flush() {
@@ -139,6 +142,10 @@ MappedFile& MappedFile::operator=(MappedFile&& other) noexcept {
   std::swap(data_, other.data_);
   std::swap(size_, other.size_);
   return *this;
+}
+
+void MappedFile::release() const {
+  if (data_ != nullptr) ::madvise(const_cast<char*>(data_), size_, MADV_DONTNEED);
 }
 
 std::string read_file(const std::string& path) {

@@ -68,6 +68,8 @@ class MappedFile {
   MappedFile& operator=(MappedFile&& other) noexcept;
 
   std::string_view bytes() const { return {data_, size_}; }
+  // Gives the pages read so far back; they come again when they are used.
+  void release() const;
 
  private:
   const char* data_ = nullptr;

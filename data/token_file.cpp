@@ -78,6 +78,7 @@ void PackWriter::add(std::string_view sample) {
 void PackWriter::close_pack() {
   if (rows_ == 0) return;
   if (!body_.empty() && body_.size() + pack_.size() > options_.shard_bytes_max) close_shard();
+  if (body_.empty()) body_.reserve(options_.shard_bytes_max);  // untouched memory costs nothing
   index_.push_back({body_.size(), uint32_t(result_.shards.size()), rows_});
   body_ += pack_;
   shard_samples_ += rows_;
