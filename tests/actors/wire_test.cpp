@@ -1,0 +1,66 @@
+#include "actors/wire.hpp"
+
+#include <doctest/doctest.h>
+
+#include "comm/messages.hpp"
+#include "support.hpp"
+
+using namespace troupe;
+using namespace troupe::actors;
+
+namespace {
+
+// As it arrives on another node.
+wire::Envelope travel(const EnvelopePtr& message) {
+  wire::Envelope arrived;
+  const auto wrong = wire::decode(wire::encode(*message), arrived);
+  REQUIRE_FALSE(wrong);
+  return arrived;
+}
+
+}  // namespace
+
+TEST_CASE("claims, grants and seals arrive as they were sent") {
+  const JobContextPtr context = test_context(3, 1, 10, 8);
+  const scheduler::Fence fence{{5, 0}, 9};
+  scheduler::SlotSet some;
+  some.insert(3);
+  some.insert(100);
+  const scheduler::Claim claim{fence, 12, some, 1, 4, 2, std::string(32, 'd'), 0.25};
+  CHECK(claim_of(travel(to_wire(*context, claim))) == claim);
+  const scheduler::Grant grant{fence, 12, some};
+  CHECK(grant_of(travel(to_wire(*context, grant))) == grant);
+  const scheduler::Seal seal{fence, {{0, scheduler::SlotSet::first(3)}, {2, some}}};
+  CHECK(seal_of(travel(to_wire(*context, seal))) == seal);
+  CHECK(seal_of(travel(to_wire(*context, scheduler::Seal{fence, {}}))).contributions.empty());
+}
+
+TEST_CASE("joins and views arrive as they were sent") {
+  const JobContextPtr context = test_context(3, 1, 10, 8);
+  const scheduler::Member member{2, "node2", "127.0.0.1:9", std::string(16, 'i'), "host"};
+  const scheduler::JoinRequest join{member, std::string(32, 'f'), "isa=v4\n", 40, std::string(32, 'd')};
+  const scheduler::JoinRequest joined = join_of(travel(to_wire(*context, join)));
+  CHECK(joined.member == member);
+  CHECK(joined.fingerprint_text == join.fingerprint_text);
+  CHECK(joined.step == 40);
+  scheduler::ViewFormed formed;
+  formed.view.ballot = {8, 0};
+  formed.view.members = {member};
+  formed.view.kept[2] = scheduler::SlotSet::first(2);
+  formed.view.total_source = 0;
+  formed.view.bulk_key = std::string(32, 'k');
+  formed.step = 40;
+  formed.lacking = {1, 2};
+  const scheduler::ViewFormed arrived = view_of(travel(to_wire(*context, formed)));
+  CHECK(arrived.view == formed.view);
+  CHECK(arrived.step == 40);
+  CHECK(arrived.lacking == formed.lacking);
+}
+
+TEST_CASE("messages of another job are told apart") {
+  const JobContextPtr context = test_context(2, 0, 10, 8);
+  CHECK(same_job(*context, envelope(*context)));
+  JobContext other = *context;
+  other.job_id[0] = 'x';
+  CHECK_FALSE(same_job(*context, envelope(other)));
+}
