@@ -7,6 +7,7 @@
 #include <utility>
 
 #include <caf/error.hpp>
+#include <caf/make_message.hpp>
 #include <caf/result.hpp>
 #include <caf/sec.hpp>
 

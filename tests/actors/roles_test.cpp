@@ -12,7 +12,8 @@ namespace {
 scheduler::View view_of_nodes(uint32_t nodes) {
   scheduler::View view;
   view.ballot = {7, 0};
-  for (scheduler::Rank rank = 0; rank < nodes; ++rank) view.members.push_back({rank, fmt::format("node{}", rank), "", "", ""});
+  for (scheduler::Rank rank = 0; rank < nodes; ++rank)
+    view.members.push_back({rank, fmt::format("node{}", rank), "", "", ""});
   return view;
 }
 
@@ -72,7 +73,8 @@ TEST_CASE("a coordinator and a member carry a job of three steps to its end") {
   peers.coordinator = coordinator;
   peers.loader = spawn_loader_stand_in(test);
   peers.aggregator = spawn_aggregator_stand_in(test, work, member);
-  for (uint32_t worker = 0; worker < 2; ++worker) peers.trainers.push_back(spawn_trainer_stand_in(test, worker, work));
+  for (uint32_t worker = 0; worker < 2; ++worker)
+    peers.trainers.push_back(spawn_trainer_stand_in(test, worker, work));
   *member = spawn_member(test.system, setup, peers);
   caf::anon_send(coordinator, MeetMembers{{{0, *member}}});
   const ViewBegins begins{view_of_nodes(1), 0, "x0"};
@@ -99,7 +101,8 @@ TEST_CASE("a coordinator answers members on other nodes through their proxies, a
   TestSystem test;
   const auto heard = std::make_shared<Heard>();
   const RoleSetup setup{test_context(2, 0, 3, 4), spawn_supervisor(test, heard)};
-  const auto first = std::make_shared<std::vector<EnvelopePtr>>(), second = std::make_shared<std::vector<EnvelopePtr>>();
+  const auto first = std::make_shared<std::vector<EnvelopePtr>>(),
+             second = std::make_shared<std::vector<EnvelopePtr>>();
   const post_actor here = spawn_listener(test, first), there = spawn_listener(test, second);
   const coordinator_actor coordinator = spawn_coordinator(test.system, setup);
   caf::anon_send(coordinator, MeetMembers{{{0, here}, {1, there}}});
@@ -137,7 +140,8 @@ TEST_CASE("a slot whose work throws ends the job with that error") {
   const auto member = std::make_shared<member_actor>();
   const RoleSetup setup{test_context(1, 0, 3, 5), spawn_supervisor(test, heard)};
   const coordinator_actor coordinator = spawn_coordinator(test.system, setup);
-  MemberPeers peers{coordinator, spawn_loader_stand_in(test), spawn_aggregator_stand_in(test, work, member), {}};
+  MemberPeers peers{
+      coordinator, spawn_loader_stand_in(test), spawn_aggregator_stand_in(test, work, member), {}};
   peers.trainers.push_back(
       test.system.spawn([setup](trainer_actor::pointer self) -> trainer_actor::behavior_type {
         return {[self, setup](const SlotSamples&) {

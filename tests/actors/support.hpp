@@ -1,5 +1,5 @@
-// What the tests of actors/ share: a deterministic actor system without threads or clock, a job context that needs no
-// network, and stand-ins for roles.
+// What the tests of actors/ share: a deterministic actor system without threads or clock, a job context that
+// needs no network, and stand-ins for roles.
 #pragma once
 
 #include <memory>

@@ -16,9 +16,10 @@ using namespace troupe::actors;
 namespace {
 
 config::JobConfig small_job() {
-  return config::parse_job("test", "[data]\nsource = \"tiny\"\n[model]\nwidth = 32\ninner = 64\nheads = 2\n"
-                                   "encoder_layers = 1\ndecoder_layers = 1\nmax_length = 64\ncompute = \"f32\"\n"
-                                   "[training]\nsteps = 4\nslots = 4\n[evaluation]\nevery = 2\nslots = 2\n");
+  return config::parse_job("test",
+                           "[data]\nsource = \"tiny\"\n[model]\nwidth = 32\ninner = 64\nheads = 2\n"
+                           "encoder_layers = 1\ndecoder_layers = 1\nmax_length = 64\ncompute = \"f32\"\n"
+                           "[training]\nsteps = 4\nslots = 4\n[evaluation]\nevery = 2\nslots = 2\n");
 }
 
 struct Fixture {
@@ -32,19 +33,22 @@ struct Fixture {
     auto model = model::make_model(job.model);
     const auto stream = backend->create_stream();
     auto state = model::initial_state(*backend, *stream, *model, uint64_t(job.seed));
-    auto made = std::make_unique<TrainEngine>(backend, job, plan, std::move(model), std::move(state), workers);
+    auto made =
+        std::make_unique<TrainEngine>(backend, job, plan, std::move(model), std::move(state), workers);
     for (uint32_t i = 0; i < workers; ++i) made->open_worker(i);
     return made;
   }
   Batch batch(int64_t step, uint32_t slot) const {
-    return plan.is_evaluation(slot) ? dataset->batch_of_pack(data::Split::valid, slot - plan.training)
-                                    : dataset->slot_batch(uint64_t(job.seed), uint64_t(step), slot, plan.training);
+    return plan.is_evaluation(slot)
+               ? dataset->batch_of_pack(data::Split::valid, slot - plan.training)
+               : dataset->slot_batch(uint64_t(job.seed), uint64_t(step), slot, plan.training);
   }
 };
 
 void share(TrainEngine& engine, const std::shared_ptr<SharedWork>& work) {
   std::vector<std::thread> threads;
-  for (uint32_t i = 0; i < engine.workers(); ++i) threads.emplace_back([&, i] { work->run(engine.stream(i)); });
+  for (uint32_t i = 0; i < engine.workers(); ++i)
+    threads.emplace_back([&, i] { work->run(engine.stream(i)); });
   for (std::thread& thread : threads) thread.join();
 }
 
@@ -69,7 +73,8 @@ TEST_CASE("an engine of three workers ends at the bits of the one-thread referen
   const Fixture fixture;
   const auto engine = fixture.engine(3);
   std::vector<double> losses;
-  for (int64_t step = 0; step < 4; ++step) losses.push_back(run_step(fixture, *engine, step).training.mean_loss());
+  for (int64_t step = 0; step < 4; ++step)
+    losses.push_back(run_step(fixture, *engine, step).training.mean_loss());
 
   const auto model = model::make_model(fixture.job.model);
   const auto stream = fixture.backend->create_stream();
@@ -78,7 +83,8 @@ TEST_CASE("an engine of three workers ends at the bits of the one-thread referen
                                    config::resolved_optimizer(fixture.job)};
   size_t at = 0;
   model::train_one_process(
-      *fixture.backend, *model, options, [&](int64_t step, uint32_t slot) { return fixture.batch(step, slot); }, 4, state,
+      *fixture.backend, *model, options,
+      [&](int64_t step, uint32_t slot) { return fixture.batch(step, slot); }, 4, state,
       [&](const model::StepResult& result) { CHECK(result.loss.mean_loss() == losses[at++]); });
   CHECK(engine->weights_digest() == model::weights_digest(model->parameters(), state.weight_data()));
   CHECK(engine->state().chain == state.chain);
@@ -109,10 +115,12 @@ TEST_CASE("a model that does not fit its data is refused") {
   const Fixture fixture;
   config::JobConfig job = small_job();
   job.model.vocabulary = 77;
-  CHECK_THROWS_WITH_AS(complete_model(job, *fixture.dataset), doctest::Contains("model.vocabulary is 77"), Error);
+  CHECK_THROWS_WITH_AS(complete_model(job, *fixture.dataset), doctest::Contains("model.vocabulary is 77"),
+                       Error);
   job = small_job();
   job.model.max_length = 2;
-  CHECK_THROWS_WITH_AS(complete_model(job, *fixture.dataset), doctest::Contains("model.max_length is 2"), Error);
+  CHECK_THROWS_WITH_AS(complete_model(job, *fixture.dataset), doctest::Contains("model.max_length is 2"),
+                       Error);
   job = small_job();
   job.model.family = model::Family::decoder;
   CHECK_THROWS_WITH_AS(complete_model(job, *fixture.dataset), doctest::Contains("model.family"), Error);
