@@ -121,7 +121,9 @@ class ChunkTokeniser {
   CachedEncoder encoder_;
 };
 
-// For the wire: a chunk as bytes and back (Error(corrupt) when they are damaged).
+// For the wire: as bytes and back (Error(corrupt) when they are damaged).
+std::string encode_work(const TokeniseWork& work);
+TokeniseWork decode_work(std::string_view bytes);
 std::string encode_chunk(const RawChunk& chunk);
 RawChunk decode_chunk(std::string_view bytes);
 

@@ -9,6 +9,7 @@ namespace {
 
 constexpr uint64_t kShardMagic = 0x3144524853505254;  // "TRPSHRD1"
 constexpr uint64_t kChunkMagic = 0x314B4E4843505254;  // "TRPCHNK1"
+constexpr uint64_t kWorkMagic = 0x314B524F57505254;   // "TRPWORK1"
 constexpr uint64_t kCountMax = 1 << 24;               // of any list in a shard or chunk
 
 std::string sealed(ByteWriter writer) {
@@ -154,6 +155,47 @@ RawChunk decode_chunk(std::string_view bytes) {
   }
   if (!reader.done()) reader.fail();
   return chunk;
+}
+
+std::string encode_work(const TokeniseWork& work) {
+  ByteWriter writer;
+  writer.put(kWorkMagic);
+  writer.put(work.clean.characters_max);
+  writer.put(work.clean.characters_min);
+  writer.put(work.clean.length_ratio_max);
+  writer.put(uint8_t(work.clean.drop_identical));
+  writer.put(uint8_t(work.clean.compatibility_forms));
+  writer.put(uint8_t(work.unit));
+  writer.put(uint8_t(work.kind));
+  writer.put_text(work.source_language);
+  writer.put_text(work.target_language);
+  writer.put(work.max_length);
+  writer.put(work.test_below);
+  writer.put(work.valid_below);
+  return sealed(std::move(writer));
+}
+
+TokeniseWork decode_work(std::string_view bytes) {
+  ByteReader reader(opened(bytes, kWorkMagic, "the settings of a preparation"),
+                    "the settings of a preparation");
+  TokeniseWork work;
+  work.clean.characters_max = reader.get<uint32_t>();
+  work.clean.characters_min = reader.get<uint32_t>();
+  work.clean.length_ratio_max = reader.get<double>();
+  work.clean.drop_identical = reader.get<uint8_t>() != 0;
+  work.clean.compatibility_forms = reader.get<uint8_t>() != 0;
+  const auto unit = reader.get<uint8_t>(), kind = reader.get<uint8_t>();
+  if (unit < 1 || unit > uint8_t(SampleUnit::token) || kind < 1 || kind > uint8_t(DatasetKind::text))
+    reader.fail();
+  work.unit = SampleUnit(unit);
+  work.kind = DatasetKind(kind);
+  work.source_language = reader.get_text();
+  work.target_language = reader.get_text();
+  work.max_length = reader.get<int32_t>();
+  work.test_below = reader.get<uint64_t>();
+  work.valid_below = reader.get<uint64_t>();
+  if (!reader.done()) reader.fail();
+  return work;
 }
 
 }  // namespace troupe::data

@@ -54,9 +54,10 @@ TEST_CASE("the folder is the same bytes for any number of loaders and any order 
 
   PreparePlan plan(many_options(folder / "shuffled"));
   plan.scan(2);
+  const TokeniseWork work = decode_work(encode_work(plan.work()));
   std::vector<std::string> shards;
   while (const auto chunk = plan.next_chunk())
-    shards.push_back(tokenise_chunk(plan.work(), plan.tokenizer(), decode_chunk(encode_chunk(*chunk))));
+    shards.push_back(tokenise_chunk(work, plan.tokenizer(), decode_chunk(encode_chunk(*chunk))));
   CHECK(shards.size() == plan.chunks());
   CHECK(shards.size() > 4);
   const Permutation order(5, shards.size());
@@ -97,6 +98,8 @@ TEST_CASE("a damaged or foreign shard is refused, and the right one may follow")
   plan.add_shard(0, shard);
   std::string chunk = encode_chunk(*first);
   chunk[chunk.size() / 2] ^= 1;
+  test::check_error(ErrorKind::corrupt, {"settings"},
+                    [&] { decode_work(encode_work(plan.work()).substr(1)); });
   test::check_error(ErrorKind::corrupt, {"chunk"}, [&] { decode_chunk(chunk); });
 }
 
