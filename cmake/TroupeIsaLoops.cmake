@@ -11,6 +11,7 @@ function(troupe_isa_loops target)
     add_library(${objects} OBJECT ${ARGN})
     target_compile_definitions(${objects} PRIVATE TROUPE_ISA=${level})
     target_compile_options(${objects} PRIVATE ${flags_${level}} -O3 -fno-math-errno -fno-trapping-math
+      -fno-var-tracking-assignments
       -Wno-psabi -Wno-maybe-uninitialized -Wno-uninitialized)  # GCC 12 warns about its own avx512fintrin.h
     target_link_libraries(${objects} PRIVATE troupe_options)
     if(TROUPE_SANITIZE MATCHES "undefined" AND NOT level STREQUAL v4)

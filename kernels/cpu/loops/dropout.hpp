@@ -76,7 +76,7 @@ constexpr int64_t random_words_room(int64_t count) {
 
 // Fills `words` with the words of elements [first, first + count) and returns where element `first` lies in
 // it.
-TROUPE_INLINE const uint32_t* random_words(uint64_t key, uint64_t first, int64_t count, uint32_t* words) {
+static __attribute__((noinline)) const uint32_t* random_words(uint64_t key, uint64_t first, int64_t count, uint32_t* words) {
   const uint64_t begin = first & ~uint64_t{63}, end = first + uint64_t(count);
   uint64_t at = begin;
   for (; at + 64 < end; at += 128) {
