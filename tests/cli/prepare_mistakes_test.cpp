@@ -1,6 +1,5 @@
 #include <fstream>
 
-#include <sys/mount.h>
 
 #include "tests/cli/mistake.hpp"
 
@@ -89,8 +88,8 @@ TEST_CASE("prepare: a full disk is one error and leaves no half dataset") {
   const std::string source = folder.write("source.txt", lines("north"));
   const std::string target = folder.write("target.txt", lines("sud"));
   const std::string disk = folder / "disk";
-  REQUIRE(run({"mkdir", disk}).code == 0);
-  if (mount("none", disk.c_str(), "tmpfs", 0, "size=16k") != 0) {
+  const SmallDisk small(disk, "16k");
+  if (!small.mounted()) {
     MESSAGE("skipped: mounting a small tmpfs needs root");
     return;
   }
@@ -99,5 +98,4 @@ TEST_CASE("prepare: a full disk is one error and leaves no half dataset") {
                  1,
                  {disk, "No space left"}});
   CHECK(run({"test", "-e", disk + "/out/manifest.json"}).code == 1);
-  umount(disk.c_str());
 }

@@ -1,7 +1,6 @@
 #include <fstream>
 
 #include <arpa/inet.h>
-#include <sys/mount.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
@@ -140,13 +139,12 @@ TEST_CASE("a full disk ends the job with one error that names the checkpoint") {
   const TemporaryFolder folder;
   const std::string job = folder.write("job.toml", kTinyJob);
   const std::string disk = folder / "disk";
-  REQUIRE(run({"mkdir", disk}).code == 0);
-  if (mount("none", disk.c_str(), "tmpfs", 0, "size=64k") != 0) {
+  const SmallDisk small(disk, "64k");
+  if (!small.mounted()) {
     MESSAGE("skipped: mounting a small tmpfs needs root");
     return;
   }
   check_mistake({"full disk", {"train", "--job", job, "--out", disk + "/run", "--threads", "1"}, 1,
                  {"checkpoint", "the disk is full"}});
   CHECK(run({"sh", "-c", "ls " + disk + "/run/checkpoints | grep -c troupe$"}).out == "0\n");
-  umount(disk.c_str());
 }

@@ -7,13 +7,17 @@
 #include <filesystem>
 #include <fstream>
 #include <stdexcept>
+#include <thread>
 #include <utility>
 
 #include <fcntl.h>
 #include <poll.h>
 #include <spawn.h>
+#include <sys/mount.h>
 #include <sys/wait.h>
 #include <unistd.h>
+
+#include "tests/support/leftovers.hpp"
 
 extern char** environ;
 
@@ -34,7 +38,11 @@ int input_file(const std::string& input) {
   const int file = mkostemp(name, O_CLOEXEC);
   check(file >= 0, "temporary file");
   unlink(name);
-  check(write(file, input.data(), input.size()) == ssize_t(input.size()), "write input");
+  for (size_t done = 0; done < input.size();) {
+    const ssize_t size = write(file, input.data() + done, input.size() - done);
+    check(size > 0, "write input");
+    done += size_t(size);
+  }
   lseek(file, 0, SEEK_SET);
   return file;
 }
@@ -58,6 +66,9 @@ Process::Process(std::vector<std::string> arguments, std::string input) {
   std::vector<char*> argv;
   for (std::string& argument : arguments) argv.push_back(argument.data());
   argv.push_back(nullptr);
+  const std::string& mark = leftovers_mark();
+  const size_t equals = mark.find('=');
+  setenv(mark.substr(0, equals).c_str(), mark.c_str() + equals + 1, 1);
   const int code = posix_spawnp(&id_, argv[0], &actions, nullptr, argv.data(), environ);
   posix_spawn_file_actions_destroy(&actions);
   close(in);
@@ -131,7 +142,9 @@ bool Process::wait_for_output(const std::string& text, std::chrono::seconds dead
 std::optional<ProcessResult> Process::wait(std::chrono::seconds deadline) {
   const auto end = Clock::now() + deadline;
   // A grandchild may keep the pipes open: the end of the child itself ends the wait.
-  while (running() && milliseconds_until(end) > 0) pump(std::min(50, milliseconds_until(end)));
+  while (running() && milliseconds_until(end) > 0)
+    if (!pump(std::min(50, milliseconds_until(end))))
+      std::this_thread::sleep_for(std::chrono::milliseconds(5));
   const bool ended = status_.has_value();
   if (!ended) {
     ::kill(id_, SIGKILL);
@@ -141,7 +154,8 @@ std::optional<ProcessResult> Process::wait(std::chrono::seconds deadline) {
     const size_t before = out_.size() + err_.size();
     const int open_before = int(out_pipe_ >= 0) + int(err_pipe_ >= 0);
     if (!pump(0)) break;
-    if (out_.size() + err_.size() == before && int(out_pipe_ >= 0) + int(err_pipe_ >= 0) == open_before) break;
+    if (out_.size() + err_.size() == before && int(out_pipe_ >= 0) + int(err_pipe_ >= 0) == open_before)
+      break;
   }
   if (!ended) return std::nullopt;
   return ProcessResult{*status_, out_, err_};
@@ -153,8 +167,8 @@ ProcessResult run(std::vector<std::string> arguments, std::string input, std::ch
   Process process(std::move(arguments), std::move(input));
   auto result = process.wait(deadline);
   if (!result)
-    throw std::runtime_error(command + "did not end in " + std::to_string(deadline.count()) + " s; it said:\n" +
-                             process.out() + process.err());
+    throw std::runtime_error(command + "did not end in " + std::to_string(deadline.count()) +
+                             " s; it said:\n" + process.out() + process.err());
   return *std::move(result);
 }
 
@@ -167,6 +181,15 @@ TemporaryFolder::TemporaryFolder() {
 TemporaryFolder::~TemporaryFolder() {
   std::error_code ignored;
   std::filesystem::remove_all(path_, ignored);
+}
+
+SmallDisk::SmallDisk(const std::string& folder, const std::string& size) : folder_(folder) {
+  std::filesystem::create_directories(folder);
+  mounted_ = mount("none", folder.c_str(), "tmpfs", 0, ("size=" + size).c_str()) == 0;
+}
+
+SmallDisk::~SmallDisk() {
+  if (mounted_) umount2(folder_.c_str(), MNT_DETACH);
 }
 
 std::string TemporaryFolder::write(const std::string& name, const std::string& content) const {

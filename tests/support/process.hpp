@@ -1,5 +1,6 @@
 // Real processes for tests: start a program, read what it says, wait for it with a deadline, send it signals.
-// A Process kills and reaps its child when it goes out of scope. One thread at a time.
+// A Process kills and reaps its child when it goes out of scope; what the child has started is killed at the
+// end of the test case. One thread at a time.
 #pragma once
 
 #include <chrono>
@@ -12,9 +13,9 @@
 namespace troupe::test {
 
 struct ProcessResult {
-  int code = 0;         // exit code, or 128 + signal
-  std::string out;      // standard output
-  std::string err;      // standard error
+  int code = 0;     // exit code, or 128 + signal
+  std::string out;  // standard output
+  std::string err;  // standard error
 };
 
 class Process {
@@ -29,7 +30,8 @@ class Process {
   void signal(int number) const;
   bool running();
 
-  // Reads until `text` has appeared on either stream; false when the process ended or the time ran out before.
+  // Reads until `text` has appeared on either stream; false when the process ended or the time ran out
+  // before.
   bool wait_for_output(const std::string& text, std::chrono::seconds deadline);
   // Waits for the end; nullopt (and the process is killed) when the time runs out.
   std::optional<ProcessResult> wait(std::chrono::seconds deadline);
@@ -63,6 +65,20 @@ class TemporaryFolder {
 
  private:
   std::string path_;
+};
+
+// A tmpfs of `size` ("64k") on a folder, gone at the end of the scope. Mounting needs root: ask mounted().
+class SmallDisk {
+ public:
+  SmallDisk(const std::string& folder, const std::string& size);
+  ~SmallDisk();
+  SmallDisk(const SmallDisk&) = delete;
+  SmallDisk& operator=(const SmallDisk&) = delete;
+  bool mounted() const { return mounted_; }
+
+ private:
+  std::string folder_;
+  bool mounted_ = false;
 };
 
 }  // namespace troupe::test
