@@ -12,41 +12,67 @@ using namespace troupe::test;
 
 namespace {
 
-// A port that was free a moment ago.
-std::string free_port() {
-  const int socket_id = socket(AF_INET, SOCK_STREAM, 0);
-  sockaddr_in address{};
-  address.sin_family = AF_INET;
-  address.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
-  socklen_t size = sizeof address;
-  REQUIRE(bind(socket_id, reinterpret_cast<sockaddr*>(&address), size) == 0);
-  REQUIRE(getsockname(socket_id, reinterpret_cast<sockaddr*>(&address), &size) == 0);
-  close(socket_id);
-  return std::to_string(ntohs(address.sin_port));
-}
+// An address that stays ours without anybody listening there: whoever dials it is refused.
+class NobodyThere {
+ public:
+  NobodyThere() : socket_(socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0)) {
+    sockaddr_in address{};
+    address.sin_family = AF_INET;
+    address.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
+    socklen_t size = sizeof address;
+    REQUIRE(bind(socket_, reinterpret_cast<sockaddr*>(&address), size) == 0);
+    REQUIRE(getsockname(socket_, reinterpret_cast<sockaddr*>(&address), &size) == 0);
+    address_ = "127.0.0.1:" + std::to_string(ntohs(address.sin_port));
+  }
+  ~NobodyThere() { close(socket_); }
+  NobodyThere(const NobodyThere&) = delete;
+  NobodyThere& operator=(const NobodyThere&) = delete;
+  const std::string& address() const { return address_; }
+
+ private:
+  int socket_;
+  std::string address_;
+};
+
+constexpr char kAnyPort[] = "127.0.0.1:0";
 
 std::string cluster_text(const std::string& first, const std::string& second, const std::string& more = "") {
-  return "[cluster]\nname = \"test\"\n" + more +
-         "[[nodes]]\nname = \"alpha\"\naddress = \"127.0.0.1:" + first +
-         "\"\nthreads = 1\n[[nodes]]\nname = \"beta\"\naddress = \"127.0.0.1:" + second + "\"\nthreads = 1\n";
+  return "[cluster]\nname = \"test\"\n" + more + "[[nodes]]\nname = \"alpha\"\naddress = \"" + first +
+         "\"\nthreads = 1\n[[nodes]]\nname = \"beta\"\naddress = \"" + second + "\"\nthreads = 1\n";
 }
 
-Process start_node(const std::string& cluster, const std::string& name) {
-  Process node({TROUPE_PROGRAM, "node", "--cluster", cluster, "--name", name});
-  REQUIRE(node.wait_for_output("listens on", kRunDeadline));
-  return node;
+// A node on a port of the system's choice.
+struct Node {
+  Node(const TemporaryFolder& folder, const std::string& name, const std::string& more = "")
+      : process({TROUPE_PROGRAM, "node", "--cluster",
+                 folder.write(name + ".toml", cluster_text(kAnyPort, kAnyPort, more)), "--name", name}) {
+    const std::string words = name + " listens on ";
+    REQUIRE(process.wait_for_output(words, kRunDeadline));
+    const std::string said = process.out() + process.err();
+    const size_t begin = said.find(words) + words.size(), end = said.find('\n', begin);
+    REQUIRE(end != std::string::npos);  // a line is written in one piece
+    address = said.substr(begin, end - begin);
+  }
+  Process process;
+  std::string address;
+};
+
+// The cluster file of clients.
+std::string cluster_file(const TemporaryFolder& folder, const Node& alpha, const Node& beta,
+                         const std::string& more = "") {
+  return folder.write("cluster.toml", cluster_text(alpha.address, beta.address, more));
 }
 
 }  // namespace
 
 TEST_CASE("running nodes take one job after the other and end when they are told to") {
   const TemporaryFolder folder;
-  const std::string cluster = folder.write("cluster.toml", cluster_text(free_port(), free_port()));
-  Process alpha = start_node(cluster, "alpha"), beta = start_node(cluster, "beta");
+  Node alpha(folder, "alpha"), beta(folder, "beta");
+  const std::string cluster = cluster_file(folder, alpha, beta);
   CHECK(train_to_end(folder / "run", 20, {"--cluster", cluster}) == expected_digest(20));
   CHECK(train_to_end(folder / "run", 30, {"--cluster", cluster, "--resume"}) == expected_digest(30));
   CHECK(train_to_end(folder / "other", 20, {"--cluster", cluster}) == expected_digest(20));
-  for (Process* node : {&alpha, &beta}) {
+  for (Process* node : {&alpha.process, &beta.process}) {
     CHECK(node->running());
     node->signal(SIGTERM);
     const auto end = node->wait(kRunDeadline);
@@ -57,13 +83,11 @@ TEST_CASE("running nodes take one job after the other and end when they are told
 
 TEST_CASE("a node with other numerics is named before anything is trained") {
   const TemporaryFolder folder;
-  const std::string first = free_port(), second = free_port();
-  const std::string ours =
-      folder.write("ours.toml", cluster_text(first, second, "instruction_set = \"v2\"\n"));
-  const std::string theirs =
-      folder.write("theirs.toml", cluster_text(first, second, "instruction_set = \"v3\"\n"));
-  Process alpha = start_node(ours, "alpha"), beta = start_node(theirs, "beta");
-  const ProcessResult result = run(train_command(folder / "run", 20, {"--cluster", ours}), {}, kRunDeadline);
+  const std::string ours = "instruction_set = \"v2\"\n", theirs = "instruction_set = \"v3\"\n";
+  const Node alpha(folder, "alpha", ours), beta(folder, "beta", theirs);
+  const std::string cluster = cluster_file(folder, alpha, beta, ours);
+  const ProcessResult result =
+      run(train_command(folder / "run", 20, {"--cluster", cluster}), {}, kRunDeadline);
   CAPTURE(result.err);
   CHECK(result.code == 1);
   CHECK(result.err.find("node beta differs from alpha: it has \"numerics=") != std::string::npos);
@@ -71,20 +95,21 @@ TEST_CASE("a node with other numerics is named before anything is trained") {
 
 TEST_CASE("a node that cannot be reached is named") {
   const TemporaryFolder folder;
+  const Node alpha(folder, "alpha");
+  const NobodyThere beta;
   const std::string cluster =
-      folder.write("cluster.toml", cluster_text(free_port(), free_port(), "patience_ms = 700\n"));
-  Process alpha = start_node(cluster, "alpha");
+      folder.write("cluster.toml", cluster_text(alpha.address, beta.address(), "patience_ms = 2000\n"));
   const ProcessResult result =
       run(train_command(folder / "run", 20, {"--cluster", cluster}), {}, kRunDeadline);
   CAPTURE(result.err);
   CHECK(result.code == 1);
-  CHECK(result.err.find("cannot reach beta at 127.0.0.1:") != std::string::npos);
+  CHECK(result.err.find("cannot reach beta at " + beta.address()) != std::string::npos);
 }
 
 TEST_CASE("a busy cluster refuses a second job") {
   const TemporaryFolder folder;
-  const std::string cluster = folder.write("cluster.toml", cluster_text(free_port(), free_port()));
-  Process alpha = start_node(cluster, "alpha"), beta = start_node(cluster, "beta");
+  const Node alpha(folder, "alpha"), beta(folder, "beta");
+  const std::string cluster = cluster_file(folder, alpha, beta);
   Process first(train_command(folder / "run", 100'000, {"--cluster", cluster}, 5));
   REQUIRE(first.wait_for_output("step ", kRunDeadline));
   const ProcessResult second =
