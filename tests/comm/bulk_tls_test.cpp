@@ -42,8 +42,7 @@ Error refused_with(const std::string& server_folder, const std::string& dialler_
   std::optional<Error> thrown;
   try {
     bulk_connect(test_session(0), acceptor, BulkPurpose::ring,
-                 test_context({.certificates = dialler_folder}, dialler_name, End::dial),
-                 deadline_in_ms(2000));
+                 test_context({.certificates = dialler_folder}, dialler_name, End::dial), soon());
   } catch (const Error& error) {
     thrown = error;
   }

@@ -181,12 +181,15 @@ TEST_CASE("a full queue says busy, holds no more than its bound, and drains") {
   size_t sent = 0;
   {
     const std::lock_guard stalled(b.recorder.gate);  // a peer that does not read
-    Sent result = Sent::ok;
-    while ((result = a.hub.send("n2", chunk(sent, kBytes))) == Sent::ok && sent < 1000) ++sent;
-    CHECK(result == Sent::busy);
+    // Sockets and gRPC take in a little more for a while: then nothing goes any more.
+    for (int busy = 0; busy < 50 && sent < 1000;) {
+      const Sent result = a.hub.send("n2", chunk(sent, kBytes));
+      REQUIRE(result != Sent::down);
+      if (result == Sent::ok) ++sent;
+      busy = result == Sent::busy ? busy + 1 : 0;
+    }
     CHECK(sent >= 7);
-    CHECK(sent < 64);  // the queue, and what sockets and gRPC take in before it backs up
-    CHECK(a.hub.send("n2", chunk(sent, kBytes)) == Sent::busy);
+    CHECK(sent < 64);  // the queue, and what is beyond it
   }
   REQUIRE(b.recorder.wait(message("n1"), sent));
   CHECK(a.hub.send("n2", chunk(sent, kBytes)) == Sent::ok);

@@ -85,14 +85,14 @@ TEST_CASE("a member killed in the middle is lost to all others, who name it with
     company->members[2]->signal(SIGKILL);
     check_blame(*company, 2, "peer lost");
     CHECK(comm::Clock::now() - killed <
-          std::chrono::seconds(10));  // milliseconds where the machine is not loaded
+          std::chrono::seconds(20));  // milliseconds where the machine is not loaded
   }
 }
 
 TEST_CASE("a member that is stopped is named by all others once it has been silent for too long") {
   for (const std::string transport : {"tcp", "shm"}) {
     CAPTURE(transport);
-    auto company = start(4, transport, 1'000'000, 100'000, 1'500);
+    auto company = start(4, transport, 1'000'000, 100'000, 3'000);
     REQUIRE(company->members[0]->wait_for_output("step 3", kLong));
     company->members[1]->signal(SIGSTOP);
     check_blame(*company, 1, "timeout");
