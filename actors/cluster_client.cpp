@@ -58,7 +58,8 @@ void ClusterClient::wait_for_links(std::chrono::milliseconds patience) {
       if (!linked_[node.name]) return false;
     return true;
   };
-  if (arrived_.wait_for(lock, patience, all)) return;
+  // What came before, attempts to dial that failed among it, is nothing that happens to a job of ours.
+  if (arrived_.wait_for(lock, patience, all)) return events_.clear();
   std::string missing;
   for (const config::NodeConfig& node : cluster_.nodes)
     if (!linked_[node.name])
