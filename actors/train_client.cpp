@@ -17,8 +17,9 @@ namespace {
 
 using Clock = std::chrono::steady_clock;
 constexpr std::chrono::milliseconds kPoll{20};
-constexpr std::chrono::milliseconds kNowPatience{1500};      // after the second Ctrl-C
-constexpr std::chrono::milliseconds kLeaderPatience{1000};   // for the leader's own word on what another node said
+constexpr std::chrono::milliseconds kNowPatience{1500};  // after the second Ctrl-C
+constexpr std::chrono::milliseconds kLeaderPatience{
+    1000};  // for the leader's own word on what another node said
 constexpr std::chrono::milliseconds kSurvivorsPatience{700};  // for local nodes to end after a failed job
 
 // SIGINT and SIGTERM as something to ask for, not something that strikes. Made before any thread is.
@@ -97,11 +98,15 @@ class TrainRun {
     if (!event.envelope.has_job_ended()) return;
     const wire::JobEnded& ended = event.envelope.job_ended();
     if (leader) verdict_ = ended;
+    // A member that has ended well leaves before the leader has heard from all: that is no loss.
+    if (!leader && ended.error().empty()) ended_well_.insert(event.node);
     // Another node's error counts when the leader stays silent.
     if (!leader && !ended.error().empty()) hear(ended.exit_code(), ended.error());
   }
 
-  void lost(const ClusterEvent& event) { hear(1, "lost node " + event.node + ": " + event.why); }
+  void lost(const ClusterEvent& event) {
+    if (!ended_well_.contains(event.node)) hear(1, "lost node " + event.node + ": " + event.why);
+  }
 
   void hear(int code, const std::string& error) {
     if (deadline_) return;
@@ -127,6 +132,7 @@ class TrainRun {
   const StopSignals& signals_;
   Progress progress_;
   int stops_ = 0;
+  std::set<std::string> ended_well_;       // members
   std::optional<wire::JobEnded> verdict_;  // the leader's
   wire::JobEnded second_hand_;             // what others said, for when the leader says nothing
   std::optional<Clock::time_point> deadline_;

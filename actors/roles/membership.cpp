@@ -16,6 +16,8 @@ namespace {
 
 constexpr std::chrono::milliseconds kTick{200};  // an unanswered Join is repeated this often
 constexpr scheduler::Microseconds kJoinPatienceUs = 60'000'000;
+constexpr scheduler::Microseconds kViewPatienceUs =
+    2 * kJoinPatienceUs;  // a member's, whose leader never answers
 
 scheduler::Microseconds now_us() {
   return std::chrono::duration_cast<std::chrono::microseconds>(
@@ -39,6 +41,7 @@ struct membership_state {
   MembershipPeers peers;
   std::optional<scheduler::Formation> formation;  // on the leader
   std::optional<scheduler::JoinRequest> own;
+  scheduler::Microseconds joined_us = 0;
   bool in_view = false;
 
   void lead() {
@@ -64,6 +67,7 @@ struct membership_state {
     own->fingerprint_text = ready.fingerprint_text;
     own->step = ready.step;
     own->digest = ready.digest;
+    joined_us = now_us();
     tick(self);
   }
 
@@ -72,6 +76,10 @@ struct membership_state {
     if (formation) {
       apply(self, formation->on_join(*own));
       if (!in_view) apply(self, formation->on_tick(now_us()));
+    } else if (now_us() - joined_us > kViewPatienceUs) {
+      self->send(setup.supervisor,
+                 JobFailed{ErrorKind::timeout, "the leader has not formed a view", int64_t(kLeader)});
+      in_view = true;  // nothing more to decide
     } else {
       self->send(peers.members.at(kLeader), Post{own->member.rank, to_wire(*setup.context, *own)});
     }
