@@ -144,7 +144,7 @@ int run_local(const TrainOptions& options, const StopSignals& signals) {
   LocalCluster local(options.nodes, threads, options.out, options.program);
   try {
     ClusterClient client(local.config());
-    client.wait_for_links(std::chrono::seconds(10));
+    client.wait_for_links(std::chrono::seconds(30));
     const int code = TrainRun(options, client, signals).follow();
     client.close();
     local.stop(std::chrono::seconds(5));
