@@ -61,8 +61,8 @@ struct FloatReduction {
 };
 
 struct RingOptions {
-  int64_t chunk_elements_max = 32768;
-  int groups_in_flight = 4;  // chunks that a member has under way at once; bounds memory
+  int64_t chunk_elements_max = 65536;  // at most 100,000
+  int groups_in_flight = 3;            // chunks that a member has under way at once; bounds memory
 };
 
 // What a reduction put on this member's outgoing link.

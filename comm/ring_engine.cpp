@@ -41,7 +41,9 @@ RingEngine::RingEngine(std::vector<BulkPeer> members, size_t position, RingLinks
     : members_(std::move(members)), position_(position), options_(options), links_(std::move(links)) {
   TROUPE_CHECK(position_ < members_.size(), "position {} of {}", position_, members_.size());
   TROUPE_CHECK(size() == 1 || (links_.next && links_.previous), "a ring of {} needs links", size());
-  TROUPE_CHECK(options_.groups_in_flight >= 1 && options_.chunk_elements_max >= 1);
+  TROUPE_CHECK(options_.groups_in_flight >= 1);
+  TROUPE_CHECK(options_.chunk_elements_max >= 1 &&
+               options_.chunk_elements_max <= 100'000);  // fits in a frame
   sender_ = std::thread([this] { run(&RingEngine::send_all, sending_, links_.next); });
   if (size() > 1)
     receiver_ = std::thread([this] { run(&RingEngine::receive_all, receiving_, links_.previous); });
