@@ -125,6 +125,10 @@ void node_state::on_tick(Self self) {
     else
       fail(self, at_deadline);
   }
+  if (phase == Phase::idle && waiting) {
+    const auto [client, order] = *std::exchange(waiting, std::nullopt);
+    start(self, client, order);
+  }
   const bool orphan = setup.one_job && phase == Phase::idle && clients.empty() &&
                       (had_client || Clock::now() - born > kFirstClientPatience);
   if (orphan) setup.ended(1);

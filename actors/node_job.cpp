@@ -33,6 +33,11 @@ EnvelopePtr refusal(const JobFailed& failure) {
 }  // namespace
 
 void node_state::start(Self self, const std::string& client, const wire::StartJob& order) {
+  // Clients hear of a job's end a little before its roles are gone: the next order waits for that.
+  if (phase == Phase::ending && !setup.one_job && !leave_after && !waiting) {
+    waiting = {client, order};
+    return;
+  }
   if (busy())
     return send(client, refusal({ErrorKind::protocol,
                                  fmt::format("{} is busy with another job", setup.services->node), -1}));

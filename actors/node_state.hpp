@@ -5,6 +5,7 @@
 #include <optional>
 #include <set>
 #include <string>
+#include <utility>
 
 #include <caf/stateful_actor.hpp>
 #include <caf/typed_event_based_actor.hpp>
@@ -61,7 +62,8 @@ struct node_state {
   bool stopping = false, told_by_leader = false;
   bool leave_after = false;  // told by a signal: end with the job
   int last_code = 0;
-  Saved result;                       // of the job, when it ends well
+  Saved result;                                                   // of the job, when it ends well
+  std::optional<std::pair<std::string, wire::StartJob>> waiting;  // a client's next order, while a job ends
   std::set<scheduler::Rank> audited;  // members whose weights are those of the leader
   std::optional<Clock::time_point> deadline;
   JobFailed at_deadline;
