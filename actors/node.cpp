@@ -148,7 +148,10 @@ node_actor::behavior_type node(node_state::Self self, NodeSetup setup) {
       [self](const LinkMessage& message) { self->state.on_message(self, message); },
       [self](const LinkUp& up) { self->state.on_link_up(up); },
       [self](const LinkDown& down) { self->state.on_link_down(self, down); },
-      [self](const StopWanted& wanted) { self->state.stop(self, wanted); },
+      [self](const StopWanted& wanted) {  // from a signal to this process
+        self->state.leave_after = true;
+        self->state.stop(self, wanted);
+      },
       [self](Tick) {
         self->state.on_tick(self);
         self->delayed_send(self, kTick, Tick{});
