@@ -112,7 +112,9 @@ class TrainRun {
     if (deadline_) return;
     second_hand_.set_exit_code(code);
     second_hand_.set_error(error);
-    deadline_ = Clock::now() + kLeaderPatience;
+    // When it is the leader that is lost, nobody else is to be waited for.
+    const bool orphaned = error.find("lost node " + client_.leader()) != std::string::npos;
+    deadline_ = Clock::now() + (orphaned ? std::chrono::milliseconds(0) : kLeaderPatience);
   }
 
   int conclude(const wire::JobEnded& ended) {
