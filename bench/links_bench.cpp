@@ -65,13 +65,15 @@ LinkOptions options_for(const std::string& node, const std::string& certificates
 class Caller {
  public:
   Caller(const std::string& certificates, const std::string& address)
-      : hub_(options_for("n1", certificates),
-             {[this](const LinkPeer&) { note(up_); },
-              [this](const LinkPeer&, const wire::Envelope& envelope) {
-                note(answered_, envelope.grant().sequence());
-              },
-              [](const LinkPeer&, const Error& why) { std::fprintf(stderr, "down: %s\n", why.what()); },
-              {}}) {
+      : hub_(options_for("n1", certificates), {[this](const LinkPeer&) { note(up_); },
+                                               [this](const LinkPeer&, const wire::Envelope& envelope) {
+                                                 note(answered_, envelope.grant().sequence());
+                                               },
+                                               [](const LinkPeer&, const Error& why) {
+                                                 if (why.kind() != ErrorKind::cancelled)
+                                                   std::fprintf(stderr, "down: %s\n", why.what());
+                                               },
+                                               {}}) {
     hub_.dial("n2", address);
     wait(up_, 1);
   }

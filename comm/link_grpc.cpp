@@ -4,6 +4,7 @@
 #include <charconv>
 #include <chrono>
 #include <cstdlib>
+#include <mutex>
 #include <utility>
 
 #include <google/protobuf/stubs/logging.h>
@@ -173,6 +174,7 @@ class Listener final : public LinkListener, private grpc::CallbackGenericService
  public:
   Listener(const Address& address, const TransportSettings& settings, Accept accept)
       : accept_(std::move(accept)) {
+    const std::lock_guard lock(starting_);
     grpc::ServerBuilder builder;
     common_settings(settings, [&](const char* name, int value) { builder.AddChannelArgument(name, value); });
     builder.AddChannelArgument(GRPC_ARG_HTTP2_MIN_RECV_PING_INTERVAL_WITHOUT_DATA_MS, 500);
@@ -208,8 +210,11 @@ class Listener final : public LinkListener, private grpc::CallbackGenericService
     return grpc::SslServerCredentials(options);
   }
 
+  void wait_for_start() { const std::lock_guard started(starting_); }
+
   grpc::ServerGenericBidiReactor* CreateReactor(grpc::GenericCallbackServerContext* context) override {
     if (context->method() != kMethod) return grpc::CallbackGenericService::CreateReactor(context);
+    wait_for_start();
     const auto stream = std::make_shared<ServerStream>(context);
     auto owner = accept_(stream);
     const bool refused = owner == nullptr;
@@ -224,6 +229,7 @@ class Listener final : public LinkListener, private grpc::CallbackGenericService
     void ended(const StreamEnd&) override {}
   };
 
+  std::mutex starting_;  // held by the constructor: streams that come at once wait until all is in place
   Accept accept_;
   std::unique_ptr<grpc::Server> server_;
   uint16_t port_ = 0;

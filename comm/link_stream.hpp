@@ -36,7 +36,7 @@ class LinkStream : public std::enable_shared_from_this<LinkStream> {
     virtual void ended(const StreamEnd& end) = 0;
   };
 
-  virtual ~LinkStream() = default;
+  virtual ~LinkStream();
   LinkStream(const LinkStream&) = delete;
   LinkStream& operator=(const LinkStream&) = delete;
 
@@ -56,7 +56,7 @@ class LinkStream : public std::enable_shared_from_this<LinkStream> {
   virtual std::vector<std::string> peer_names() const { return {}; }
 
  protected:
-  LinkStream() = default;
+  LinkStream();
 
   // Called with the lock held, never again after the stream is done.
   virtual void start_call() = 0;
