@@ -49,6 +49,9 @@ using aggregator_actor =
                      caf::replies_to<OpenRing>::with<RingOpened>, caf::reacts_to<Reduce>,
                      caf::reacts_to<Commit>, caf::replies_to<SaveFinal>::with<Saved>>;
 
+// Tokenises chunks of documents for a client that prepares a dataset.
+using preparer_actor = caf::typed_actor<caf::reacts_to<LinkMessage>>;
+
 using node_actor =
     supervisor_actor::extend<caf::reacts_to<LinkMessage>, caf::reacts_to<LinkUp>, caf::reacts_to<LinkDown>,
                              caf::reacts_to<StopWanted>, caf::reacts_to<Tick>>;

@@ -5,6 +5,7 @@
 #include <unistd.h>
 
 #include "actors/guarded.hpp"
+#include "actors/job_start.hpp"
 #include "actors/node_state.hpp"
 #include "actors/wire.hpp"
 #include "comm/messages.hpp"
@@ -35,7 +36,7 @@ const char* text(node_state::Phase phase) {
 EnvelopePtr status(const node_state& state) {
   wire::Envelope message;
   wire::NodeStatus& out = *message.mutable_node_status();
-  out.set_state(text(state.phase));
+  out.set_state(state.preparers.empty() ? text(state.phase) : "preparing");
   out.set_step(-1);
   out.set_leader(state.setup.services->cluster.nodes.at(kLeader).name);
   out.set_version(std::string(kVersion));
@@ -70,6 +71,9 @@ void node_state::on_message(Self self, const LinkMessage& message) {
   const wire::Envelope& body = *message.envelope;
   if (body.has_ask_status()) return send(message.peer, status(*this));
   if (body.has_start_job() && message.client) return start(self, message.peer, body.start_job());
+  if (body.has_prepare_start() && message.client) return begin_preparing(self, message);
+  if (body.has_prepare_chunk() && message.peer == preparing_for)
+    return self->send(preparers[next_preparer++ % preparers.size()], message);
   if (body.has_stop_job() && busy()) return stop(self, {body.stop_job().why(), body.stop_job().now()});
   const auto rank = rank_of(message.peer);
   if (!busy() || !rank || !same_job(context(), body)) return;  // of an earlier job, or of nobody
@@ -96,6 +100,7 @@ void node_state::on_link_up(const LinkUp& up) {
 
 void node_state::on_link_down(Self self, const LinkDown& down) {
   clients.erase(down.peer);
+  if (down.peer == preparing_for) end_preparing(self);
   if (!busy() || !down.was_up || phase == Phase::ending) return;
   const auto rank = rank_of(down.peer);
   if (!rank || (!context().leads() && *rank != kLeader) || audited.contains(*rank)) return;
@@ -110,6 +115,28 @@ void node_state::on_actor_down(Self self, const caf::down_msg& down) {
     fail(self,
          {ErrorKind::protocol, fmt::format("a part of the node ended: {}", to_string(down.reason)), -1});
   if (phase == Phase::ending && alive == 0) all_gone();
+}
+
+void node_state::begin_preparing(Self self, const LinkMessage& message) {
+  if (busy() || (!preparers.empty() && preparing_for != message.peer)) {
+    wire::Envelope refusal;
+    refusal.mutable_job_ended()->set_exit_code(1);
+    refusal.mutable_job_ended()->set_error(fmt::format("{} is busy with other work", setup.services->node));
+    return send(message.peer, share(std::move(refusal)));
+  }
+  end_preparing(self);
+  preparing_for = message.peer;
+  spdlog::info("prepares documents for {}", message.peer);
+  const int64_t threads = setup.services->cluster.nodes.at(setup.services->rank).threads;
+  const uint32_t workers = threads > 0 ? uint32_t(threads) : usable_cores();
+  for (uint32_t i = 0; i < workers; ++i)
+    preparers.push_back(spawn_preparer(self->system(), setup.services->links, message.envelope));
+}
+
+void node_state::end_preparing(Self self) {
+  for (const preparer_actor& preparer : preparers) self->send_exit(preparer, caf::exit_reason::user_shutdown);
+  preparers.clear();
+  preparing_for.clear();
 }
 
 void node_state::set_deadline(std::chrono::milliseconds patience, JobFailed then) {

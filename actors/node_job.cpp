@@ -38,7 +38,7 @@ void node_state::start(Self self, const std::string& client, const wire::StartJo
     waiting = {client, order};
     return;
   }
-  if (busy())
+  if (busy() || !preparers.empty())
     return send(client, refusal({ErrorKind::protocol,
                                  fmt::format("{} is busy with another job", setup.services->node), -1}));
   JobContextPtr job_of_order;

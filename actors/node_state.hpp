@@ -29,6 +29,8 @@ struct node_state {
   void on_link_down(Self self, const LinkDown& down);
   void on_actor_down(Self self, const caf::down_msg& down);
   void on_tick(Self self);
+  void begin_preparing(Self self, const LinkMessage& message);
+  void end_preparing(Self self);
 
   // --- node_job.cpp: the life of a job ---
   void start(Self self, const std::string& client, const wire::StartJob& order);
@@ -44,7 +46,7 @@ struct node_state {
 
   // --- small things ---
   const JobContext& context() const { return job->context(); }
-  bool busy() const { return phase != Phase::idle; }
+  bool busy() const { return phase != Phase::idle; }  // with a job
   std::optional<scheduler::Rank> rank_of(const std::string& node) const;
   void send(const std::string& node, const EnvelopePtr& message) const;
   void send_members(const EnvelopePtr& message) const;
@@ -56,6 +58,9 @@ struct node_state {
   std::set<std::string> clients;  // linked now
   bool had_client = false;
   Phase phase = Phase::idle;
+  std::string preparing_for;  // the client whose dataset is being prepared
+  std::vector<preparer_actor> preparers;
+  size_t next_preparer = 0;
   std::optional<JobActors> job;
   std::shared_ptr<const data::Dataset> dataset;
   size_t alive = 0;  // actors of the job that have not ended

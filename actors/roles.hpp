@@ -25,6 +25,11 @@ post_actor::behavior_type proxy(post_actor::pointer self, JobContextPtr context,
 // Detached. Opens the dataset and hands out slots' samples, a few of them ahead of time.
 loader_actor spawn_loader(caf::actor_system& system, RoleSetup setup);
 
+// Detached, one a worker: a loader of documents for a client that prepares a dataset. `start` is its
+// PrepareStart.
+preparer_actor spawn_preparer(caf::actor_system& system, std::shared_ptr<comm::LinkHub> links,
+                              EnvelopePtr start);
+
 // Detached, one a worker: runs slots and its share of a commit.
 trainer_actor spawn_trainer(caf::actor_system& system, RoleSetup setup, std::shared_ptr<TrainEngine> engine,
                             uint32_t worker);

@@ -1,13 +1,15 @@
+#include "data/prepare.hpp"
+
 #include <cstdio>
 #include <thread>
 
-#include <unistd.h>
-
 #include <CLI/CLI.hpp>
 #include <fmt/format.h>
+#include <unistd.h>
 
+#include "actors/cluster_client.hpp"
+#include "actors/prepare_cluster.hpp"
 #include "cli/commands.hpp"
-#include "data/prepare.hpp"
 #include "kernels/base/error.hpp"
 
 namespace troupe::cli {
@@ -19,6 +21,8 @@ struct PrepareArguments {
   std::vector<std::string> aligned;
   std::string tsv, text, source, pair, columns, unit = "document", tokenizer = "bpe";
   int threads = 0;
+  int64_t nodes = 0;  // 0: this process does all of it
+  std::string cluster;
 };
 
 std::pair<std::string, std::string> split_pair(const std::string& text, char separator, const char* what) {
@@ -31,10 +35,13 @@ std::pair<std::string, std::string> split_pair(const std::string& text, char sep
 // Exactly one source must be named; turns the flags into SourceOptions.
 data::SourceOptions source_of(const PrepareArguments& a) {
   data::SourceOptions out = a.options.source;
-  const int named = int(!a.aligned.empty()) + int(!a.tsv.empty()) + int(!a.text.empty()) + int(!a.source.empty());
+  const int named =
+      int(!a.aligned.empty()) + int(!a.tsv.empty()) + int(!a.text.empty()) + int(!a.source.empty());
   if (named != 1)
-    throw error(ErrorKind::usage,
-                "{} sources named; name one of --aligned SOURCE TARGET, --tsv FILE, --text FILE, --source debian", named);
+    throw error(
+        ErrorKind::usage,
+        "{} sources named; name one of --aligned SOURCE TARGET, --tsv FILE, --text FILE, --source debian",
+        named);
   if (!a.aligned.empty()) {
     out.kind = data::SourceKind::aligned;
     out.source_path = a.aligned[0];
@@ -57,7 +64,8 @@ data::ProgressFunction progress_line() {
   const bool terminal = isatty(STDERR_FILENO) == 1;
   return [terminal, last = std::string()](const data::PrepareProgress& p) mutable {
     if (terminal) {
-      const std::string share = p.total > 0 ? fmt::format("{:3.0f} %", 100.0 * double(p.done) / double(p.total)) : "";
+      const std::string share =
+          p.total > 0 ? fmt::format("{:3.0f} %", 100.0 * double(p.done) / double(p.total)) : "";
       fmt::print(stderr, "\r\033[K{} {}", p.phase, share);
       std::fflush(stderr);
     } else if (last != p.phase) {
@@ -67,10 +75,23 @@ data::ProgressFunction progress_line() {
   };
 }
 
+data::PrepareReport prepare(const PrepareArguments& a, int threads) {
+  if (!a.cluster.empty()) {
+    const config::ClusterConfig cluster = config::read_cluster_file(a.cluster);
+    actors::ClusterClient client(cluster);
+    client.wait_for_links(std::chrono::milliseconds(cluster.patience_ms) + std::chrono::seconds(3));
+    return actors::prepare_on_cluster(a.options, client, threads, progress_line());
+  }
+  if (a.nodes > 0)
+    return actors::prepare_on_local_nodes(a.options, a.nodes, std::max<int64_t>(1, threads / a.nodes),
+                                          progress_line());
+  return data::prepare_local(a.options, threads, progress_line());
+}
+
 void run(PrepareArguments& a) {
   a.options.source = source_of(a);
   const int threads = a.threads > 0 ? a.threads : int(std::max(1u, std::thread::hardware_concurrency()));
-  const data::PrepareReport report = data::prepare_local(a.options, threads, progress_line());
+  const data::PrepareReport report = prepare(a, threads);
   if (isatty(STDERR_FILENO) == 1) fmt::print(stderr, "\r\033[K");
   fmt::print("{}", report.text());
 }
@@ -83,9 +104,11 @@ void add_prepare(CLI::App& app, int&) {
   auto& o = a->options;
   command->add_option("--out", o.out, "Dataset folder to write")->required();
   command->add_flag("--overwrite", o.overwrite, "Replace a dataset that is there already");
-  command->add_option("--aligned", a->aligned, "Two files of the same number of lines: source, target")->expected(2);
+  command->add_option("--aligned", a->aligned, "Two files of the same number of lines: source, target")
+      ->expected(2);
   command->add_option("--tsv", a->tsv, "One file with a pair a line, separated by tabs");
-  command->add_option("--text", a->text, "One plain text file, for a language model; blank lines end documents");
+  command->add_option("--text", a->text,
+                      "One plain text file, for a language model; blank lines end documents");
   command->add_option("--source", a->source, "debian: Debian's translated package descriptions")
       ->check(CLI::IsMember({"debian"}));
   command->add_option("--pair", a->pair, "Languages of --source debian")->default_val("en-fr");
@@ -94,24 +117,37 @@ void add_prepare(CLI::App& app, int&) {
   command->add_option("--tsv-source-column", o.source.tsv_source_column, "Column of the source, from 1");
   command->add_option("--tsv-target-column", o.source.tsv_target_column, "Column of the target, from 1");
   command->add_option("--tsv-label-column", o.source.tsv_label_column, "Column of a label; 0: none");
-  command->add_flag("--skip-invalid-utf8", o.source.skip_invalid_utf8, "Leave out lines that are not UTF-8 instead of stopping");
-  command->add_option("--characters-max", o.clean.characters_max, "Longest side kept, in characters")->capture_default_str();
-  command->add_option("--length-ratio-max", o.clean.length_ratio_max, "Largest ratio of the sides' lengths")->capture_default_str();
+  command->add_flag("--skip-invalid-utf8", o.source.skip_invalid_utf8,
+                    "Leave out lines that are not UTF-8 instead of stopping");
+  command->add_option("--characters-max", o.clean.characters_max, "Longest side kept, in characters")
+      ->capture_default_str();
+  command->add_option("--length-ratio-max", o.clean.length_ratio_max, "Largest ratio of the sides' lengths")
+      ->capture_default_str();
   command->add_flag("--compatibility-forms", o.clean.compatibility_forms, "Normalise to NFKC instead of NFC");
-  command->add_option("--vocabulary", o.tokenizer.vocabulary, "Entries of the tokenizer")->capture_default_str();
+  command->add_option("--vocabulary", o.tokenizer.vocabulary, "Entries of the tokenizer")
+      ->capture_default_str();
   command->add_option("--tokenizer", a->tokenizer, "unigram or bpe")
-      ->check(CLI::IsMember({"unigram", "bpe"}))->default_val("bpe");
-  command->add_option("--tokenizer-file", o.tokenizer_file, "Use this SentencePiece model instead of training one");
-  command->add_option("--tokenizer-sentences", o.tokenizer_sentences, "Sample the tokenizer is trained on")->capture_default_str();
+      ->check(CLI::IsMember({"unigram", "bpe"}))
+      ->default_val("bpe");
+  command->add_option("--tokenizer-file", o.tokenizer_file,
+                      "Use this SentencePiece model instead of training one");
+  command->add_option("--tokenizer-sentences", o.tokenizer_sentences, "Sample the tokenizer is trained on")
+      ->capture_default_str();
   command->add_option("--split", a->unit, "What a sample is: document, sentence or token")
-      ->check(CLI::IsMember({"document", "sentence", "token"}))->default_val("document");
-  command->add_option("--pack-tokens", o.pack_tokens, "Padded tokens of a pack, each side")->capture_default_str();
+      ->check(CLI::IsMember({"document", "sentence", "token"}))
+      ->default_val("document");
+  command->add_option("--pack-tokens", o.pack_tokens, "Padded tokens of a pack, each side")
+      ->capture_default_str();
   command->add_option("--max-length", o.max_length, "Longest sample in tokens")->capture_default_str();
   command->add_option("--valid", o.valid_samples, "Validation samples, about")->capture_default_str();
   command->add_option("--test", o.test_samples, "Test samples, about")->capture_default_str();
   command->add_option("--threads", a->threads, "Loaders; 0: one a core")->check(CLI::Range(0, 1024));
+  auto* nodes = command->add_option("--nodes", a->nodes, "Spread the loaders over this many node processes")
+                    ->check(CLI::Range(1, 1024));
+  command->add_option("--cluster", a->cluster, "Use the loaders of the running nodes of this cluster file")
+      ->excludes(nodes);
   command->callback([a] {
-    a->options.unit = a->unit == "token" ? data::SampleUnit::token
+    a->options.unit = a->unit == "token"      ? data::SampleUnit::token
                       : a->unit == "sentence" ? data::SampleUnit::sentence
                                               : data::SampleUnit::document;
     a->options.tokenizer.kind =

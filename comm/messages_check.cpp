@@ -160,7 +160,7 @@ void check(Check& c, const NodeStatus& m) {
 }
 
 void check(Check& c, const PrepareStart& m) {
-  c.text("prepare_start.options_json", m.options_json(), kJobTextBytesMax);
+  c.sized("prepare_start.work", m.work(), kControlBytesMax);
   c.sized("prepare_start.tokenizer", m.tokenizer(), kBulkFieldBytesMax);
 }
 

@@ -66,7 +66,7 @@ std::vector<Envelope> one_of_each() {
   add().mutable_job_ended()->set_exit_code(255);
   add().mutable_node_status()->set_state("training");
   add().mutable_ask_status();
-  add().mutable_prepare_start()->set_options_json("{}");
+  add().mutable_prepare_start()->set_work("{}");
   add().mutable_prepare_chunk()->set_documents(std::string(kBulkFieldBytesMax, 'd'));
   add().mutable_prepare_shard()->set_shard(std::string(kBulkFieldBytesMax, 's'));
   return all;

@@ -6,6 +6,7 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
+#include "nodes.hpp"
 #include "training.hpp"
 
 using namespace troupe::test;
@@ -33,35 +34,6 @@ class NobodyThere {
   int socket_;
   std::string address_;
 };
-
-constexpr char kAnyPort[] = "127.0.0.1:0";
-
-std::string cluster_text(const std::string& first, const std::string& second, const std::string& more = "") {
-  return "[cluster]\nname = \"test\"\n" + more + "[[nodes]]\nname = \"alpha\"\naddress = \"" + first +
-         "\"\nthreads = 1\n[[nodes]]\nname = \"beta\"\naddress = \"" + second + "\"\nthreads = 1\n";
-}
-
-// A node on a port of the system's choice.
-struct Node {
-  Node(const TemporaryFolder& folder, const std::string& name, const std::string& more = "")
-      : process({TROUPE_PROGRAM, "node", "--cluster",
-                 folder.write(name + ".toml", cluster_text(kAnyPort, kAnyPort, more)), "--name", name}) {
-    const std::string words = name + " listens on ";
-    REQUIRE(process.wait_for_output(words, kRunDeadline));
-    const std::string said = process.out() + process.err();
-    const size_t begin = said.find(words) + words.size(), end = said.find('\n', begin);
-    REQUIRE(end != std::string::npos);  // a line is written in one piece
-    address = said.substr(begin, end - begin);
-  }
-  Process process;
-  std::string address;
-};
-
-// The cluster file of clients.
-std::string cluster_file(const TemporaryFolder& folder, const Node& alpha, const Node& beta,
-                         const std::string& more = "") {
-  return folder.write("cluster.toml", cluster_text(alpha.address, beta.address, more));
-}
 
 }  // namespace
 

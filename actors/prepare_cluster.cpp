@@ -1,0 +1,160 @@
+#include "actors/prepare_cluster.hpp"
+
+#include <algorithm>
+#include <filesystem>
+#include <map>
+#include <optional>
+#include <vector>
+
+#include <fmt/format.h>
+#include <unistd.h>
+
+#include "actors/cluster_client.hpp"
+#include "actors/local_cluster.hpp"
+
+namespace troupe::actors {
+
+namespace {
+
+constexpr size_t kChunksUnderWayMax = 4;  // at one node: about 1 MiB of text each
+constexpr std::chrono::minutes kChunkPatience{5};
+
+// Which node has which chunks. A chunk is kept until its shard has come back: those of a lost node go to the
+// others. Memory is bounded by nodes * kChunksUnderWayMax chunks.
+class Dispatch {
+ public:
+  explicit Dispatch(ClusterClient& cluster) : cluster_(cluster) {
+    for (const config::NodeConfig& node : cluster.cluster().nodes) under_way_[node.name];
+  }
+  // REQUIRES a node, that is, lose() has not thrown.
+  bool full() const { return least()->second.size() >= kChunksUnderWayMax; }
+  bool idle() const {
+    return std::all_of(under_way_.begin(), under_way_.end(),
+                       [](const auto& node) { return node.second.empty(); });
+  }
+
+  void send(data::RawChunk chunk) {
+    wire::Envelope message;
+    message.mutable_prepare_chunk()->set_index(chunk.index);
+    message.mutable_prepare_chunk()->set_documents(data::encode_chunk(chunk));
+    const auto to = least();
+    // A link that is down is told as an event too, which brings the chunk back here.
+    cluster_.send(to->first, message);
+    to->second.push_back(std::move(chunk));
+  }
+
+  // False: the node's chunks have gone to others already.
+  bool came_back(const std::string& node, uint64_t index) {
+    const auto found = under_way_.find(node);
+    if (found == under_way_.end()) return false;
+    const auto is_it = [index](const data::RawChunk& chunk) { return chunk.index == index; };
+    if (std::erase_if(found->second, is_it) == 1) return true;
+    throw error(ErrorKind::protocol, "{} sent a shard of chunk {}, which it was not given", node, index);
+  }
+
+  void lose(const std::string& node, const std::string& why) {
+    const auto found = under_way_.find(node);
+    if (found == under_way_.end()) return;
+    for (data::RawChunk& chunk : found->second) orphans_.push_back(std::move(chunk));
+    fmt::print(stderr, "troupe: lost node {} ({}); others take over its {} chunks\n", node, why,
+               found->second.size());
+    under_way_.erase(found);
+    if (under_way_.empty())
+      throw error(ErrorKind::peer_lost, "lost node {}, the last of the loaders: {}", node, why);
+  }
+  std::optional<data::RawChunk> take_orphan() {
+    if (orphans_.empty()) return std::nullopt;
+    std::optional<data::RawChunk> chunk(std::move(orphans_.back()));
+    orphans_.pop_back();
+    return chunk;
+  }
+
+ private:
+  using Loads = std::map<std::string, std::vector<data::RawChunk>>;
+  Loads::iterator least() { return std::min_element(under_way_.begin(), under_way_.end(), by_load); }
+  Loads::const_iterator least() const {
+    return std::min_element(under_way_.begin(), under_way_.end(), by_load);
+  }
+  static bool by_load(const Loads::value_type& a, const Loads::value_type& b) {
+    return a.second.size() < b.second.size();
+  }
+
+  ClusterClient& cluster_;
+  Loads under_way_;
+  std::vector<data::RawChunk> orphans_;
+};
+
+void receive_one(ClusterClient& cluster, Dispatch& dispatch, data::PreparePlan& plan) {
+  const auto event = cluster.next(kChunkPatience);
+  if (!event)
+    throw error(ErrorKind::timeout, "no node has sent a shard for {} minutes", kChunkPatience.count());
+  if (event->kind == ClusterEvent::Kind::down) return dispatch.lose(event->node, event->why);
+  if (event->kind != ClusterEvent::Kind::message) return;
+  if (event->envelope.has_job_ended())
+    throw error(ErrorKind::protocol, "{}: {}", event->node, event->envelope.job_ended().error());
+  if (!event->envelope.has_prepare_shard()) return;
+  const wire::PrepareShard& shard = event->envelope.prepare_shard();
+  if (!shard.error().empty()) throw error(ErrorKind::protocol, "{}: {}", event->node, shard.error());
+  if (dispatch.came_back(event->node, shard.index())) plan.add_shard(shard.index(), shard.shard());
+}
+
+class RemovedFolder {
+ public:
+  RemovedFolder()
+      : path_(std::filesystem::temp_directory_path() / ("troupe-prepare-" + std::to_string(getpid()))) {}
+  ~RemovedFolder() {
+    std::error_code ignored;  // a leftover log folder harms nobody
+    std::filesystem::remove_all(path_, ignored);
+  }
+  std::string text() const { return path_.string(); }
+
+ private:
+  std::filesystem::path path_;
+};
+
+}  // namespace
+
+data::PrepareReport prepare_on_cluster(data::PrepareOptions options, ClusterClient& cluster, int threads,
+                                       const data::ProgressFunction& progress) {
+  data::PreparePlan plan(std::move(options), progress);
+  plan.scan(threads);
+  wire::Envelope start;
+  start.mutable_prepare_start()->set_work(data::encode_work(plan.work()));
+  start.mutable_prepare_start()->set_tokenizer(plan.tokenizer().model_bytes());
+  cluster.send_all(start);
+  Dispatch dispatch(cluster);
+  const auto next_chunk = [&] {
+    auto orphan = dispatch.take_orphan();
+    return orphan ? std::move(orphan) : plan.next_chunk();
+  };
+  while (true) {
+    while (!dispatch.full()) {
+      auto chunk = next_chunk();
+      if (!chunk) break;
+      dispatch.send(std::move(*chunk));
+    }
+    if (dispatch.idle()) break;
+    receive_one(cluster, dispatch, plan);
+  }
+  return plan.finish();
+}
+
+data::PrepareReport prepare_on_local_nodes(data::PrepareOptions options, int64_t nodes, int64_t threads,
+                                           const data::ProgressFunction& progress) {
+  const RemovedFolder folder;
+  LocalCluster local(nodes, threads, folder.text());
+  try {
+    ClusterClient client(local.config());
+    client.wait_for_links(std::chrono::seconds(10));
+    const data::PrepareReport report =
+        prepare_on_cluster(std::move(options), client, int(nodes * threads), progress);
+    client.close();
+    local.stop(std::chrono::seconds(5));
+    return report;
+  } catch (...) {
+    local.stop(std::chrono::milliseconds(700));
+    throw;
+  }
+}
+
+}  // namespace troupe::actors

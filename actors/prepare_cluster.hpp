@@ -1,0 +1,22 @@
+// `troupe prepare` on several nodes: raw documents go out to the nodes' loaders, tokenised shards come back.
+// The folder is the same bytes as prepare_local() makes, whatever the number of loaders.
+#pragma once
+
+#include <string>
+
+#include "data/prepare.hpp"
+
+namespace troupe::actors {
+
+class ClusterClient;
+
+// `threads` are for the first pass, here. The chunks of a node that is lost go to the others. Throws
+// Error(peer_lost) when the last one is, and what a node reports as wrong.
+data::PrepareReport prepare_on_cluster(data::PrepareOptions options, ClusterClient& cluster, int threads,
+                                       const data::ProgressFunction& progress = {});
+
+// With node processes of its own on this machine, which end with it.
+data::PrepareReport prepare_on_local_nodes(data::PrepareOptions options, int64_t nodes, int64_t threads,
+                                           const data::ProgressFunction& progress = {});
+
+}  // namespace troupe::actors
