@@ -3,6 +3,8 @@
 #include <algorithm>
 #include <cstring>
 
+#include "comm/sum_meta.hpp"
+
 namespace troupe::comm {
 namespace {
 
@@ -12,30 +14,7 @@ constexpr int64_t kAbortMs = 1000;
 
 constexpr uint8_t kSawPartial = 1, kSawTotal = 2;
 
-using MetaWords = std::array<int64_t, 9>;
-
-MetaWords to_words(const SumMeta& meta) {
-  return {meta.target_tokens, meta.correct, meta.loss,    meta.nll,           meta.samples,
-          meta.more[0],       meta.more[1], meta.more[2], int64_t(meta.flags)};
-}
-SumMeta from_words(const MetaWords& words) {
-  return {words[0],          words[1], words[2], words[3], words[4], {words[5], words[6], words[7]},
-          uint32_t(words[8])};
-}
-
-int64_t wrapping_add(int64_t a, int64_t b) {
-  return int64_t(uint64_t(a) + uint64_t(b));
-}
-
 }  // namespace
-
-SumMeta& SumMeta::operator+=(const SumMeta& other) {
-  MetaWords sum = to_words(*this);
-  const MetaWords added = to_words(other);
-  for (size_t i = 0; i + 1 < sum.size(); ++i) sum[i] = wrapping_add(sum[i], added[i]);
-  sum.back() |= added.back();
-  return *this = from_words(sum);
-}
 
 RingEngine::RingEngine(std::vector<BulkPeer> members, size_t position, RingLinks links, RingOptions options)
     : members_(std::move(members)), position_(position), options_(options), links_(std::move(links)) {
