@@ -1,7 +1,7 @@
 // Two passes over blocks of the vocabulary. The first finds each row's log-sum-exp. The second turns each
 // block into dlogits and spends them at once on dx and dW: from the exponentials of the first pass where
-// those were kept (a bounded buffer holds the last blocks), else from logits made anew. Which is which
-// depends on the shape alone.
+// those were kept (a bounded buffer holds the last blocks, never all), else from logits made anew. Which is
+// which depends on the shape alone.
 #include "kernels/cpu/loops/cross_entropy.hpp"
 
 #include <algorithm>
@@ -15,7 +15,13 @@ namespace {
 
 constexpr int64_t kBlockBytes = 2 << 20;  // logits of a block, f32
 constexpr int64_t kBlockColsMin = 128, kBlockColsMax = 4096;
-constexpr int64_t kKeptBytes = 16 << 20;  // exponentials kept from the first pass to the second
+// Exponentials kept from the first pass to the second: so many bytes, and at most three quarters of the
+// blocks.
+constexpr int64_t kKeptBytes = 16 << 20;
+
+int64_t kept_blocks_max(int64_t blocks, int64_t block_bytes) {
+  return std::min(3 * blocks / 4, kKeptBytes / std::max<int64_t>(block_bytes, 1));
+}
 
 int64_t block_cols(int64_t rows, int64_t vocabulary) {
   const int64_t fitting = kBlockBytes / int64_t(sizeof(float)) / std::max<int64_t>(rows, 1) / 64 * 64;
@@ -55,7 +61,7 @@ struct CpuStream::VocabularyPasses {
         cols_max(block_cols(M, V)),
         blocks((V + cols_max - 1) / cols_max) {
     const int64_t block_bytes = M * cols_max * int64_t(size_of(args.x.dtype));
-    kept_blocks = backward() ? std::min(blocks, kKeptBytes / std::max<int64_t>(block_bytes, 1)) : 0;
+    kept_blocks = backward() ? kept_blocks_max(blocks, block_bytes) : 0;
     state = {frame.take<float>(M), frame.take<float>(M), frame.take<float>(M), frame.take<float>(M)};
     std::fill_n(state.max, M, -std::numeric_limits<float>::infinity());
     for (float* zeroed : {state.sum, state.total, state.target}) std::fill_n(zeroed, M, 0.0f);
