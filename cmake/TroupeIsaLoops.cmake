@@ -6,18 +6,18 @@ function(troupe_isa_loops target)
   set(flags_v2 -march=x86-64-v2)
   set(flags_v3 -march=x86-64-v3)
   set(flags_v4 -march=x86-64-v4 -mavx512bf16 -mprefer-vector-width=512)
+  set(optimise -O3)
+  if(TROUPE_SANITIZE MATCHES "undefined")
+    set(optimise -O1)  # with checks between them, GCC takes minutes to optimise narrow registers
+  endif()
   foreach(level v2 v3 v4)
     set(objects ${target}_loops_${level})
     add_library(${objects} OBJECT ${ARGN})
     target_compile_definitions(${objects} PRIVATE TROUPE_ISA=${level})
-    target_compile_options(${objects} PRIVATE ${flags_${level}} -O3 -fno-math-errno -fno-trapping-math
+    target_compile_options(${objects} PRIVATE ${flags_${level}} ${optimise} -fno-math-errno -fno-trapping-math
       -fno-var-tracking-assignments
       -Wno-psabi -Wno-maybe-uninitialized -Wno-uninitialized)  # GCC 12 warns about its own avx512fintrin.h
     target_link_libraries(${objects} PRIVATE troupe_options)
-    if(TROUPE_SANITIZE MATCHES "undefined" AND NOT level STREQUAL v4)
-      # The same sources as at v4, where they are checked; with narrower registers GCC takes minutes to check them.
-      target_compile_options(${objects} PRIVATE -fno-sanitize=undefined)
-    endif()
     target_sources(${target} PRIVATE $<TARGET_OBJECTS:${objects}>)
   endforeach()
 endfunction()
