@@ -4,7 +4,8 @@ same batches, schedule, optimizer and initialisation (other random numbers). Wri
 BLEU and chrF of the test set, greedy and with beam 4, to a JSON file.
 
 With --ranks each rank is a process of its own that computes its share of a step's slots; gradients are added up over
-gloo. Two ranks of one thread are faster on two cores than one process of two threads.
+gloo. Two ranks of one thread are faster on two cores than one process of two threads. An interrupted run goes on from
+OUT.state when it is started again.
 
 Example: train_translation_pytorch.py --job examples/jobs/translator.toml --data DIR --out curve.json --ranks 2
 Needs torch, numpy, sentencepiece and sacrebleu from PyPI.
@@ -87,17 +88,43 @@ def sum_gradients(model):
 
 
 def evaluate(model, dataset, packs_max, bf16):
-    """Mean loss without smoothing over the first packs of the validation set."""
+    """Mean loss without smoothing over packs spread evenly over the validation set, as Troupe's evaluator has them."""
     model.eval()
     rank, ranks = rank_and_ranks()
+    packs = dataset.packs("valid")
+    used = min(packs_max, packs)
     sums = torch.zeros(2, dtype=torch.float64)
     with torch.no_grad():
-        for pack in range(rank, min(packs_max, dataset.packs("valid")), ranks):
-            *arrays, count = dataset.batch("valid", pack)
+        for index in range(rank, used, ranks):
+            *arrays, count = dataset.batch("valid", index * packs // used)
             sums += torch.tensor([slot_loss(model, arrays, 0.0, bf16).item(), count], dtype=torch.float64)
     model.train()
     loss, tokens = sum_over_ranks(sums).tolist()
     return loss / max(tokens, 1)
+
+
+class Saved:
+    """A run's state in a file, written every `every` steps: an interrupted run goes on from there."""
+
+    def __init__(self, path, model, optimizer, every=100):
+        self.path, self.model, self.optimizer, self.every = path, model, optimizer, every
+
+    def load(self):
+        """Returns (next step, target tokens seen, seconds, curve)."""
+        if not self.path.exists():
+            return 0, 0, 0.0, []
+        state = torch.load(self.path)
+        self.model.load_state_dict(state["model"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        return state["next"], state["tokens"], state["seconds"], state["curve"]
+
+    def save(self, step, tokens, seconds, curve):
+        if (step + 1) % self.every != 0 or rank_and_ranks()[0] != 0:
+            return
+        unfinished = self.path.with_suffix(".unfinished")
+        torch.save({"model": self.model.state_dict(), "optimizer": self.optimizer.state_dict(), "next": step + 1,
+                    "tokens": tokens, "seconds": seconds, "curve": curve}, unfinished)
+        unfinished.rename(self.path)
 
 
 def train(args, job, dataset, model):
@@ -110,8 +137,11 @@ def train(args, job, dataset, model):
                                   betas=(optimizer_job.get("beta1", 0.9), optimizer_job.get("beta2", 0.98)),
                                   eps=optimizer_job.get("epsilon", 1e-9), fused=True)
     rank, ranks = rank_and_ranks()
-    curve, seen, window, begin = [], 0, torch.zeros(2, dtype=torch.float64), time.perf_counter()
-    for step in range(min(steps, args.steps or steps)):
+    saved = Saved(args.out.with_suffix(".state"), model, optimizer)
+    first, seen, seconds, curve = saved.load()
+    window, begin = torch.zeros(2, dtype=torch.float64), time.perf_counter() - seconds
+    for step in range(first, min(steps, args.steps or steps)):
+        torch.manual_seed((seed << 40) + step * ranks + rank)  # of dropout
         batches = [dataset.slot_batch(seed, step, slot, slots) for slot in range(slots)]
         tokens = sum(batch[-1] for batch in batches)
         optimizer.zero_grad(set_to_none=True)
@@ -135,6 +165,7 @@ def train(args, job, dataset, model):
             if rank == 0:
                 print(json.dumps(curve[-1]), flush=True)
             window.zero_()
+        saved.save(step, seen, seconds, curve)
         if over:
             break
     return curve
@@ -159,7 +190,6 @@ def run(rank, args, meeting):
     job, dataset = tomllib.loads(args.job.read_text()), Dataset(args.data)
     torch.manual_seed(job["training"].get("seed", 1))
     model = make_model(job, dataset)
-    torch.manual_seed(job["training"].get("seed", 1) + rank)  # of dropout
     model.train()
     curve = train(args, job, dataset, model)
     if args.ranks > 1:
