@@ -132,7 +132,7 @@ struct Reduce {
   scheduler::Seal seal;
 };
 struct Reduced {
-  int64_t step = 0;
+  scheduler::Fence fence;
 };
 struct Commit {
   int64_t step = 0;

@@ -88,13 +88,15 @@ EnvelopePtr to_wire(const JobContext& context, const scheduler::Seal& seal) {
     put(slots, *out.mutable_slots());
   }
   message.mutable_seal();
+  if (seal.end_step) message.mutable_seal()->set_end_step(*seal.end_step);
   return share(std::move(message));
 }
 
 scheduler::Seal seal_of(const wire::Envelope& message) {
-  scheduler::Seal seal{fence_of(message), {}};
+  scheduler::Seal seal{fence_of(message), {}, std::nullopt};
   for (const wire::Contribution& in : message.seal().contributions())
     seal.contributions[in.member()] = get(in.slots());
+  if (message.seal().has_end_step()) seal.end_step = message.seal().end_step();
   return seal;
 }
 
@@ -115,7 +117,7 @@ scheduler::JoinRequest join_of(const wire::Envelope& message) {
 }
 
 EnvelopePtr to_wire(const JobContext& context, const scheduler::ViewFormed& formed) {
-  wire::Envelope message = envelope(context, {formed.view.ballot, formed.step});
+  wire::Envelope message = envelope(context, {formed.view.ballot, formed.view.step});
   wire::View& out = *message.mutable_view();
   out.mutable_ballot()->set_number(formed.view.ballot.number);
   out.mutable_ballot()->set_leader(formed.view.ballot.leader);
@@ -127,6 +129,7 @@ EnvelopePtr to_wire(const JobContext& context, const scheduler::ViewFormed& form
   }
   out.set_total_source(formed.view.total_source ? *formed.view.total_source + 1 : 0);
   out.set_bulk_key(formed.view.bulk_key);
+  if (formed.view.end_step) out.set_end_step(*formed.view.end_step);
   for (scheduler::Rank rank : formed.lacking) out.add_lacking(rank);
   return share(std::move(message));
 }
@@ -134,12 +137,13 @@ EnvelopePtr to_wire(const JobContext& context, const scheduler::ViewFormed& form
 scheduler::ViewFormed view_of(const wire::Envelope& message) {
   const wire::View& in = message.view();
   scheduler::ViewFormed formed;
-  formed.step = message.fence().step();
+  formed.view.step = message.fence().step();
   formed.view.ballot = {in.ballot().number(), in.ballot().leader()};
   for (const wire::Member& member : in.members()) formed.view.members.push_back(get(member));
   for (const wire::Contribution& kept : in.kept()) formed.view.kept[kept.member()] = get(kept.slots());
   if (in.total_source() > 0) formed.view.total_source = in.total_source() - 1;
   formed.view.bulk_key = in.bulk_key();
+  if (in.has_end_step()) formed.view.end_step = in.end_step();
   formed.lacking = {in.lacking().begin(), in.lacking().end()};
   return formed;
 }

@@ -17,30 +17,39 @@ void append(CoordinatorActions& actions, CoordinatorActions more) {
 
 }  // namespace
 
-Coordinator::Coordinator(View view, SlotPlan plan, int64_t step, Microseconds now_us)
-    : view_(std::move(view)), plan_(plan), end_step_(plan.steps) {
-  if (!view_.position(view_.ballot.leader)) throw std::invalid_argument("the leader is not in its own view");
+Coordinator::Coordinator(View view, SlotPlan plan, Microseconds now_us)
+    : view_(std::move(view)),
+      plan_(plan),
+      end_step_(std::min(plan.steps, view_.end_step.value_or(plan.steps))) {
+  if (view_.members.empty()) throw std::invalid_argument("a view needs a member");
   for (const Member& member : view_.members) members_[member.rank];
-  begin_step(step, now_us);
+  begin_step(view_.step, now_us);
+  keep_sums();
+}
+
+void Coordinator::keep_sums() {
+  if (step_ >= end_step_) return;
+  for (const auto& [rank, slots] : view_.kept) {
+    if (!members_.contains(rank)) throw std::invalid_argument("a view keeps the sum of a node outside it");
+    if (!(slots - free_).empty()) throw std::invalid_argument("a view keeps one slot twice");
+    members_[rank].granted = slots;
+    free_ = free_ - slots;
+  }
+  sealed_ = free_.empty();
 }
 
 CoordinatorActions Coordinator::on_claim(Rank from, const Claim& claim, Microseconds now_us) {
   if (ended_ || claim.fence.ballot != view_.ballot || !members_.contains(from)) return {};
   if (claim.fence.step < step_) return {};  // a late copy
-  CoordinatorActions actions;
   if (claim.fence.step > step_) {
     if (claim.fence.step != step_ + 1 || !sealed_)
       return {Failure{Failure::Kind::protocol, name(from) + " claims slots of step " +
                                                    std::to_string(claim.fence.step) + " while step " +
                                                    std::to_string(step_) + " is not sealed"}};
-    actions = begin_step(claim.fence.step, now_us);
+    begin_step(claim.fence.step, now_us);
   }
-  if (auto failure = check_digest(from, claim)) {
-    actions.emplace_back(*failure);
-    return actions;
-  }
-  append(actions, step_ >= end_step_ ? finish(from, claim) : answer(from, claim, now_us));
-  return actions;
+  if (auto failure = check_digest(from, claim)) return {*failure};
+  return step_ >= end_step_ ? finish(from, claim) : answer(from, claim, now_us);
 }
 
 CoordinatorActions Coordinator::stop() {
@@ -55,7 +64,7 @@ CoordinatorActions Coordinator::stop() {
   return actions;
 }
 
-CoordinatorActions Coordinator::begin_step(int64_t step, Microseconds now_us) {
+void Coordinator::begin_step(int64_t step, Microseconds now_us) {
   step_ = step;
   began_at_us_ = now_us;
   sealed_ = false;
@@ -66,7 +75,6 @@ CoordinatorActions Coordinator::begin_step(int64_t step, Microseconds now_us) {
     member.granted_before = std::exchange(member.granted, SlotSet());
     member.claimed_at_us = now_us;
   }
-  return {StepBegan{step}};
 }
 
 std::optional<Failure> Coordinator::check_digest(Rank from, const Claim& claim) {
@@ -166,7 +174,8 @@ double Coordinator::expected_seconds(const MemberState& member) const {
 }
 
 Seal Coordinator::seal() const {
-  Seal result{{view_.ballot, step_}, {}};
+  Seal result{{view_.ballot, step_}, {}, std::nullopt};
+  if (end_step_ < plan_.steps) result.end_step = end_step_;
   for (const auto& [rank, member] : members_)
     if (!member.granted.empty()) result.contributions[rank] = member.granted;
   return result;

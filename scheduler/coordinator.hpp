@@ -25,20 +25,17 @@ struct SendSeal {
   std::optional<Rank> to;  // none: to all members
   Seal seal;
 };
-struct StepBegan {
-  int64_t step = 0;
-};
 struct AllCommitted {  // every member has committed the last step and agrees on the digest
   int64_t step = 0;
   std::string digest;
 };
-using CoordinatorAction = std::variant<SendGrant, SendSeal, StepBegan, AllCommitted, Failure>;
+using CoordinatorAction = std::variant<SendGrant, SendSeal, AllCommitted, Failure>;
 using CoordinatorActions = std::vector<CoordinatorAction>;
 
 class Coordinator {
  public:
-  // REQUIRES a view that names `view.ballot.leader` among its members. `step` is the first to be computed.
-  Coordinator(View view, SlotPlan plan, int64_t step, Microseconds now_us);
+  // Begins at view.step; slots that the view keeps count as granted. The leader need not be a member.
+  Coordinator(View view, SlotPlan plan, Microseconds now_us);
 
   CoordinatorActions on_claim(Rank from, const Claim& claim, Microseconds now_us);
   // Ends the job at the next boundary: after the current step, or before it when none of it was granted yet.
@@ -61,7 +58,8 @@ class Coordinator {
     bool committed = false;  // has claimed at end_step
   };
 
-  CoordinatorActions begin_step(int64_t step, Microseconds now_us);
+  void begin_step(int64_t step, Microseconds now_us);
+  void keep_sums();
   CoordinatorActions answer(Rank from, const Claim& claim, Microseconds now_us);
   CoordinatorActions finish(Rank from, const Claim& claim);
   std::optional<Failure> check_digest(Rank from, const Claim& claim);

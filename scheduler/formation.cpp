@@ -77,7 +77,7 @@ ViewFormed Formation::form() {
   formed_ = true;
   const JoinRequest& leader = joined_.at(options_.leader);
   ViewFormed formed;
-  formed.step = leader.step;
+  formed.view.step = leader.step;
   formed.view.ballot = {options_.ballot_number, options_.leader};
   formed.view.bulk_key = options_.bulk_key;
   for (const auto& [rank, node] : options_.expected) {

@@ -23,8 +23,7 @@ struct JoinRequest {
 };
 
 struct ViewFormed {
-  View view;
-  int64_t step = 0;           // of the leader's state, where the job begins
+  View view;  // begins at the step of the leader's state
   std::vector<Rank> lacking;  // members with another state: it must be sent to them before the first step
 };
 using FormationAction = std::variant<ViewFormed, Failure>;

@@ -11,16 +11,74 @@ constexpr double kSmoothing = 0.25;  // weight of the newest slot in the smoothe
 
 }  // namespace
 
-MemberRole::MemberRole(MemberOptions options, View view, SlotPlan plan, int64_t step, std::string digest)
-    : options_(options), view_(std::move(view)), plan_(plan), step_(step), digest_(std::move(digest)) {
-  if (!view_.position(options_.self)) throw std::invalid_argument("a member is not in its own view");
+MemberRole::MemberRole(MemberOptions options, SlotPlan plan, int64_t step, std::string digest)
+    : options_(options), plan_(plan), step_(step), digest_(std::move(digest)) {
   if (options_.workers == 0) throw std::invalid_argument("a member needs a worker");
 }
 
-MemberActions MemberRole::start(Microseconds now_us) {
+MemberActions MemberRole::begin(const View& view, Microseconds now_us) {
+  if (!view.position(options_.self)) throw std::invalid_argument("a member is not in its own view");
+  if (phase_ != Phase::idle && phase_ != Phase::fenced)
+    return {wrong("a view began that no promise came before")};
+  const bool behind = view.step == step_ + 1 && view.total_source.has_value();
+  if (view.step != step_ && !behind)
+    return {wrong("a view begins at step " + std::to_string(view.step) + ", but the state is of step " +
+                  std::to_string(step_))};
+  view_ = view;
+  end_step_ = view.end_step;
+  seal_.reset();
+  outstanding_.reset();
+  claim_after_us_ = 0;
   MemberActions actions;
-  claim_if_useful(actions, now_us);
+  if (behind) {
+    phase_ = Phase::fetch;
+    total_whole_ = total_fetched_ = false;
+    actions.emplace_back(FetchTotal{{view_.ballot, step_}, *view.total_source});
+    return actions;
+  }
+  const auto kept = view.kept.find(options_.self);
+  const SlotSet keep = kept == view.kept.end() ? SlotSet() : kept->second;
+  if (!keep.empty() && keep != started_) return {wrong("a view keeps slots of a sum that holds others")};
+  granted_ = started_;
+  phase_ = keep == started_ ? Phase::compute : Phase::drain;
+  if (phase_ == Phase::drain)
+    clear_if_drained(actions, now_us);
+  else
+    claim_if_useful(actions, now_us);
   return actions;
+}
+
+MemberActions MemberRole::fence(const Ballot& ballot) {
+  fence_ = ballot;
+  MemberActions actions;
+  switch (phase_) {
+    case Phase::commit:
+    case Phase::stopping:
+      break;  // answered at its end
+    case Phase::reduce:
+      phase_ = Phase::stopping;
+      actions.emplace_back(StopReduce{{view_.ballot, step_}});
+      break;
+    case Phase::fetch:
+      actions.emplace_back(StopFetch{});
+      [[fallthrough]];
+    default:
+      answer_fence(actions);
+  }
+  return actions;
+}
+
+void MemberRole::leave_view() {
+  if (phase_ == Phase::fenced) phase_ = Phase::idle;
+}
+
+void MemberRole::restore(int64_t step, std::string digest) {
+  if (running_ > 0 || (phase_ != Phase::idle && phase_ != Phase::fenced))
+    throw std::logic_error("a state was replaced while it was in use");
+  step_ = step;
+  digest_ = std::move(digest);
+  total_whole_ = false;
+  forget_slots();
 }
 
 MemberActions MemberRole::on_grant(const Grant& grant, Microseconds now_us) {
@@ -52,6 +110,7 @@ MemberActions MemberRole::on_seal(const Seal& seal, Microseconds) {
     waiting_.push_back(slot);  // its grant is still on the way
   granted_ = mine;
   seal_ = seal;
+  if (seal.end_step) end_step_ = seal.end_step;
   outstanding_.reset();
   MemberActions actions;
   run_waiting(actions);
@@ -69,31 +128,54 @@ MemberActions MemberRole::on_slot_done(int64_t step, uint32_t slot, double secon
   if (!plan_.is_evaluation(slot))
     slot_seconds_ = slot_seconds_ == 0 ? seconds : slot_seconds_ + kSmoothing * (seconds - slot_seconds_);
   MemberActions actions;
+  if (phase_ == Phase::drain) clear_if_drained(actions, now_us);
+  if (phase_ == Phase::fetch) commit_if_drained(actions);
+  if (phase_ != Phase::compute) return actions;
   run_waiting(actions);
   claim_if_useful(actions, now_us);
   reduce_if_whole(actions);
   return actions;
 }
 
-MemberActions MemberRole::on_reduced(int64_t step) {
-  if (step != step_ || phase_ != Phase::reduce) return {wrong("a total arrived that nobody waits for")};
+MemberActions MemberRole::on_reduced(const Fence& fence) {
+  if (!is_current(fence) || (phase_ != Phase::reduce && phase_ != Phase::stopping)) return {};
   phase_ = Phase::commit;
   return {StartCommit{step_}};
+}
+
+MemberActions MemberRole::on_reduce_failed(const Fence& fence) {
+  MemberActions actions;
+  if (!is_current(fence)) return actions;
+  if (phase_ == Phase::reduce) phase_ = Phase::broken;
+  if (phase_ == Phase::stopping) answer_fence(actions);
+  return actions;
+}
+
+MemberActions MemberRole::on_total_fetched(const Fence& fence) {
+  MemberActions actions;
+  if (!is_current(fence) || phase_ != Phase::fetch) return actions;
+  total_fetched_ = true;
+  commit_if_drained(actions);
+  return actions;
+}
+
+MemberActions MemberRole::on_fetch_failed(const Fence& fence) {
+  if (is_current(fence) && phase_ == Phase::fetch) phase_ = Phase::broken;
+  return {};
 }
 
 MemberActions MemberRole::on_committed(int64_t step, std::string digest, Microseconds now_us) {
   if (step != step_ || phase_ != Phase::commit) return {wrong("a step was committed out of turn")};
   ++step_;
-  phase_ = Phase::compute;
   digest_ = std::move(digest);
-  granted_ = started_ = done_ = SlotSet();
-  waiting_.clear();
-  flags_ = 0;
-  seal_.reset();
-  outstanding_.reset();
-  claim_after_us_ = 0;
+  total_whole_ = true;
+  forget_slots();
+  phase_ = Phase::compute;
   MemberActions actions;
-  claim_if_useful(actions, now_us);
+  if (fence_)
+    answer_fence(actions);
+  else
+    claim_if_useful(actions, now_us);
   return actions;
 }
 
@@ -108,6 +190,51 @@ MemberActions MemberRole::on_tick(Microseconds now_us) {
   return actions;
 }
 
+void MemberRole::forget_slots() {
+  granted_ = started_ = done_ = SlotSet();
+  waiting_.clear();
+  flags_ = 0;
+  seal_.reset();
+  outstanding_.reset();
+  claim_after_us_ = 0;
+  total_fetched_ = false;
+}
+
+// What was granted and not started goes back; what runs will be in the sum.
+void MemberRole::answer_fence(MemberActions& actions) {
+  phase_ = Phase::fenced;
+  waiting_.clear();
+  granted_ = started_;
+  seal_.reset();
+  outstanding_.reset();
+  total_fetched_ = false;
+  Inventory inventory;
+  inventory.ballot = *fence_;
+  inventory.step = step_;
+  inventory.digest = digest_;
+  inventory.folded = done_;
+  inventory.half_folded = started_ - done_;
+  inventory.holds_total = total_whole_;
+  inventory.leaving = wants_to_leave();
+  inventory.end_step = end_step_;
+  fence_.reset();
+  actions.emplace_back(Fenced{std::move(inventory)});
+}
+
+void MemberRole::commit_if_drained(MemberActions& actions) {
+  if (!total_fetched_ || running_ > 0) return;
+  phase_ = Phase::commit;
+  actions.emplace_back(StartCommit{step_});
+}
+
+void MemberRole::clear_if_drained(MemberActions& actions, Microseconds now_us) {
+  if (running_ > 0) return;
+  forget_slots();
+  phase_ = Phase::compute;
+  actions.emplace_back(ClearSum{});
+  claim_if_useful(actions, now_us);
+}
+
 // Asks for as many slots as keep every worker busy and `lookahead` waiting. One claim is on its way at a
 // time. At the end of the job the claim says that the last step is committed, and wants nothing.
 void MemberRole::claim_if_useful(MemberActions& actions, Microseconds now_us) {
@@ -119,7 +246,7 @@ void MemberRole::claim_if_useful(MemberActions& actions, Microseconds now_us) {
   claim.sequence = ++sequence_;
   claim.done = done_;
   claim.flags = flags_;
-  claim.wanted = step_ < plan_.steps ? room - held() : 0;
+  claim.wanted = step_ < plan_.steps && !wants_to_leave() ? room - held() : 0;
   claim.workers = options_.workers;
   claim.digest = digest_;
   claim.slot_seconds = slot_seconds_;

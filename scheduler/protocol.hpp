@@ -5,7 +5,9 @@
 
 #include <cstdint>
 #include <map>
+#include <optional>
 #include <string>
+#include <vector>
 
 #include "scheduler/views.hpp"
 
@@ -42,7 +44,65 @@ struct Grant {
 struct Seal {
   Fence fence;
   std::map<Rank, SlotSet> contributions;
+  std::optional<int64_t> end_step;  // the job ends there: somebody asked for a stop
   bool operator==(const Seal&) const = default;
+};
+
+// --- from one view to the next ---
+
+struct Prepare {  // the sender wants to lead this ballot
+  Ballot ballot;
+  bool operator==(const Prepare&) const = default;
+};
+
+// What a member holds, once it has promised a ballot. Until that ballot's View it starts no slot.
+struct Inventory {
+  Ballot ballot;
+  Member member;
+  int64_t step = 0;          // of its state
+  std::string digest;        // of that state
+  SlotSet folded;            // of that step, in its sum
+  SlotSet half_folded;       // started: they will be in its sum, unless the sum is dropped
+  bool holds_total = false;  // has R(step - 1)
+  bool leaving = false;
+  std::optional<int64_t> end_step;
+  bool operator==(const Inventory&) const = default;
+};
+
+// A sign of life that says which ballot its sender is in, so that nodes that were apart find each other.
+struct Heartbeat {
+  Ballot ballot;
+  int64_t step = 0;
+  bool leads = false;  // the sender leads that ballot
+  bool operator==(const Heartbeat&) const = default;
+};
+
+struct Join {    // from a node that is in no view
+  Ballot known;  // the highest that it has promised
+  Member member;
+  int64_t step = 0;  // of its state
+  bool operator==(const Join&) const = default;
+};
+
+// Leader to a joiner whose state is too old to be a member: take a snapshot, then every R as it is committed,
+// from one of these.
+struct Follow {
+  Ballot ballot;
+  int64_t step = 0;
+  std::vector<Rank> sources;
+  bool operator==(const Follow&) const = default;
+};
+
+struct Suspect {  // member to leader: the ring broke at this peer
+  Ballot ballot;
+  Rank peer = 0;
+  std::string why;
+  bool operator==(const Suspect&) const = default;
+};
+
+struct Leave {  // at a step's boundary: nothing that the sender computed is lost
+  Ballot ballot;
+  bool operator==(const Leave&) const = default;
 };
 
 // Which slots a step has: `training` slots always, and in every `evaluate_every`-th step and the last one

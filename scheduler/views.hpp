@@ -1,5 +1,6 @@
-// The words of the protocol as plain values: ranks, ballots, slot sets, views. Standard library only, no I/O, no
-// clock: the same code decides in production and in a simulation. All types are values; nothing here is shared.
+// The words of the protocol as plain values: ranks, ballots, slot sets, views. Standard library only, no I/O,
+// no clock: the same code decides in production and in a simulation. All types are values; nothing here is
+// shared.
 #pragma once
 
 #include <compare>
@@ -11,7 +12,7 @@
 
 namespace troupe::scheduler {
 
-using Rank = uint32_t;               // a node's place in the cluster file
+using Rank = uint32_t;  // a node's place in the cluster file
 inline constexpr uint32_t kSlotsMax = 1024;
 
 // Who leads and since when. A member that answered a ballot ignores every lower one.
@@ -25,10 +26,10 @@ struct Ballot {
 class SlotSet {
  public:
   SlotSet() = default;
-  static SlotSet first(uint32_t count);                  // {0 .. count-1}
+  static SlotSet first(uint32_t count);                    // {0 .. count-1}
   static SlotSet from_words(std::vector<uint64_t> words);  // as on the wire; trailing zeros dropped
 
-  void insert(uint32_t slot);                            // REQUIRES slot < kSlotsMax
+  void insert(uint32_t slot);  // REQUIRES slot < kSlotsMax
   void erase(uint32_t slot);
   bool contains(uint32_t slot) const;
   bool empty() const { return words_.empty(); }
@@ -50,18 +51,21 @@ struct Member {
   Rank rank = 0;
   std::string name;
   std::string bulk_address;
-  std::string incarnation;   // 16 random bytes
+  std::string incarnation;  // 16 random bytes
   std::string host_id;
   bool operator==(const Member&) const = default;
 };
 
-// What a leader and its members agree on until the next ballot: who they are, in ring order, and which sums stay.
+// What a leader and its members agree on until the next ballot: who they are, in ring order, and which sums
+// stay.
 struct View {
   Ballot ballot;
+  int64_t step = 0;  // that is computed first
   std::vector<Member> members;
-  std::map<Rank, SlotSet> kept;       // disjoint; sums not named here are zeroed
-  std::optional<Rank> total_source;   // a holder of R(step), for those who lack it
-  std::string bulk_key;               // 32 random bytes
+  std::map<Rank, SlotSet> kept;      // disjoint; sums not named here are zeroed
+  std::optional<Rank> total_source;  // a holder of R(step - 1), for members that lack it
+  std::string bulk_key;              // 32 random bytes
+  std::optional<int64_t> end_step;   // where a stop that was asked for ends the job
 
   std::optional<size_t> position(Rank rank) const;
   bool operator==(const View&) const = default;

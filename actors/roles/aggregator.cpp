@@ -56,7 +56,7 @@ struct aggregator_state {
 
   void reduce(Self self, const Reduce& start) {
     sum = ring->reduce(*engine, start.seal);
-    self->send(peers.member, Reduced{start.seal.fence.step});
+    self->send(peers.member, Reduced{start.seal.fence});
   }
 
   void commit(Self self) {

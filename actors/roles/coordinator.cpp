@@ -29,7 +29,7 @@ struct coordinator_state {
   bool stop_at_begin = false;
 
   void begin(Self self, const ViewBegins& begins) {
-    decide.emplace(begins.view, setup.context->plan(), begins.step, now_us());
+    decide.emplace(begins.view, setup.context->plan(), now_us());
     if (stop_at_begin) apply(self, decide->stop());
   }
 
@@ -55,7 +55,6 @@ struct coordinator_state {
     for (const auto& [rank, member] : members)
       if (!send.to || *send.to == rank) self->send(member, Post{setup.context->rank(), seal});
   }
-  void perform(Self, const scheduler::StepBegan&) {}
   void perform(Self self, const scheduler::AllCommitted& all) {
     self->send(setup.supervisor, StepsDone{all.step});
   }

@@ -36,8 +36,8 @@ struct member_state {
     options.workers = uint32_t(peers.trainers.size());
     options.lookahead = options.workers;
     for (uint32_t i = 0; i < options.workers; ++i) free.push_back(i);
-    role.emplace(options, begins.view, setup.context->plan(), begins.step, begins.digest);
-    apply(self, role->start(now_us()));
+    role.emplace(options, setup.context->plan(), begins.step, begins.digest);
+    apply(self, role->begin(begins.view, now_us()));
     self->delayed_send(self, kTick, Tick{});
   }
 
@@ -61,6 +61,11 @@ struct member_state {
     self->send(peers.aggregator, Reduce{std::move(start.seal)});
   }
   void perform(Self self, scheduler::StartCommit& start) { self->send(peers.aggregator, Commit{start.step}); }
+  // What only a change of view asks for; the first view is the only one yet.
+  template <class Other>
+  void perform(Self, Other&) {
+    TROUPE_CHECK(false, "the view of a job has changed");
+  }
   void perform(Self self, scheduler::Failure& failure) {
     self->send(setup.supervisor, JobFailed{to_error_kind(failure.kind), failure.message, -1});
   }
@@ -98,7 +103,7 @@ member_actor::behavior_type member(member_actor::stateful_pointer<member_state> 
         guarded(self, supervisor, [&] { self->state.begin(self, begins); });
       },
       [self, supervisor](const Reduced& done) {
-        guarded(self, supervisor, [&] { self->state.apply(self, self->state.role->on_reduced(done.step)); });
+        guarded(self, supervisor, [&] { self->state.apply(self, self->state.role->on_reduced(done.fence)); });
       },
       [self, supervisor](const Committed& done) {
         guarded(self, supervisor, [&] {

@@ -109,10 +109,10 @@ struct membership_state {
   void begin(Self self, const scheduler::ViewFormed& formed) {
     in_view = true;
     spdlog::info("view {}: {} nodes from step {}", formed.view.ballot.number, formed.view.members.size(),
-                 formed.step);
+                 formed.view.step);
     // The coordinator first: a member that is ready sooner than the leader finds it listening.
-    if (peers.coordinator) self->send(peers.coordinator, ViewBegins{formed.view, formed.step, ""});
-    self->request(peers.aggregator, kSetupPatience, OpenRing{formed.view, formed.step, formed.lacking})
+    if (peers.coordinator) self->send(peers.coordinator, ViewBegins{formed.view, formed.view.step, ""});
+    self->request(peers.aggregator, kSetupPatience, OpenRing{formed.view, formed.view.step, formed.lacking})
         .then(
             [self, view = formed.view](const RingOpened& opened) {
               const ViewBegins begins{view, opened.step, opened.digest};

@@ -30,7 +30,8 @@ struct Mistake {
 TEST_CASE("every mistake in a job file is named by file, line and key, with what would be right") {
   const Mistake mistakes[] = {
       {"[model\nwidth = 1", "job.toml:1: this is not TOML"},
-      {"[model]\nwidth = 1\nwidht = 2", "job.toml:3: model.widht is not a setting; did you mean model.width?"},
+      {"[model]\nwidth = 1\nwidht = 2",
+       "job.toml:3: model.widht is not a setting; did you mean model.width?"},
       {"[modle]\nwidth = 1", "job.toml:1: modle is not a setting"},
       {"[model]\n\nwidth = \"wide\"",
        "job.toml:3: model.width is the string \"wide\"; it must be a whole number from 1 to 65536"},
@@ -40,12 +41,14 @@ TEST_CASE("every mistake in a job file is named by file, line and key, with what
        "job.toml:2: model.norm is the string \"middle\"; it must be one of \"pre\" \"post\""},
       {"[model]\nnorm = 3", "job.toml:2: model.norm is 3; it must be one of"},
       {"[model]\ndropout = 1.0", "job.toml:2: model.dropout is 1; it must be a number from 0 to 0.999"},
-      {"[model]\ntied_embeddings = \"yes\"", "job.toml:2: model.tied_embeddings is the string \"yes\"; it must be true or false"},
+      {"[model]\ntied_embeddings = \"yes\"",
+       "job.toml:2: model.tied_embeddings is the string \"yes\"; it must be true or false"},
       {"[model]\nwidth = 100\nheads = 3", "job.toml: "},
       {"[training]\nsteps = 0", "job.toml:2: training.steps is 0; it must be a whole number from 1"},
       {"[training]\nslots = 5000", "job.toml:2: training.slots is 5000"},
       {"[training]\nbits = 60", "job.toml:2: training.bits is 60; it must be a whole number from 2 to 24"},
-      {"[training]\nslots = 1000\n[evaluation]\nslots = 100", "job.toml: training.slots + evaluation.slots is 1100"},
+      {"[training]\nslots = 1000\n[evaluation]\nslots = 100",
+       "job.toml: training.slots + evaluation.slots is 1100"},
       {"[optimizer]\nbeta1 = nan", "job.toml:2: optimizer.beta1 is nan"},
       {"training = 3", "job.toml:1: training is not a setting"},
   };
@@ -61,13 +64,17 @@ TEST_CASE("an override replaces a setting and is checked like one") {
   const JobConfig job = parse_job("job.toml", "[model]\nwidth = 64", {"model.width=128", "model.norm=post"});
   CHECK(job.model.width == 128);
   CHECK(job.model.norm == model::NormPlacement::post);
-  CHECK(message_of([] { parse_job("job.toml", "", {"model.width"}); }).find("section.key=value") != std::string::npos);
+  CHECK(message_of([] { parse_job("job.toml", "", {"model.width"}); }).find("section.key=value") !=
+        std::string::npos);
   CHECK(message_of([] { parse_job("job.toml", "", {"model.wdth=3"}); }).find("did you mean model.width") !=
         std::string::npos);
-  CHECK(message_of([] { parse_job("job.toml", "", {"model.width=wide"}); }).find("whole number") != std::string::npos);
+  CHECK(message_of([] { parse_job("job.toml", "", {"model.width=wide"}); }).find("whole number") !=
+        std::string::npos);
 }
 
-TEST_CASE("the canonical text reads back as the same job, and its hash leaves out how long and how noisy a run is") {
+TEST_CASE(
+    "the canonical text reads back as the same job, and its hash leaves out how long and how noisy a run "
+    "is") {
   const JobConfig job = parse_job("job.toml", "[optimizer]\nbeta1 = 0.85\n[training]\nseed = 9", {});
   const JobConfig again = parse_job("canonical", canonical_text(job));
   CHECK(canonical_text(again) == canonical_text(job));
@@ -84,7 +91,8 @@ TEST_CASE("the canonical text reads back as the same job, and its hash leaves ou
 }
 
 TEST_CASE("a schedule that ends ties the job to its length") {
-  const JobConfig job = parse_job("job.toml", "[schedule]\nkind = \"cosine\"\nwarmup_steps = 10\n[training]\nsteps = 50");
+  const JobConfig job =
+      parse_job("job.toml", "[schedule]\nkind = \"cosine\"\nwarmup_steps = 10\n[training]\nsteps = 50");
   CHECK(resolved_optimizer(job).schedule.total_steps == 50);
   JobConfig longer = job;
   longer.steps = 60;
@@ -101,11 +109,13 @@ TEST_CASE("every mistake in a cluster file is named") {
       {"[[nodes]]\nname = \"a\"\naddress = \"here\"",
        "cluster.toml: address of node a is \"here\"; it must be host:port"},
       {"[[nodes]]\nname = \"a\"\naddress = \"127.0.0.1:99999\"", "cluster.toml: address of node a"},
-      {"[[nodes]]\nname = \"a\"\naddress = \"127.0.0.1:80\"\n[[nodes]]\nname = \"b\"\naddress = \"127.0.0.1:80\"",
+      {"[[nodes]]\nname = \"a\"\naddress = \"127.0.0.1:80\"\n[[nodes]]\nname = \"b\"\naddress = "
+       "\"127.0.0.1:80\"",
        "cluster.toml: two nodes listen on 127.0.0.1:80"},
       {"[cluster]\npatience_ms = 100\nheartbeat_interval_ms = 90\n[[nodes]]\nname = \"a\"",
        "cluster.toml: cluster.patience_ms (100) must be at least twice"},
-      {"[cluster]\ninstruction_set = \"v9\"\n[[nodes]]\nname = \"a\"", "cluster.toml: cluster.instruction_set is"},
+      {"[cluster]\ninstruction_set = \"v9\"\n[[nodes]]\nname = \"a\"",
+       "cluster.toml: cluster.instruction_set is"},
       {"[cluster]\ntransport = \"pigeon\"\n[[nodes]]\nname = \"a\"", "cluster.toml:2: cluster.transport is"},
   };
   for (const Mistake& mistake : mistakes) {

@@ -50,7 +50,7 @@ aggregator_actor spawn_aggregator_stand_in(TestSystem& test, std::shared_ptr<Wor
             [](const OpenRing&) { return RingOpened{}; },
             [self, work, member](const Reduce& reduce) {
               work->reduced.push_back(reduce.seal.fence.step);
-              self->send(*member, Reduced{reduce.seal.fence.step});
+              self->send(*member, Reduced{reduce.seal.fence});
             },
             [self, work, member](const Commit& commit) {
               work->committed.push_back(commit.step);

@@ -30,9 +30,9 @@ TEST_CASE("claims, grants and seals arrive as they were sent") {
   CHECK(claim_of(travel(to_wire(*context, claim))) == claim);
   const scheduler::Grant grant{fence, 12, some};
   CHECK(grant_of(travel(to_wire(*context, grant))) == grant);
-  const scheduler::Seal seal{fence, {{0, scheduler::SlotSet::first(3)}, {2, some}}};
+  const scheduler::Seal seal{fence, {{0, scheduler::SlotSet::first(3)}, {2, some}}, 9};
   CHECK(seal_of(travel(to_wire(*context, seal))) == seal);
-  CHECK(seal_of(travel(to_wire(*context, scheduler::Seal{fence, {}}))).contributions.empty());
+  CHECK(seal_of(travel(to_wire(*context, scheduler::Seal{fence, {}, {}}))).contributions.empty());
 }
 
 TEST_CASE("joins and views arrive as they were sent") {
@@ -49,11 +49,11 @@ TEST_CASE("joins and views arrive as they were sent") {
   formed.view.kept[2] = scheduler::SlotSet::first(2);
   formed.view.total_source = 0;
   formed.view.bulk_key = std::string(32, 'k');
-  formed.step = 40;
+  formed.view.step = 40;
+  formed.view.end_step = 50;
   formed.lacking = {1, 2};
   const scheduler::ViewFormed arrived = view_of(travel(to_wire(*context, formed)));
   CHECK(arrived.view == formed.view);
-  CHECK(arrived.step == 40);
   CHECK(arrived.lacking == formed.lacking);
 }
 

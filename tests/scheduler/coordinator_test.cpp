@@ -30,7 +30,7 @@ SlotSet granted(const CoordinatorActions& actions) {
 }  // namespace
 
 TEST_CASE("every slot is granted to one member, and the seal covers them all") {
-  Coordinator coordinator(make_view(2), kPlan, 0, 0);
+  Coordinator coordinator(make_view(2), kPlan, 0);
   const SlotSet a = granted(coordinator.on_claim(0, claim(0, 1, 2), 0));
   CHECK(a.count() == 2);
   CHECK_FALSE(coordinator.sealed());
@@ -46,7 +46,7 @@ TEST_CASE("every slot is granted to one member, and the seal covers them all") {
 }
 
 TEST_CASE("a repeated claim gets the same answer") {
-  Coordinator coordinator(make_view(2), kPlan, 0, 0);
+  Coordinator coordinator(make_view(2), kPlan, 0);
   const SlotSet first = granted(coordinator.on_claim(0, claim(0, 1, 1), 0));
   CHECK(granted(coordinator.on_claim(0, claim(0, 1, 1), 500'000)) == first);
   CHECK(granted(coordinator.on_claim(0, claim(0, 2, 1), 600'000)).disjoint(first));
@@ -54,7 +54,7 @@ TEST_CASE("a repeated claim gets the same answer") {
 }
 
 TEST_CASE("claims of other ballots, other steps and strangers change nothing") {
-  Coordinator coordinator(make_view(2), kPlan, 0, 0);
+  Coordinator coordinator(make_view(2), kPlan, 0);
   Claim old = claim(0, 1, 4);
   old.fence.ballot = {0, 0};
   CHECK(coordinator.on_claim(0, old, 0).empty());
@@ -64,18 +64,17 @@ TEST_CASE("claims of other ballots, other steps and strangers change nothing") {
 }
 
 TEST_CASE("the first claim of the next step moves on; a late one of the step before is dropped") {
-  Coordinator coordinator(make_view(1), kPlan, 0, 0);
+  Coordinator coordinator(make_view(1), kPlan, 0);
   coordinator.on_claim(0, claim(0, 1, 4), 0);
   CHECK(coordinator.sealed());
   const auto next = coordinator.on_claim(0, claim(1, 2, 1), 10);
-  CHECK(pick<StepBegan>(next).size() == 1);
   CHECK(coordinator.step() == 1);
   CHECK(granted(next).count() == 1);
   CHECK(coordinator.on_claim(0, claim(0, 1, 4), 20).empty());
 }
 
 TEST_CASE("a slow member gets no slot that the fast one would finish sooner") {
-  Coordinator coordinator(make_view(2), kPlan, 0, 0);
+  Coordinator coordinator(make_view(2), kPlan, 0);
   CHECK(granted(coordinator.on_claim(0, claim(0, 1, 1, {}, 1.0), 0)).count() == 1);
   CHECK(granted(coordinator.on_claim(1, claim(0, 1, 1, {}, 10.0), 0)).empty());  // 4 x 1 s beat 1 x 10 s
   SlotSet done = SlotSet::first(0);
@@ -85,20 +84,20 @@ TEST_CASE("a slow member gets no slot that the fast one would finish sooner") {
 
 TEST_CASE("equal members share a short step instead of one taking all of it") {
   const SlotPlan two{.training = 2, .evaluation = 0, .evaluate_every = 0, .steps = 1};
-  Coordinator coordinator(make_view(2), two, 0, 0);
+  Coordinator coordinator(make_view(2), two, 0);
   CHECK(granted(coordinator.on_claim(0, claim(0, 1, 2), 0)).count() == 1);
   CHECK(granted(coordinator.on_claim(1, claim(0, 1, 2), 10)).count() == 1);
 }
 
 TEST_CASE("a member that stays silent does not keep slots from the others") {
   const SlotPlan two{.training = 2, .evaluation = 0, .evaluate_every = 0, .steps = 1};
-  Coordinator coordinator(make_view(2), two, 0, 0);
+  Coordinator coordinator(make_view(2), two, 0);
   CHECK(granted(coordinator.on_claim(0, claim(0, 1, 2), 0)).count() == 1);
   CHECK(granted(coordinator.on_claim(0, claim(0, 2, 1, slots({0})), 5'000'000)).count() == 1);
 }
 
 TEST_CASE("members keep the slots they had, so that prefetched samples are used") {
-  Coordinator coordinator(make_view(2), kPlan, 0, 0);
+  Coordinator coordinator(make_view(2), kPlan, 0);
   const SlotSet a = granted(coordinator.on_claim(0, claim(0, 1, 2), 0));
   const SlotSet b = granted(coordinator.on_claim(1, claim(0, 1, 2), 0));
   CHECK(granted(coordinator.on_claim(1, claim(1, 2, 2), 10)) == b);
@@ -106,7 +105,7 @@ TEST_CASE("members keep the slots they had, so that prefetched samples are used"
 }
 
 TEST_CASE("states that differ end the job with both names") {
-  Coordinator coordinator(make_view(2), kPlan, 0, 0);
+  Coordinator coordinator(make_view(2), kPlan, 0);
   coordinator.on_claim(0, claim(0, 1, 2), 0);
   Claim other = claim(0, 1, 2);
   other.digest = "y";
@@ -118,7 +117,7 @@ TEST_CASE("states that differ end the job with both names") {
 
 TEST_CASE("the job ends when every member has committed the last step") {
   const SlotPlan one{.training = 2, .evaluation = 0, .evaluate_every = 0, .steps = 1};
-  Coordinator coordinator(make_view(2), one, 0, 0);
+  Coordinator coordinator(make_view(2), one, 0);
   coordinator.on_claim(0, claim(0, 1, 1), 0);
   coordinator.on_claim(1, claim(0, 1, 1), 0);
   CHECK(pick<AllCommitted>(coordinator.on_claim(0, claim(1, 2, 0), 1)).empty());
@@ -131,7 +130,7 @@ TEST_CASE("the job ends when every member has committed the last step") {
 TEST_CASE("a stop ends the job at the next boundary") {
   const SlotPlan many{.training = 2, .evaluation = 0, .evaluate_every = 0, .steps = 100};
   SUBCASE("after the step in which slots are out") {
-    Coordinator coordinator(make_view(1), many, 5, 0);
+    Coordinator coordinator(make_view(1, 0, 5), many, 0);
     Claim first = claim(5, 1, 1);
     CHECK(granted(coordinator.on_claim(0, first, 0)).count() == 1);
     CHECK(coordinator.stop().empty());
@@ -140,9 +139,28 @@ TEST_CASE("a stop ends the job at the next boundary") {
     CHECK(pick<AllCommitted>(coordinator.on_claim(0, claim(6, 3, 2), 2)).size() == 1);
   }
   SUBCASE("at once when none is") {
-    Coordinator coordinator(make_view(2), many, 5, 0);
+    Coordinator coordinator(make_view(2, 0, 5), many, 0);
     CHECK(coordinator.stop().empty());
     CHECK(granted(coordinator.on_claim(0, claim(5, 1, 2), 0)).empty());
     CHECK(pick<AllCommitted>(coordinator.on_claim(1, claim(5, 1, 2), 0)).size() == 1);
   }
+}
+
+TEST_CASE("slots whose sums a view keeps are granted already, to those who hold them") {
+  View view = make_view(2);
+  view.kept = {{0, slots({0, 1})}, {1, slots({2})}};
+  Coordinator coordinator(view, kPlan, 0);
+  const auto actions = coordinator.on_claim(1, claim(0, 1, 4, slots({2})), 10);
+  CHECK(granted(actions) == slots({3}));
+  REQUIRE(pick<SendSeal>(actions).size() == 1);
+  CHECK(pick<SendSeal>(actions)[0].seal.contributions.at(0) == slots({0, 1}));
+  CHECK(pick<SendSeal>(actions)[0].seal.contributions.at(1) == slots({2, 3}));
+}
+
+TEST_CASE("a view that keeps every slot is sealed from the start; whoever claims hears of it") {
+  View view = make_view(2);
+  view.kept = {{0, slots({0, 1, 2})}, {1, slots({3})}};
+  Coordinator coordinator(view, kPlan, 0);
+  CHECK(coordinator.sealed());
+  CHECK(pick<SendSeal>(coordinator.on_claim(0, claim(0, 1, 2, slots({0, 1, 2})), 10)).size() == 1);
 }

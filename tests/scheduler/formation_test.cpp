@@ -52,7 +52,7 @@ TEST_CASE("members whose state is not the leader's are listed") {
   formation.on_join(join(1, 40, "other"));
   const auto action = formation.on_join(join(2, 20));
   REQUIRE(action);
-  CHECK(std::get<ViewFormed>(*action).step == 40);
+  CHECK(std::get<ViewFormed>(*action).view.step == 40);
   CHECK(std::get<ViewFormed>(*action).lacking == std::vector<Rank>{1, 2});
 }
 
@@ -87,5 +87,6 @@ TEST_CASE("patience has an end, which names who is missing") {
 }
 
 TEST_CASE("a suspected member is a lost node, by its name") {
-  CHECK(lost_node("node2", "no heartbeat for 2000 ms").message == "lost node node2: no heartbeat for 2000 ms");
+  CHECK(lost_node("node2", "no heartbeat for 2000 ms").message ==
+        "lost node node2: no heartbeat for 2000 ms");
 }

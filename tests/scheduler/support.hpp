@@ -10,8 +10,9 @@
 
 namespace troupe::scheduler {
 
-inline View make_view(uint32_t nodes, Rank leader = 0) {
+inline View make_view(uint32_t nodes, Rank leader = 0, int64_t step = 0) {
   View view;
+  view.step = step;
   view.ballot = {1, leader};
   for (Rank rank = 0; rank < nodes; ++rank)
     view.members.push_back({rank, "node" + std::to_string(rank), "127.0.0.1:1", "incarnation", "host"});

@@ -1,0 +1,457 @@
+#include "scheduler/membership.hpp"
+
+#include <algorithm>
+
+namespace troupe::scheduler {
+
+namespace {
+
+void append(MembershipActions& actions, MembershipActions more) {
+  for (auto& action : more) actions.emplace_back(std::move(action));
+}
+
+}  // namespace
+
+Membership::Membership(MembershipOptions options, int64_t step, Microseconds now_us)
+    : options_(std::move(options)),
+      step_(step),
+      view_step_(step),
+      born_us_(now_us),
+      heard_leader_us_(now_us),
+      mode_since_us_(now_us),
+      repeated_at_us_(now_us) {}
+
+MembershipActions Membership::on_message(Rank from, const MembershipMessage& message, Microseconds now_us) {
+  return std::visit([&](const auto& one) { return handle(from, one, now_us); }, message);
+}
+
+// --- preparing and forming ---
+
+MembershipActions Membership::prepare(Microseconds now_us) {
+  MembershipActions actions;
+  if (leads()) actions.emplace_back(EndLead{});
+  promised_ = {std::max(promised_.number + 1, options_.first_ballot), self()};
+  mode_ = Mode::promising;
+  mode_since_us_ = now_us;
+  inventory_.reset();
+  broken_.reset();
+  lost_since_us_.reset();
+  attempt_.emplace();
+  attempt_->began_at_us = now_us;
+  attempt_->asked.insert(self());
+  for (Rank peer : up_)
+    if (!barred(peer, now_us)) attempt_->asked.insert(peer);
+  for (Rank peer : attempt_->asked)
+    if (peer != self()) actions.emplace_back(SendTo{peer, Prepare{promised_}});
+  actions.emplace_back(FenceMember{promised_});
+  return actions;
+}
+
+MembershipActions Membership::handle(Rank from, const Prepare& prepare, Microseconds now_us) {
+  if (prepare.ballot.leader != from) return {};
+  if (prepare.ballot < promised_) return {SendTo{from, heartbeat()}};
+  if (prepare.ballot == promised_) {
+    if (inventory_ && mode_ == Mode::promised) return {SendTo{from, *inventory_}};
+    return {};
+  }
+  MembershipActions actions;
+  if (leads()) actions.emplace_back(EndLead{});
+  promised_ = prepare.ballot;
+  mode_ = Mode::promising;
+  mode_since_us_ = heard_leader_us_ = now_us;
+  leader_hint_ = from;
+  attempt_.reset();
+  inventory_.reset();
+  broken_.reset();
+  lost_since_us_.reset();
+  actions.emplace_back(FenceMember{promised_});
+  return actions;
+}
+
+MembershipActions Membership::on_fenced(const Inventory& inventory, Microseconds now_us) {
+  if (inventory.ballot != promised_ || mode_ != Mode::promising) return {};
+  inventory_ = inventory;
+  inventory_->member = options_.self;
+  step_ = inventory.step;
+  mode_ = Mode::promised;
+  mode_since_us_ = now_us;
+  if (attempt_) return handle(self(), *inventory_, now_us);
+  return {SendTo{promised_.leader, *inventory_}};
+}
+
+MembershipActions Membership::handle(Rank from, const Inventory& inventory, Microseconds now_us) {
+  if (inventory.ballot != promised_) return {};
+  if (leads()) return {SendTo{from, *view_}};  // it has not got the view
+  if (!attempt_ || !attempt_->asked.contains(from)) return {};
+  attempt_->answers[from] = inventory;
+  return form_if_ready(now_us);
+}
+
+MembershipActions Membership::form_if_ready(Microseconds now_us) {
+  if (!attempt_ || !inventory_) return {};
+  const bool patient = now_us - attempt_->began_at_us < options_.prepare_patience_us;
+  for (Rank peer : attempt_->asked)
+    if (patient && !attempt_->answers.contains(peer)) return {};
+  return form(now_us);
+}
+
+MembershipActions Membership::form(Microseconds now_us) {
+  if (auto failure = compare_states()) return {*failure};
+  const auto& answers = attempt_->answers;
+  View view;
+  view.ballot = promised_;
+  for (const auto& [rank, answer] : answers) view.step = std::max(view.step, answer.step);
+  const std::set<Rank> chosen = choose_members(view.step, now_us);
+  if (chosen.empty()) {  // and this node, which has answered, wants to leave as well
+    attempt_.reset();
+    return {EveryoneLeft{}};
+  }
+  if (options_.quorum && 2 * answers.size() <= options_.nodes.size()) {
+    // Too few. Whoever can be reached is asked again, after a while.
+    if (now_us - attempt_->began_at_us < options_.prepare_patience_us) return {};
+    return prepare(now_us);
+  }
+  std::vector<Rank> by_size;
+  for (Rank rank : chosen) {
+    const Inventory& answer = answers.at(rank);
+    view.members.push_back(answer.member);
+    if (answer.end_step) view.end_step = std::min(*answer.end_step, view.end_step.value_or(*answer.end_step));
+    if (answer.step == view.step) by_size.push_back(rank);
+    if (answer.step == view.step && answer.holds_total && !view.total_source) view.total_source = rank;
+  }
+  if (by_size.size() == chosen.size()) view.total_source.reset();
+  std::stable_sort(by_size.begin(), by_size.end(), [&](Rank a, Rank b) {
+    return (answers.at(a).folded | answers.at(a).half_folded).count() >
+           (answers.at(b).folded | answers.at(b).half_folded).count();
+  });
+  SlotSet covered;
+  for (Rank rank : by_size) {
+    const SlotSet held = answers.at(rank).folded | answers.at(rank).half_folded;
+    if (held.empty() || !covered.disjoint(held)) continue;
+    covered = covered | held;
+    view.kept[rank] = held;
+  }
+  return announce(std::move(view), now_us);
+}
+
+// Whoever has the newest state, or lacks one total that another member has. Of a pair whose link is broken,
+// one.
+std::set<Rank> Membership::choose_members(int64_t step, Microseconds now_us) {
+  std::set<Rank> chosen, behind;
+  std::optional<Rank> source, leaving_source;
+  for (const auto& [rank, answer] : attempt_->answers) {
+    if (answer.step == step - 1) behind.insert(rank);
+    if (answer.step != step) continue;
+    if (!answer.leaving) chosen.insert(rank);
+    if (answer.holds_total) (answer.leaving ? leaving_source : source) = rank;
+  }
+  if (!behind.empty() && !source && leaving_source) {
+    chosen.insert(*leaving_source);
+    source = leaving_source;
+  }
+  if (source)
+    for (Rank rank : behind)
+      if (!attempt_->answers.at(rank).leaving) chosen.insert(rank);
+  // Nobody is left who has the state: those who want to leave stay until somebody else has it.
+  const bool all_leave = std::all_of(attempt_->answers.begin(), attempt_->answers.end(),
+                                     [](const auto& answer) { return answer.second.leaving; });
+  if (chosen.empty() && !all_leave)
+    for (const auto& [rank, answer] : attempt_->answers)
+      if (answer.step == step) chosen.insert(rank);
+  if (attempt_->broken_pair) {
+    const auto [a, b] = *attempt_->broken_pair;
+    if (chosen.contains(a) && chosen.contains(b)) {
+      const Rank out = std::max(a, b) == self() ? std::min(a, b) : std::max(a, b);
+      bar(out, now_us);
+      chosen.erase(out);
+      if (source == out)
+        attempt_->broken_pair.reset(), std::erase_if(chosen, [&](Rank r) { return behind.contains(r); });
+    }
+  }
+  return chosen;
+}
+
+std::optional<Failure> Membership::compare_states() const {
+  std::map<int64_t, std::pair<Rank, std::string>> digests;
+  for (const auto& [rank, answer] : attempt_->answers) {
+    const auto [first, fresh] = digests.try_emplace(answer.step, rank, answer.digest);
+    if (fresh || first->second.second == answer.digest) continue;
+    return Failure{Failure::Kind::numeric,
+                   "the states of " + attempt_->answers.at(first->second.first).member.name + " and " +
+                       answer.member.name + " differ before step " + std::to_string(answer.step) +
+                       ": the same job gave different bits on the two nodes"};
+  }
+  return std::nullopt;
+}
+
+MembershipActions Membership::announce(View view, Microseconds now_us) {
+  MembershipActions actions;
+  for (const auto& [rank, answer] : attempt_->answers) {
+    if (rank == self()) continue;
+    actions.emplace_back(SendTo{rank, view});
+    joins_.erase(rank);
+  }
+  attempt_.reset();
+  view_step_ = view.step;
+  append(actions, enter(view, now_us));
+  return actions;
+}
+
+// The view of the promised ballot.
+MembershipActions Membership::enter(const View& view, Microseconds now_us) {
+  MembershipActions actions;
+  const bool named = view.position(self()).has_value(), lead = view.ballot.leader == self();
+  mode_since_us_ = heard_leader_us_ = now_us;
+  lost_since_us_.reset();
+  inventory_.reset();
+  ever_in_view_ = true;
+  mode_ = named || lead ? Mode::member : Mode::seeking;
+  if (named || lead) view_ = view;
+  if (!named) actions.emplace_back(LeaveView{});
+  if (named || lead) actions.emplace_back(BeginView{view});
+  if (!named && wants_to_leave_) actions.emplace_back(HasLeft{});
+  if (!named && lead && !wants_to_leave_) {
+    FollowFrom follow{{}, view.step};
+    for (const Member& member : view.members) follow.sources.push_back(member.rank);
+    actions.emplace_back(std::move(follow));
+  }
+  return actions;
+}
+
+MembershipActions Membership::handle(Rank from, const View& view, Microseconds now_us) {
+  if (view.ballot.leader != from || view.ballot < promised_) return {};
+  if (view.ballot > promised_) return handle(from, Heartbeat{view.ballot, view.step, true}, now_us);
+  if (mode_ != Mode::promised || !inventory_) return {};  // a copy
+  MembershipActions actions = enter(view, now_us);
+  if (mode_ == Mode::seeking && !wants_to_leave_) send_join(actions);
+  return actions;
+}
+
+// --- who is there ---
+
+MembershipActions Membership::on_peer_up(Rank peer, Microseconds) {
+  up_.insert(peer);
+  MembershipActions actions;
+  if (leads()) actions.emplace_back(SendTo{peer, heartbeat()});
+  if (mode_ == Mode::seeking) send_join(actions);
+  return actions;
+}
+
+MembershipActions Membership::on_peer_down(Rank peer, Microseconds now_us) {
+  up_.erase(peer);
+  joins_.erase(peer);
+  if (leader_hint_ == peer) leader_hint_.reset();
+  if (attempt_) {
+    attempt_->asked.erase(peer);
+    attempt_->answers.erase(peer);
+    return form_if_ready(now_us);
+  }
+  if (leads()) return view_->position(peer) ? prepare(now_us) : MembershipActions{};
+  const bool waits = mode_ == Mode::promising || mode_ == Mode::promised;
+  if ((waits && promised_.leader == peer) || (mode_ == Mode::member && view_->ballot.leader == peer))
+    leader_lost(now_us);
+  return take_over_if_due(now_us);
+}
+
+MembershipActions Membership::handle(Rank from, const Heartbeat& other, Microseconds now_us) {
+  if (other.ballot < promised_) {
+    if (other.leads && mode_ != Mode::seeking) return {SendTo{from, heartbeat()}};
+    return {};
+  }
+  MembershipActions actions;
+  if (other.leads) {
+    heard_leader_us_ = now_us;
+    leader_hint_ = from;
+  }
+  if (other.ballot == promised_) {
+    if (other.leads) lost_since_us_.reset();
+    return actions;
+  }
+  // Somebody leads a ballot that this node has not promised: it asks to be a member there, and goes on here
+  // until it is asked for a promise.
+  leader_hint_ = other.ballot.leader;
+  if (up_.contains(other.ballot.leader))
+    actions.emplace_back(SendTo{other.ballot.leader, Join{promised_, options_.self, step_}});
+  return actions;
+}
+
+MembershipActions Membership::handle(Rank from, const Join& join, Microseconds now_us) {
+  joins_[from] = join;
+  if (attempt_) return {};  // it is answered when the view is there
+  if (!leads()) {
+    if (mode_ == Mode::seeking && !ever_in_view_) return {};
+    return {SendTo{from, heartbeat()}};
+  }
+  const auto place = view_->position(from);
+  const bool same = place && view_->members[*place].incarnation == join.member.incarnation;
+  if (same && join.known < view_->ballot) return {};  // a late copy
+  if (barred(from, now_us)) return {};
+  if (place || join.step + 1 >= view_step_) return prepare(now_us);
+  Follow follow{view_->ballot, view_step_, {}};
+  for (const Member& member : view_->members) follow.sources.push_back(member.rank);
+  return {SendTo{from, std::move(follow)}};
+}
+
+MembershipActions Membership::handle(Rank from, const Follow& follow, Microseconds now_us) {
+  if (mode_ != Mode::seeking || follow.ballot < promised_ || follow.step <= step_) return {};
+  leader_hint_ = from;
+  heard_leader_us_ = now_us;
+  return {FollowFrom{follow.sources, follow.step}};
+}
+
+MembershipActions Membership::handle(Rank from, const Suspect& suspect, Microseconds now_us) {
+  if (!leads() || suspect.ballot != view_->ballot || !view_->position(suspect.peer) || !view_->position(from))
+    return {};
+  MembershipActions actions = prepare(now_us);
+  attempt_->broken_pair = {from, suspect.peer};
+  return actions;
+}
+
+MembershipActions Membership::handle(Rank from, const Leave& leave, Microseconds now_us) {
+  if (!leads() || leave.ballot != view_->ballot || !view_->position(from)) return {};
+  return prepare(now_us);
+}
+
+MembershipActions Membership::on_broken(Rank peer, const std::string& why, Microseconds now_us) {
+  if (mode_ != Mode::member || !view_->position(self())) return {};
+  if (leads()) {
+    MembershipActions actions = prepare(now_us);
+    attempt_->broken_pair = {self(), peer};
+    return actions;
+  }
+  broken_ = {peer, why};
+  mode_since_us_ = now_us;
+  return {SendTo{view_->ballot.leader, Suspect{view_->ballot, peer, why}}};
+}
+
+MembershipActions Membership::exclude(Rank peer, Microseconds now_us) {
+  if (!leads() || !view_->position(peer) || peer == self()) return {};
+  bar(peer, now_us);
+  return prepare(now_us);
+}
+
+MembershipActions Membership::on_step(int64_t step, bool wants_to_leave, Microseconds now_us) {
+  step_ = step;
+  if (wants_to_leave_ || !wants_to_leave) return {};
+  wants_to_leave_ = true;
+  if (mode_ == Mode::seeking) return {HasLeft{}};
+  if (leads()) return prepare(now_us);
+  if (mode_ == Mode::member) return {SendTo{view_->ballot.leader, Leave{view_->ballot}}};
+  return {};
+}
+
+void Membership::on_clock_jump(Microseconds now_us) {
+  heard_leader_us_ = mode_since_us_ = now_us;
+  lost_since_us_.reset();
+  if (attempt_) attempt_->began_at_us = now_us;
+}
+
+// --- time ---
+
+MembershipActions Membership::on_tick(Microseconds now_us) {
+  if (attempt_) {
+    MembershipActions actions = form_if_ready(now_us);
+    if (attempt_) append(actions, repeat(now_us));
+    return actions;
+  }
+  look_for_leader(now_us);
+  MembershipActions actions = take_over_if_due(now_us);
+  if (actions.empty()) actions = repeat(now_us);
+  return actions;
+}
+
+void Membership::look_for_leader(Microseconds now_us) {
+  const bool unheard = now_us - heard_leader_us_ >= options_.patience_us;
+  switch (mode_) {
+    case Mode::promising:
+      if (!attempt_ && unheard && !up_.contains(promised_.leader)) leader_lost(now_us);
+      break;
+    case Mode::promised:
+      if (now_us - mode_since_us_ >= options_.prepare_patience_us) leader_lost(now_us);
+      break;
+    case Mode::member:
+      if (leads()) break;
+      if (unheard) leader_lost(now_us);
+      if (broken_ && now_us - mode_since_us_ >= 2 * options_.patience_us) leader_lost(now_us);
+      break;
+    case Mode::seeking: {
+      if (!unheard && ever_in_view_) break;
+      const bool all_here = joins_.size() + 1 == options_.nodes.size();
+      const bool waited = ever_in_view_
+                              ? now_us - mode_since_us_ >= options_.patience_us
+                              : now_us - std::max(born_us_, heard_leader_us_) >= options_.start_patience_us;
+      if (all_here || waited) leader_lost(now_us);
+      break;
+    }
+  }
+}
+
+MembershipActions Membership::take_over_if_due(Microseconds now_us) {
+  if (!lost_since_us_ || leads() || attempt_) return {};
+  if (mode_ == Mode::promising) return {};  // the member role answers first: a commit under way ends
+  if (now_us - *lost_since_us_ < Microseconds(live_below()) * options_.patience_us) return {};
+  return prepare(now_us);
+}
+
+uint32_t Membership::live_below() const {
+  uint32_t count = 0;
+  for (Rank peer : up_) {
+    if (peer >= self()) continue;
+    const bool candidate =
+        mode_ == Mode::seeking || !view_ ? joins_.contains(peer) : view_->position(peer).has_value();
+    if (candidate && !(view_ && mode_ == Mode::member && peer == view_->ballot.leader)) ++count;
+  }
+  return count;
+}
+
+MembershipActions Membership::repeat(Microseconds now_us) {
+  MembershipActions actions;
+  if (now_us - repeated_at_us_ < options_.repeat_us) return actions;
+  repeated_at_us_ = now_us;
+  if (attempt_) {
+    for (Rank peer : attempt_->asked)
+      if (peer != self() && up_.contains(peer) && !attempt_->answers.contains(peer))
+        actions.emplace_back(SendTo{peer, Prepare{promised_}});
+    return actions;
+  }
+  if (leads()) {
+    for (Rank peer : up_) actions.emplace_back(SendTo{peer, heartbeat()});
+    if (!view_->position(self()) && !wants_to_leave_ && step_ + 1 >= view_step_)
+      append(actions, prepare(now_us));
+    return actions;
+  }
+  if (mode_ == Mode::promised && inventory_) actions.emplace_back(SendTo{promised_.leader, *inventory_});
+  if (mode_ == Mode::seeking) send_join(actions);
+  if (mode_ != Mode::member) return actions;
+  if (broken_)
+    actions.emplace_back(
+        SendTo{view_->ballot.leader, Suspect{view_->ballot, broken_->first, broken_->second}});
+  if (wants_to_leave_) actions.emplace_back(SendTo{view_->ballot.leader, Leave{view_->ballot}});
+  return actions;
+}
+
+// To the leader, if this node knows one; else to all: whoever leads answers, the others say who does.
+void Membership::send_join(MembershipActions& actions) const {
+  const Join join{promised_, options_.self, step_};
+  for (Rank peer : up_)
+    if (!leader_hint_ || peer == *leader_hint_ || !up_.contains(*leader_hint_))
+      actions.emplace_back(SendTo{peer, join});
+}
+
+Heartbeat Membership::heartbeat() const {
+  return {promised_, step_, leads()};
+}
+
+void Membership::bar(Rank peer, Microseconds now_us) {
+  Pause& pause = pauses_[peer];
+  pause.length_us =
+      pause.length_us == 0 ? options_.pause_us : std::min(2 * pause.length_us, options_.pause_max_us);
+  pause.until_us = now_us + pause.length_us;
+}
+
+bool Membership::barred(Rank peer, Microseconds now_us) const {
+  const auto found = pauses_.find(peer);
+  return found != pauses_.end() && now_us < found->second.until_us;
+}
+
+}  // namespace troupe::scheduler

@@ -1,0 +1,186 @@
+#include "scheduler/membership.hpp"
+
+#include <doctest/doctest.h>
+
+#include "support.hpp"
+
+using namespace troupe::scheduler;
+
+namespace {
+
+constexpr Microseconds kSecond = 1'000'000;
+
+MembershipOptions options(Rank self, uint32_t nodes) {
+  MembershipOptions o;
+  o.self = make_view(nodes).members.at(self);
+  for (Rank rank = 0; rank < nodes; ++rank) o.nodes.push_back(rank);
+  return o;
+}
+
+Inventory inventory(const Ballot& ballot, Rank rank, int64_t step, SlotSet folded = {}) {
+  Inventory answer;
+  answer.ballot = ballot;
+  answer.member = make_view(8).members.at(rank);
+  answer.step = step;
+  answer.digest = "x" + std::to_string(step);
+  answer.folded = std::move(folded);
+  return answer;
+}
+
+template <typename T>
+std::vector<std::pair<Rank, T>> sent(const MembershipActions& actions) {
+  std::vector<std::pair<Rank, T>> found;
+  for (const SendTo& send : pick<SendTo>(actions))
+    if (const T* one = std::get_if<T>(&send.message)) found.emplace_back(send.to, *one);
+  return found;
+}
+
+// Node 0 of three, whose ballot {1, 0} the others are asked to promise.
+Membership preparing(uint32_t nodes = 3) {
+  Membership membership(options(0, nodes), 0, 0);
+  for (Rank peer = 1; peer < nodes; ++peer) {
+    membership.on_peer_up(peer, 0);
+    membership.on_message(peer, Join{{}, make_view(nodes).members.at(peer), 0}, 0);
+  }
+  membership.on_tick(kSecond);
+  REQUIRE(membership.preparing());
+  membership.on_fenced(inventory({1, 0}, 0, 0), kSecond);
+  return membership;
+}
+
+}  // namespace
+
+TEST_CASE("the first view forms when every node is there, led by the lowest") {
+  Membership membership = preparing();
+  CHECK(membership.on_message(1, inventory({1, 0}, 1, 0), kSecond).empty());
+  const auto actions = membership.on_message(2, inventory({1, 0}, 2, 0), kSecond);
+  CHECK(sent<View>(actions).size() == 2);
+  REQUIRE(pick<BeginView>(actions).size() == 1);
+  CHECK(pick<BeginView>(actions)[0].view.members.size() == 3);
+  CHECK(membership.leads());
+}
+
+TEST_CASE("a node that does not answer is waited for, and then left out") {
+  Membership membership = preparing();
+  membership.on_message(1, inventory({1, 0}, 1, 0), kSecond);
+  CHECK(pick<BeginView>(membership.on_tick(2 * kSecond)).empty());
+  const auto actions = membership.on_tick(7 * kSecond);
+  REQUIRE(pick<BeginView>(actions).size() == 1);
+  CHECK_FALSE(pick<BeginView>(actions)[0].view.position(2));
+}
+
+TEST_CASE("a node whose link is lost is not waited for") {
+  Membership membership = preparing();
+  membership.on_message(1, inventory({1, 0}, 1, 0), kSecond);
+  const auto actions = membership.on_peer_down(2, kSecond + 1);
+  REQUIRE(pick<BeginView>(actions).size() == 1);
+  CHECK(pick<BeginView>(actions)[0].view.members.size() == 2);
+}
+
+TEST_CASE("of sums that share a slot the larger stays; sums of an older step do not") {
+  Membership membership = preparing(4);
+  membership.on_message(1, inventory({1, 0}, 1, 5, slots({0, 1})), kSecond);
+  membership.on_message(2, inventory({1, 0}, 2, 5, slots({1, 2, 3})), kSecond);
+  Inventory behind = inventory({1, 0}, 3, 4, slots({7}));
+  const auto actions = membership.on_message(3, behind, kSecond);
+  REQUIRE(sent<View>(actions).size() == 3);
+  const View view = sent<View>(actions)[0].second;
+  CHECK(view.step == 5);
+  CHECK(view.kept == std::map<Rank, SlotSet>{{2, slots({1, 2, 3})}});
+  CHECK_FALSE(view.position(3));  // nobody has the total that it lacks
+  CHECK_FALSE(view.position(0));  // five steps behind: it leads, and follows
+  CHECK(pick<FollowFrom>(actions).size() == 1);
+}
+
+TEST_CASE("a member that is one step behind stays when another has the total") {
+  Membership membership = preparing();
+  Inventory holder = inventory({1, 0}, 1, 1);
+  holder.holds_total = true;
+  membership.on_message(1, holder, kSecond);
+  const auto actions = membership.on_message(2, inventory({1, 0}, 2, 0), kSecond);
+  const View view = pick<BeginView>(actions).at(0).view;
+  CHECK(view.step == 1);
+  CHECK(view.members.size() == 3);
+  CHECK(view.total_source == 1);
+}
+
+TEST_CASE("states of one step that differ end the job, by name") {
+  Membership membership = preparing();
+  membership.on_message(1, inventory({1, 0}, 1, 0), kSecond);
+  Inventory other = inventory({1, 0}, 2, 0);
+  other.digest = "y0";
+  const auto failures = pick<Failure>(membership.on_message(2, other, kSecond));
+  REQUIRE(failures.size() == 1);
+  CHECK(failures[0].message.find("node2") != std::string::npos);
+}
+
+TEST_CASE("lower ballots are answered with the one that was promised") {
+  Membership membership(options(1, 3), 0, 0);
+  membership.on_peer_up(0, 0);
+  membership.on_peer_up(2, 0);
+  CHECK(pick<FenceMember>(membership.on_message(2, Prepare{{4, 2}}, 0)).size() == 1);
+  const auto answer = sent<Heartbeat>(membership.on_message(0, Prepare{{3, 0}}, 0));
+  REQUIRE(answer.size() == 1);
+  CHECK(answer[0].second.ballot == Ballot{4, 2});
+}
+
+TEST_CASE("when the leader is lost the lowest live member prepares at once, the next after the patience") {
+  for (const Rank self : {1u, 2u}) {
+    CAPTURE(self);
+    Membership membership(options(self, 3), 0, 0);
+    for (Rank peer = 0; peer < 3; ++peer)
+      if (peer != self) membership.on_peer_up(peer, 0);
+    membership.on_message(0, Prepare{{1, 0}}, 0);
+    membership.on_fenced(inventory({1, 0}, self, 0), 0);
+    membership.on_message(0, make_view(3), 0);
+    REQUIRE(membership.in_view());
+    const auto at_once = sent<Prepare>(membership.on_peer_down(0, kSecond));
+    CHECK(at_once.size() == (self == 1 ? 1 : 0));
+    if (self == 2) CHECK(sent<Prepare>(membership.on_tick(kSecond + 4 * kSecond)).size() == 1);
+    CHECK(membership.promised() == Ballot{2, self});
+  }
+}
+
+TEST_CASE("of two members whose link is broken one stays, and the other may come back after a pause") {
+  Membership membership = preparing();
+  membership.on_message(1, inventory({1, 0}, 1, 0), kSecond);
+  membership.on_message(2, inventory({1, 0}, 2, 0), kSecond);
+  membership.on_message(1, Suspect{{1, 0}, 2, "reset"}, 2 * kSecond);
+  REQUIRE(membership.promised() == Ballot{2, 0});
+  membership.on_fenced(inventory({2, 0}, 0, 0), 2 * kSecond);
+  membership.on_message(1, inventory({2, 0}, 1, 0), 2 * kSecond);
+  const auto actions = membership.on_message(2, inventory({2, 0}, 2, 0), 2 * kSecond);
+  const View view = pick<BeginView>(actions).at(0).view;
+  CHECK(view.position(1));
+  CHECK_FALSE(view.position(2));
+  const Join join{{2, 0}, make_view(3).members[2], 0};
+  CHECK(membership.on_message(2, join, 2 * kSecond + 1).empty());
+  CHECK(sent<Prepare>(membership.on_message(2, join, 4 * kSecond)).size() == 2);
+}
+
+TEST_CASE("with a quorum a minority forms no view") {
+  MembershipOptions o = options(0, 3);
+  o.quorum = true;
+  o.start_patience_us = kSecond;
+  Membership membership(o, 0, 0);
+  membership.on_tick(2 * kSecond);
+  REQUIRE(membership.preparing());
+  CHECK(pick<BeginView>(membership.on_fenced(inventory({1, 0}, 0, 0), 2 * kSecond)).empty());
+  CHECK(pick<BeginView>(membership.on_tick(60 * kSecond)).empty());
+}
+
+TEST_CASE("a joiner that is far behind is told whom to follow; one that is not makes a new view") {
+  Membership membership = preparing();
+  membership.on_message(1, inventory({1, 0}, 1, 9), kSecond);
+  membership.on_message(2, inventory({1, 0}, 2, 9), kSecond);
+  const Member back{2, "node2", "bulk", "another", "host"};
+  membership.on_peer_down(2, kSecond);
+  membership.on_fenced(inventory({2, 0}, 0, 0), kSecond);
+  membership.on_message(1, inventory({2, 0}, 1, 9), kSecond);
+  REQUIRE(membership.leads());
+  membership.on_peer_up(2, kSecond);
+  const auto follow = sent<Follow>(membership.on_message(2, Join{{}, back, 0}, kSecond));
+  REQUIRE(follow.size() == 1);
+  CHECK(follow[0].second.sources == std::vector<Rank>{1});
+  CHECK_FALSE(sent<Prepare>(membership.on_message(2, Join{{}, back, 8}, kSecond)).empty());
+}
