@@ -20,8 +20,10 @@ TrainEngine::TrainEngine(std::shared_ptr<kernels::Backend> backend, config::JobC
       plan_(plan),
       model_(std::move(model)),
       state_(std::move(state)),
+      checksums_(model_->parameters()),
       measures_(model_->parameters().layout()) {
   TROUPE_CHECK(workers > 0);
+  checksums_.seal(*backend_->create_stream(), state_);
   const kernels::BlockLayout& layout = model_->parameters().layout();
   for (uint32_t i = 0; i < workers; ++i) workers_.push_back(std::make_unique<Worker>());
   if (job_.sum == config::SumKind::exact)
@@ -45,6 +47,7 @@ std::string TrainEngine::chain() const {
 
 void TrainEngine::replace_state(model::TrainState state) {
   state_ = std::move(state);
+  checksums_.seal(*backend_->create_stream(), state_);
 }
 
 void TrainEngine::open_worker(uint32_t worker) {
@@ -141,6 +144,31 @@ void TrainEngine::round_range(int64_t range) {
                                total_);
 }
 
+std::shared_ptr<SharedWork> TrainEngine::verify_work() {
+  const int64_t ranges = checksums_.ranges();
+  return std::make_shared<SharedWork>(
+      ranges + int64_t(pack_order_.size()), [this, ranges](kernels::Stream& stream, int64_t item) {
+        note(item < ranges ? checksums_.check_weights(item, state_)
+                           : checksums_.check_packed(stream, pack_order_[size_t(item - ranges)], state_));
+      });
+}
+
+void TrainEngine::note(const std::optional<std::string>& changed) {
+  if (!changed) return;
+  const std::lock_guard lock(changed_mutex_);
+  if (!changed_) changed_ = changed;
+}
+
+void TrainEngine::require_sound() const {
+  const std::lock_guard lock(changed_mutex_);
+  if (changed_)
+    throw error(ErrorKind::corrupt,
+                "{} has changed in this node's memory without being written (found in step {}); check the "
+                "machine, and "
+                "go on from the newest checkpoint with --resume",
+                *changed_, state_.step);
+}
+
 std::shared_ptr<SharedWork> TrainEngine::measure_work(bool reduced) {
   const kernels::BlockLayout& layout = model_->parameters().layout();
   const bool round = !reduced || float_ != nullptr;
@@ -156,7 +184,12 @@ std::shared_ptr<SharedWork> TrainEngine::apply_work(const comm::SumMeta& sum) {
   const int64_t ranges = model::commit_ranges(model_->parameters().layout());
   return std::make_shared<SharedWork>(ranges, [this](kernels::Stream& stream, int64_t r) {
     const kernels::BlockLayout& layout = model_->parameters().layout();
-    model::apply_range(stream, step_plan_, model_->parameters(), total_, r, state_);
+    if (!step_plan_.skipped) {
+      note(checksums_.check_weights(r, state_));
+      note(checksums_.check_moments(r, state_));
+      model::apply_range(stream, step_plan_, model_->parameters(), total_, r, state_);
+      checksums_.seal_range(r, state_);
+    }
     const int64_t begin = r * model::kRangeBlocks;
     const int64_t end = std::min(begin + model::kRangeBlocks, layout.blocks());
     if (exact_ != nullptr) exact_->clear(begin, end);
@@ -167,11 +200,14 @@ std::shared_ptr<SharedWork> TrainEngine::apply_work(const comm::SumMeta& sum) {
 std::shared_ptr<SharedWork> TrainEngine::pack_work() {
   const int64_t items = step_plan_.skipped ? 0 : int64_t(pack_order_.size());
   return std::make_shared<SharedWork>(items, [this](kernels::Stream& stream, int64_t i) {
-    model::pack_parameter(stream, model_->parameters(), pack_order_[size_t(i)], state_);
+    const size_t parameter = pack_order_[size_t(i)];
+    model::pack_parameter(stream, model_->parameters(), parameter, state_);
+    checksums_.seal_packed(stream, parameter, state_);
   });
 }
 
 StepOutcome TrainEngine::finish_commit(const comm::SumMeta& sum) {
+  require_sound();
   StepOutcome outcome;
   outcome.plan = step_plan_;
   outcome.training = training_totals(sum);

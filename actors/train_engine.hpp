@@ -20,6 +20,7 @@
 #include "model/model.hpp"
 #include "model/optimizer.hpp"
 #include "model/state.hpp"
+#include "model/state_checksums.hpp"
 #include "scheduler/protocol.hpp"
 
 namespace troupe::actors {
@@ -60,8 +61,15 @@ class TrainEngine {
   comm::FloatReduction float_reduction();
   bool exact() const { return exact_ != nullptr; }
 
-  // The works of the commit of the current step, to be shared in this order with a barrier after each.
-  // `sum` is of all slots; `reduced`: the ring has rounded the total (exact) or added the floats up.
+  // Before the sum counts: whether the weights are still what was written when the step began. To be shared
+  // while no slot runs; then require_sound() throws Error(corrupt) that names the tensor which has changed in
+  // memory.
+  std::shared_ptr<SharedWork> verify_work();
+  void require_sound() const;
+
+  // The works of the commit of the current step, to be shared in this order with a barrier after each. They
+  // check weights and moments once more as they read them; finish_commit() throws like require_sound(). `sum`
+  // is of all slots; `reduced`: the ring has rounded the total (exact) or added the floats up.
   std::shared_ptr<SharedWork> measure_work(bool reduced);
   std::shared_ptr<SharedWork> apply_work(
       const comm::SumMeta& sum);  // decides, then applies and clears the sums
@@ -78,6 +86,7 @@ class TrainEngine {
   void fit_arena(Worker& worker, const Batch& batch, bool training);
   kernels::LossSums train(Worker& worker, int64_t step, uint32_t slot, const Batch& batch, uint32_t& flags);
   void round_range(int64_t range);
+  void note(const std::optional<std::string>& changed);
 
   std::shared_ptr<kernels::Backend> backend_;
   config::JobConfig job_;
@@ -93,6 +102,10 @@ class TrainEngine {
   mutable std::mutex sums_mutex_;  // guards the three below while slots run
   model::LossTotals training_, evaluation_;
   uint32_t flags_ = 0;
+
+  model::StateChecksums checksums_;
+  mutable std::mutex changed_mutex_;
+  std::optional<std::string> changed_;  // what was found to have changed by itself, first
 
   model::CommitMeasures measures_;
   model::StepPlan step_plan_;

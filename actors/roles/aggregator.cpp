@@ -54,9 +54,13 @@ struct aggregator_state {
     std::filesystem::remove(received);
   }
 
+  // A sum counts only when the weights that it was computed with are still what they were.
   void reduce(Self self, const Reduce& start) {
-    sum = ring->reduce(*engine, start.seal);
-    self->send(peers.member, Reduced{start.seal.fence});
+    share_out(self, engine->verify_work(), [this, self, seal = start.seal] {
+      engine->require_sound();
+      sum = ring->reduce(*engine, seal);
+      self->send(peers.member, Reduced{seal.fence});
+    });
   }
 
   void commit(Self self) {

@@ -125,3 +125,46 @@ TEST_CASE("a model that does not fit its data is refused") {
   job.model.family = model::Family::decoder;
   CHECK_THROWS_WITH_AS(complete_model(job, *fixture.dataset), doctest::Contains("model.family"), Error);
 }
+
+TEST_CASE("a bit that flips in memory is found in the same step, by the name of its tensor") {
+  const Fixture fixture;
+  const auto engine = fixture.engine(2);
+  run_step(fixture, *engine, 0);
+  const model::TrainState& state = engine->state();
+  const model::Parameter& parameter = engine->model().parameters().all()[3];
+  REQUIRE(parameter.packed);
+  const int64_t place = parameter.offset + parameter.rows * parameter.cols / 2;
+  const auto flip = [](void* at) { *static_cast<unsigned char*>(at) ^= 4; };
+  const auto finds = [&](const std::string& what) {
+    const auto wanted = doctest::Contains((what + " of " + parameter.name).c_str());
+    CHECK_THROWS_WITH_AS(engine->require_sound(), wanted, Error);
+  };
+  const auto commit_finds = [&](const std::string& what) {
+    const auto wanted = doctest::Contains((what + " of " + parameter.name).c_str());
+    CHECK_THROWS_WITH_AS(run_step(fixture, *engine, 1), wanted, Error);
+  };
+  share(*engine, engine->verify_work());
+  CHECK_NOTHROW(engine->require_sound());
+  SUBCASE("a weight") {
+    flip(state.weight_data() + place);
+    share(*engine, engine->verify_work());
+    finds("a weight");
+  }
+  SUBCASE("a packed weight") {
+    flip(const_cast<void*>(state.packed.views[3].data));
+    share(*engine, engine->verify_work());
+    finds("a packed weight");
+  }
+  SUBCASE("a weight, after its sum was given away") {
+    flip(state.weight_data() + place);
+    commit_finds("a weight");
+  }
+  SUBCASE("a first moment") {
+    flip(state.moment1_data() + place);
+    commit_finds("a first moment");
+  }
+  SUBCASE("a second moment") {
+    flip(state.moment2_data() + place);
+    commit_finds("a second moment");
+  }
+}

@@ -12,9 +12,9 @@ namespace troupe::test {
 
 struct Mistake {
   const char* name;
-  std::vector<std::string> arguments;   // after the program's name
+  std::vector<std::string> arguments;  // after the program's name
   int code = 2;
-  std::vector<std::string> says;        // each must be part of standard error
+  std::vector<std::string> says;  // each must be part of standard error
   std::string input = {};
 };
 

@@ -1,6 +1,5 @@
 #include <fstream>
 
-
 #include "tests/cli/mistake.hpp"
 
 using namespace troupe::test;
@@ -43,9 +42,18 @@ TEST_CASE("prepare: every mistake gets one clear error and an exit code") {
       {"no output folder", {"prepare", "--text", source}, 2, {"--out is required"}},
       {"unknown flag", prepare({"--fast"}), 2, {"--fast", "troupe prepare --help"}},
       {"unknown source", prepare({"--source", "wikipedia"}), 2, {"debian"}},
-      {"pair without two languages", prepare({"--source", "debian", "--pair", "en"}), 2, {"--pair is \"en\"", "'-'"}},
-      {"number that is none", prepare({"--text", source, "--max-length", "long"}), 2, {"--max-length", "long"}},
-      {"missing file", prepare({"--aligned", folder / "nowhere.txt", target}), 1, {"nowhere.txt", "No such file"}},
+      {"pair without two languages",
+       prepare({"--source", "debian", "--pair", "en"}),
+       2,
+       {"--pair is \"en\"", "'-'"}},
+      {"number that is none",
+       prepare({"--text", source, "--max-length", "long"}),
+       2,
+       {"--max-length", "long"}},
+      {"missing file",
+       prepare({"--aligned", folder / "nowhere.txt", target}),
+       1,
+       {"nowhere.txt", "No such file"}},
       {"a folder instead of a file", prepare({"--text", folder.path()}), 1, {folder.path()}},
       {"unequal line counts", prepare({"--aligned", source, shorter}), 1, {source, shorter}},
       {"not UTF-8", prepare({"--text", latin1}), 1, {"latin1.txt:2", "UTF-8"}},
@@ -53,16 +61,27 @@ TEST_CASE("prepare: every mistake gets one clear error and an exit code") {
       {"only blank lines", prepare({"--text", blank}), 1, {"blank.txt"}},
       {"TSV without the second column", prepare({"--tsv", one_column}), 1, {"one_column.tsv:1", "column"}},
       {"line too long", prepare({"--text", long_line}), 1, {"long.txt:1"}},
-      {"no tokenizer file", prepare({"--aligned", source, target, "--tokenizer-file", folder / "gone.model"}), 1,
+      {"no tokenizer file",
+       prepare({"--aligned", source, target, "--tokenizer-file", folder / "gone.model"}),
+       1,
        {"gone.model"}},
-      {"tokenizer file that is none", prepare({"--aligned", source, target, "--tokenizer-file", not_a_model}), 1,
+      {"tokenizer file that is none",
+       prepare({"--aligned", source, target, "--tokenizer-file", not_a_model}),
+       1,
        {"not_a_model", "SentencePiece"}},
-      {"samples longer than packs", prepare({"--aligned", source, target, "--pack-tokens", "16", "--max-length", "64"}),
-       2, {"pack", "64"}},
-      {"vocabulary without room", {"prepare", "--out", out, "--aligned", source, target, "--vocabulary", "3"}, 2,
+      {"samples longer than packs",
+       prepare({"--aligned", source, target, "--pack-tokens", "16", "--max-length", "64"}),
+       2,
+       {"pack", "64"}},
+      {"vocabulary without room",
+       {"prepare", "--out", out, "--aligned", source, target, "--vocabulary", "3"},
+       2,
        {"vocabulary", "3"}},
       {"output under a file", {"prepare", "--out", source + "/out", "--text", source}, 1, {source}},
-      {"no lists of packages", prepare({"--source", "debian", "--apt-lists", folder / "no-lists"}), 1, {"no-lists"}},
+      {"no lists of packages",
+       prepare({"--source", "debian", "--apt-lists", folder / "no-lists"}),
+       1,
+       {"no-lists"}},
   };
   for (const Mistake& mistake : mistakes) check_mistake(mistake);
 }
@@ -72,8 +91,9 @@ TEST_CASE("prepare: a dataset that is there is not replaced unless asked") {
   const std::string source = folder.write("source.txt", lines("north"));
   const std::string target = folder.write("target.txt", lines("sud"));
   const std::string out = folder / "out";
-  const std::vector<std::string> command{TROUPE_PROGRAM, "prepare", "--out", out,  "--aligned", source,
-                                         target,         "--threads", "1", "--vocabulary", "300"};
+  const std::vector<std::string> command{TROUPE_PROGRAM, "prepare", "--out",     out, "--aligned",
+                                         source,         target,    "--threads", "1", "--vocabulary",
+                                         "300"};
   const ProcessResult first = run(command);
   CAPTURE(first.err);
   REQUIRE(first.code == 0);
@@ -94,7 +114,8 @@ TEST_CASE("prepare: a full disk is one error and leaves no half dataset") {
     return;
   }
   check_mistake({"full disk",
-                 {"prepare", "--out", disk + "/out", "--aligned", source, target, "--threads", "1", "--vocabulary", "300"},
+                 {"prepare", "--out", disk + "/out", "--aligned", source, target, "--threads", "1",
+                  "--vocabulary", "300"},
                  1,
                  {disk, "No space left"}});
   CHECK(run({"test", "-e", disk + "/out/manifest.json"}).code == 1);

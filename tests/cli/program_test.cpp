@@ -10,7 +10,8 @@ TEST_CASE("the program says what it is and how it is used") {
   CHECK(version.out == "0.1.0\n");
   const ProcessResult help = run({TROUPE_PROGRAM, "--help"});
   CHECK(help.code == 0);
-  for (const char* command : {"prepare", "train", "node", "translate", "evaluate", "digest", "certs", "doctor"})
+  for (const char* command :
+       {"prepare", "train", "node", "translate", "evaluate", "digest", "certs", "doctor"})
     CHECK(help.out.find(command) != std::string::npos);
 }
 
@@ -38,11 +39,12 @@ TEST_CASE("prepare gives the same bytes for any number of loaders") {
   std::string first;
   for (const char* threads : {"1", "2", "5"}) {
     const std::string out = folder / (std::string("out") + threads);
-    const ProcessResult result =
-        run({TROUPE_PROGRAM, "prepare", "--out", out, "--aligned", a, b, "--vocabulary", "300", "--threads", threads});
+    const ProcessResult result = run({TROUPE_PROGRAM, "prepare", "--out", out, "--aligned", a, b,
+                                      "--vocabulary", "300", "--threads", threads});
     CAPTURE(result.err);
     REQUIRE(result.code == 0);
-    const std::string hashes = run({"sh", "-c", "cd " + out + " && find . -type f | sort | xargs sha256sum"}).out;
+    const std::string hashes =
+        run({"sh", "-c", "cd " + out + " && find . -type f | sort | xargs sha256sum"}).out;
     CHECK(hashes.size() > 100);
     if (first.empty()) first = hashes;
     CHECK(hashes == first);

@@ -11,7 +11,8 @@ using namespace troupe::test;
 namespace {
 
 constexpr char kTinyJob[] =
-    "[data]\nsource = \"tiny\"\n[model]\nwidth = 16\ninner = 16\nheads = 2\nencoder_layers = 1\ndecoder_layers = 1\n"
+    "[data]\nsource = \"tiny\"\n[model]\nwidth = 16\ninner = 16\nheads = 2\nencoder_layers = "
+    "1\ndecoder_layers = 1\n"
     "max_length = 64\ncompute = \"f32\"\n[training]\nsteps = 6\nslots = 2\n[evaluation]\nevery = 0\n";
 
 // A listening socket that nobody answers on.
@@ -67,26 +68,54 @@ TEST_CASE("train and node: every mistake on the way to a job gets one clear erro
       {"no subcommand", {}, 2, {"--help"}},
       {"unknown subcommand", {"trian"}, 2, {"trian"}},
       {"no output folder", {"train", "--job", job}, 2, {"--out is required", "troupe train --help"}},
-      {"job file missing", {"train", "--job", folder / "gone.toml", "--out", out}, 1, {"gone.toml", "No such file"}},
+      {"job file missing",
+       {"train", "--job", folder / "gone.toml", "--out", out},
+       1,
+       {"gone.toml", "No such file"}},
       {"job file is not TOML", {"train", "--job", broken, "--out", out}, 2, {"broken.toml:1", "not TOML"}},
-      {"unknown key", {"train", "--job", unknown, "--out", out}, 2, {"unknown.toml:2", "did you mean model.width"}},
+      {"unknown key",
+       {"train", "--job", unknown, "--out", out},
+       2,
+       {"unknown.toml:2", "did you mean model.width"}},
       {"impossible shape", {"train", "--job", shape, "--out", out}, 2, {"shape.toml", "width", "heads"}},
-      {"unknown override", {"train", "--job", job, "--out", out, "--set", "training.stpes=3"}, 2, {"training.steps"}},
-      {"override without a value", {"train", "--job", job, "--out", out, "--set", "training.steps"}, 2, {"key=value"}},
+      {"unknown override",
+       {"train", "--job", job, "--out", out, "--set", "training.stpes=3"},
+       2,
+       {"training.steps"}},
+      {"override without a value",
+       {"train", "--job", job, "--out", out, "--set", "training.steps"},
+       2,
+       {"key=value"}},
       {"no nodes", {"train", "--job", job, "--out", out, "--nodes", "0"}, 2, {"--nodes"}},
-      {"local and cluster at once", {"train", "--job", job, "--out", out, "--nodes", "2", "--cluster", cluster}, 2,
+      {"local and cluster at once",
+       {"train", "--job", job, "--out", out, "--nodes", "2", "--cluster", cluster},
+       2,
        {"--cluster"}},
       {"unknown transport", {"train", "--job", job, "--out", out, "--transport", "pigeon"}, 2, {"pigeon"}},
       {"no data named", {"train", "--job", translator, "--out", out}, 2, {"--data"}},
-      {"data folder missing", {"train", "--job", translator, "--out", out, "--data", folder / "nodata"}, 1, {"nodata"}},
-      {"folder without a dataset", {"train", "--job", translator, "--out", out, "--data", no_manifest}, 1,
+      {"data folder missing",
+       {"train", "--job", translator, "--out", out, "--data", folder / "nodata"},
+       1,
+       {"nodata"}},
+      {"folder without a dataset",
+       {"train", "--job", translator, "--out", out, "--data", no_manifest},
+       1,
        {"manifest.json", "troupe prepare"}},
       {"output under a file", {"train", "--job", job, "--out", job + "/out"}, 1, {job}},
-      {"cluster file missing", {"train", "--job", job, "--out", out, "--cluster", folder / "gone"}, 1, {"gone"}},
-      {"no such node in the cluster", {"node", "--cluster", cluster, "--name", "omega"}, 2, {"omega", "alpha"}},
+      {"cluster file missing",
+       {"train", "--job", job, "--out", out, "--cluster", folder / "gone"},
+       1,
+       {"gone"}},
+      {"no such node in the cluster",
+       {"node", "--cluster", cluster, "--name", "omega"},
+       2,
+       {"omega", "alpha"}},
       {"node without a name", {"node", "--cluster", cluster}, 2, {"--name is required"}},
       {"port in use", {"node", "--cluster", cluster, "--name", "alpha"}, 1, {busy.address()}},
-      {"beyond loopback without security", {"node", "--cluster", open, "--name", "alpha"}, 2, {"insecure", "certs"}},
+      {"beyond loopback without security",
+       {"node", "--cluster", open, "--name", "alpha"},
+       2,
+       {"insecure", "certs"}},
       {"no certificates", {"node", "--cluster", no_certs, "--name", "alpha"}, 1, {"nowhere"}},
   };
   for (const Mistake& mistake : mistakes) check_mistake(mistake);
@@ -117,10 +146,19 @@ TEST_CASE("checkpoints: what is torn, truncated, foreign or newer is refused wit
       {"not a checkpoint", {"digest", text}, 1, {"text.troupe", "checkpoint"}},
       {"empty file", {"digest", empty}, 1, {"empty.troupe"}},
       {"beam of none", {"translate", "--checkpoint", good, "--beam", "0"}, 2, {"beam is 0"}},
-      {"input that is not UTF-8", {"translate", "--checkpoint", good}, 1, {"UTF-8", "line 2"}, "good\nna\xefve\n"},
-      {"another job on resume", {"train", "--job", job, "--out", out, "--resume", "--set", "optimizer.beta1=0.5"}, 2,
+      {"input that is not UTF-8",
+       {"translate", "--checkpoint", good},
+       1,
+       {"UTF-8", "line 2"},
+       "good\nna\xefve\n"},
+      {"another job on resume",
+       {"train", "--job", job, "--out", out, "--resume", "--set", "optimizer.beta1=0.5"},
+       2,
        {"optimizer.beta1"}},
-      {"fewer steps on resume", {"train", "--job", job, "--out", out, "--resume", "--steps", "3"}, 2, {"step 6", "--steps"}},
+      {"fewer steps on resume",
+       {"train", "--job", job, "--out", out, "--resume", "--steps", "3"},
+       2,
+       {"step 6", "--steps"}},
       {"certificates for nobody", {"certs", "--out", folder / "certs"}, 2, {"--cluster", "--node"}},
       {"a bad name in a certificate", {"certs", "--out", folder / "certs", "--node", "a/b"}, 2, {"a/b"}},
   };
@@ -130,7 +168,8 @@ TEST_CASE("checkpoints: what is torn, truncated, foreign or newer is refused wit
 TEST_CASE("resuming where there is nothing to resume says so and starts at the beginning") {
   const TemporaryFolder folder;
   const std::string job = folder.write("job.toml", kTinyJob);
-  const ProcessResult result = run({TROUPE_PROGRAM, "train", "--job", job, "--out", folder / "run", "--resume"});
+  const ProcessResult result =
+      run({TROUPE_PROGRAM, "train", "--job", job, "--out", folder / "run", "--resume"});
   CHECK(result.code == 0);
   CHECK(result.err.find("holds no checkpoint to resume from") != std::string::npos);
 }
@@ -144,7 +183,9 @@ TEST_CASE("a full disk ends the job with one error that names the checkpoint") {
     MESSAGE("skipped: mounting a small tmpfs needs root");
     return;
   }
-  check_mistake({"full disk", {"train", "--job", job, "--out", disk + "/run", "--threads", "1"}, 1,
+  check_mistake({"full disk",
+                 {"train", "--job", job, "--out", disk + "/run", "--threads", "1"},
+                 1,
                  {"checkpoint", "the disk is full"}});
   CHECK(run({"sh", "-c", "ls " + disk + "/run/checkpoints | grep -c troupe$"}).out == "0\n");
 }

@@ -1,4 +1,3 @@
-#include "kernels/base/random.hpp"
 #include "kernels/block_codec.hpp"
 
 #include <algorithm>
@@ -8,6 +7,7 @@
 
 #include <doctest/doctest.h>
 
+#include "kernels/base/random.hpp"
 #include "kernels/cpu/backend.hpp"
 #include "kernels/cpu/loops/block_codec.hpp"
 #include "kernels/cpu/stream.hpp"
