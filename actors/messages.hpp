@@ -143,6 +143,8 @@ struct Committed {
 };
 struct StepReport {
   std::shared_ptr<const StepOutcome> outcome;
+  scheduler::Seal seal;  // who computed what
+  std::string chain;     // of the state after it
 };
 struct Validated {  // the evaluator's verdict on one evaluation
   int64_t step = 0;

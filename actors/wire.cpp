@@ -1,39 +1,9 @@
 #include "actors/wire.hpp"
 
+#include "actors/wire_values.hpp"
 #include "kernels/base/hash.hpp"
 
 namespace troupe::actors {
-
-using scheduler::SlotSet;
-
-namespace {
-
-void put(const SlotSet& set, wire::SlotSet& out) {
-  for (uint64_t word : set.words()) out.add_words(word);
-}
-
-SlotSet get(const wire::SlotSet& in) {
-  return SlotSet::from_words({in.words().begin(), in.words().end()});
-}
-
-scheduler::Fence fence_of(const wire::Envelope& message) {
-  const wire::Fence& fence = message.fence();
-  return {{fence.ballot().number(), fence.ballot().leader()}, fence.step()};
-}
-
-void put(const scheduler::Member& member, wire::Member& out) {
-  out.set_rank(member.rank);
-  out.set_name(member.name);
-  out.set_bulk_address(member.bulk_address);
-  out.set_incarnation(member.incarnation);
-  out.set_host_id(member.host_id);
-}
-
-scheduler::Member get(const wire::Member& in) {
-  return {in.rank(), in.name(), in.bulk_address(), in.incarnation(), in.host_id()};
-}
-
-}  // namespace
 
 wire::Envelope envelope(const JobContext& context, const scheduler::Fence& fence) {
   wire::Envelope message;
@@ -118,34 +88,14 @@ scheduler::JoinRequest join_of(const wire::Envelope& message) {
 
 EnvelopePtr to_wire(const JobContext& context, const scheduler::ViewFormed& formed) {
   wire::Envelope message = envelope(context, {formed.view.ballot, formed.view.step});
-  wire::View& out = *message.mutable_view();
-  out.mutable_ballot()->set_number(formed.view.ballot.number);
-  out.mutable_ballot()->set_leader(formed.view.ballot.leader);
-  for (const scheduler::Member& member : formed.view.members) put(member, *out.add_members());
-  for (const auto& [rank, slots] : formed.view.kept) {
-    wire::Contribution& kept = *out.add_kept();
-    kept.set_member(rank);
-    put(slots, *kept.mutable_slots());
-  }
-  out.set_total_source(formed.view.total_source ? *formed.view.total_source + 1 : 0);
-  out.set_bulk_key(formed.view.bulk_key);
-  if (formed.view.end_step) out.set_end_step(*formed.view.end_step);
-  for (scheduler::Rank rank : formed.lacking) out.add_lacking(rank);
+  put(formed.view, *message.mutable_view());
+  for (scheduler::Rank rank : formed.lacking) message.mutable_view()->add_lacking(rank);
   return share(std::move(message));
 }
 
 scheduler::ViewFormed view_of(const wire::Envelope& message) {
-  const wire::View& in = message.view();
-  scheduler::ViewFormed formed;
-  formed.view.step = message.fence().step();
-  formed.view.ballot = {in.ballot().number(), in.ballot().leader()};
-  for (const wire::Member& member : in.members()) formed.view.members.push_back(get(member));
-  for (const wire::Contribution& kept : in.kept()) formed.view.kept[kept.member()] = get(kept.slots());
-  if (in.total_source() > 0) formed.view.total_source = in.total_source() - 1;
-  formed.view.bulk_key = in.bulk_key();
-  if (in.has_end_step()) formed.view.end_step = in.end_step();
-  formed.lacking = {in.lacking().begin(), in.lacking().end()};
-  return formed;
+  const auto& lacking = message.view().lacking();
+  return {view_from(message), {lacking.begin(), lacking.end()}};
 }
 
 bool same_job(const JobContext& context, const wire::Envelope& message) {

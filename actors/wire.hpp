@@ -6,6 +6,7 @@
 #include "actors/messages.hpp"
 #include "comm/messages.pb.h"
 #include "scheduler/formation.hpp"
+#include "scheduler/membership.hpp"
 #include "scheduler/protocol.hpp"
 
 namespace troupe::actors {
@@ -26,6 +27,10 @@ scheduler::Grant grant_of(const wire::Envelope& message);
 scheduler::Seal seal_of(const wire::Envelope& message);
 scheduler::JoinRequest join_of(const wire::Envelope& message);
 scheduler::ViewFormed view_of(const wire::Envelope& message);
+
+// What nodes say about ballots and views, one envelope each. Empty for an envelope of another kind.
+EnvelopePtr to_wire(const JobContext& context, const scheduler::MembershipMessage& message);
+std::optional<scheduler::MembershipMessage> membership_message_of(const wire::Envelope& message);
 
 bool same_job(const JobContext& context, const wire::Envelope& message);
 ErrorKind to_error_kind(scheduler::Failure::Kind kind);

@@ -89,18 +89,20 @@ void check(Check& c, const Seal& m) {
   for (const Contribution& contribution : m.contributions()) check(c, contribution);
 }
 
-void check(Check& c, const Inventory& m) {
-  c.slots("inventory.folded", m.folded());
-  c.slots("inventory.half_folded", m.half_folded());
-  c.none_or("inventory.digest", m.digest(), kHashBytes);
-}
-
 void check(Check& c, const Member& m) {
   c.rank("member.rank", m.rank());
   c.text("member.name", m.name(), kNameBytesMax);
   c.text("member.bulk_address", m.bulk_address(), kNameBytesMax + 16);
   c.none_or("member.incarnation", m.incarnation(), kIncarnationBytes);
   c.text("member.host_id", m.host_id(), kNameBytesMax);
+}
+
+void check(Check& c, const Inventory& m) {
+  c.slots("inventory.folded", m.folded());
+  c.slots("inventory.half_folded", m.half_folded());
+  c.none_or("inventory.digest", m.digest(), kHashBytes);
+  check(c, m.member());
+  c.at_least("inventory.end_step", m.end_step(), 0);
 }
 
 void check(Check& c, const View& m) {
@@ -116,6 +118,7 @@ void check(Check& c, const View& m) {
 
 void check(Check& c, const Join& m) {
   check(c, m.member());
+  c.rank("join.known.leader", m.known().leader());
   c.none_or("join.fingerprint", m.fingerprint(), kHashBytes);
   c.none_or("join.digest", m.digest(), kHashBytes);
   c.at_least("join.step", m.step(), -1);
@@ -212,6 +215,10 @@ std::optional<std::string> check_fields(const Envelope& e) {
       break;
     case Envelope::kJoin:
       check(c, e.join());
+      break;
+    case Envelope::kFollow:
+      c.count("follow.sources", e.follow().sources_size(), kRanksMax);
+      for (uint32_t source : e.follow().sources()) c.rank("follow.sources", source);
       break;
     case Envelope::kAudit:
       c.at_most("audit.slot", e.audit().slot(), kSlotsMax - 1);

@@ -23,7 +23,8 @@ struct aggregator_state {
   std::shared_ptr<RingSession> ring;
   std::shared_ptr<TrainEngine> engine;
   TakePart peers;
-  comm::SumMeta sum;    // of the step that is being committed
+  scheduler::Seal seal;  // of the step that is being reduced and committed
+  comm::SumMeta sum;     // its total
   bool saving = false;  // a snapshot is on its way to disk
 
   EngineBuilt build(const BuildEngine& from) {
@@ -56,7 +57,8 @@ struct aggregator_state {
 
   // A sum counts only when the weights that it was computed with are still what they were.
   void reduce(Self self, const Reduce& start) {
-    share_out(self, engine->verify_work(), [this, self, seal = start.seal] {
+    seal = start.seal;
+    share_out(self, engine->verify_work(), [this, self] {
       engine->require_sound();
       sum = ring->reduce(*engine, seal);
       self->send(peers.member, Reduced{seal.fence});
@@ -85,7 +87,7 @@ struct aggregator_state {
   void finish(Self self) {
     auto outcome = std::make_shared<const StepOutcome>(engine->finish_commit(sum));
     self->send(peers.member, Committed{outcome->plan.step, engine->chain()});
-    self->send(peers.evaluator, StepReport{outcome});
+    self->send(peers.evaluator, StepReport{outcome, seal, engine->chain()});
     snapshot_if_due(self);
   }
 

@@ -7,10 +7,12 @@
 #include <spdlog/spdlog.h>
 
 #include "actors/guarded.hpp"
+#include "actors/ledger.hpp"
 #include "actors/roles.hpp"
 #include "actors/train_engine.hpp"
 #include "actors/wire.hpp"
 #include "data/dataset.hpp"
+#include "kernels/base/hash.hpp"
 
 namespace troupe::actors {
 
@@ -26,7 +28,8 @@ struct monitor_state {
   RoleSetup setup;
   std::shared_ptr<const data::Dataset> dataset;
   std::shared_ptr<spdlog::logger> log;  // on the leader
-  model::LossTotals since;              // the last report
+  std::optional<LedgerWriter> ledger;
+  model::LossTotals since;  // the last report
   int64_t steps_since = 0;
   Clock::time_point reported_at;
   Validated validated;
@@ -41,8 +44,27 @@ struct monitor_state {
   }
 
   void begin(const ViewBegins& view) {
+    const JobContext& context = *setup.context;
+    ledger.emplace(ledger_path(context.out_folder, context.node()), view.step);
     reported_at = Clock::now();
     if (log) log->info("training begins at step {} on {} nodes", view.step, view.view.members.size());
+  }
+
+  void record(const StepReport& report) {
+    const JobContext& context = *setup.context;
+    const StepOutcome& outcome = *report.outcome;
+    LedgerRecord line;
+    line.step = outcome.plan.step;
+    line.view = report.seal.fence.ballot;
+    for (const auto& [rank, slots] : report.seal.contributions)
+      line.computed_by[context.name_of(rank)] = slots;
+    for (uint32_t slot = 0; slot < uint32_t(context.job.slots); ++slot)
+      line.packs.push_back(dataset->slot_pack(uint64_t(context.job.seed), uint64_t(line.step), slot,
+                                              uint32_t(context.job.slots)));
+    line.target_tokens = outcome.plan.tokens;
+    line.skipped = outcome.plan.skipped;
+    line.chain = to_hex(report.chain.data(), report.chain.size());
+    if (ledger) ledger->append(line);
   }
 
   void on_validated(const Validated& result) {
@@ -104,11 +126,14 @@ monitor_actor::behavior_type monitor(monitor_actor::stateful_pointer<monitor_sta
   return {
       [self, supervisor](const StepReport& step) {
         guarded(self, supervisor, [&] {
+          self->state.record(step);
           if (self->state.setup.context->leads()) self->state.on_step(self, *step.outcome);
         });
       },
       [self](const Validated& result) { self->state.on_validated(result); },
-      [self](const ViewBegins& view) { self->state.begin(view); },
+      [self, supervisor](const ViewBegins& view) {
+        guarded(self, supervisor, [&] { self->state.begin(view); });
+      },
   };
 }
 

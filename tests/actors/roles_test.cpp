@@ -183,8 +183,8 @@ TEST_CASE("the evaluator judges held-out totals and remembers the best") {
     auto outcome = std::make_shared<StepOutcome>();
     outcome->plan.step = int64_t(judged->size());
     outcome->evaluation = model::LossTotals{units, units, 10, 4};
-    caf::anon_send(evaluator, StepReport{outcome});
-    caf::anon_send(evaluator, StepReport{std::make_shared<StepOutcome>()});
+    caf::anon_send(evaluator, StepReport{outcome, {}, ""});
+    caf::anon_send(evaluator, StepReport{std::make_shared<StepOutcome>(), {}, ""});
     test.run();
   }
   CHECK(*steps == 6);

@@ -35,6 +35,41 @@ TEST_CASE("claims, grants and seals arrive as they were sent") {
   CHECK(seal_of(travel(to_wire(*context, scheduler::Seal{fence, {}, {}}))).contributions.empty());
 }
 
+TEST_CASE("what nodes say about ballots and views arrives as it was sent") {
+  const JobContextPtr context = test_context(3, 1, 10, 8);
+  const scheduler::Ballot ballot{7, 1};
+  const scheduler::Member member{2, "node2", "127.0.0.1:9", std::string(16, 'i'), "host"};
+  scheduler::Inventory inventory;
+  inventory.ballot = ballot;
+  inventory.member = member;
+  inventory.step = 40;
+  inventory.digest = std::string(32, 'd');
+  inventory.folded = scheduler::SlotSet::first(70);
+  inventory.half_folded = scheduler::SlotSet::first(2);
+  inventory.holds_total = inventory.leaving = true;
+  inventory.end_step = 41;
+  scheduler::View view;
+  view.ballot = ballot;
+  view.step = 40;
+  view.members = {member};
+  view.kept[2] = scheduler::SlotSet::first(2);
+  const scheduler::MembershipMessage messages[] = {scheduler::Prepare{ballot},
+                                                   inventory,
+                                                   view,
+                                                   scheduler::Heartbeat{ballot, 40, true},
+                                                   scheduler::Join{ballot, member, 40},
+                                                   scheduler::Follow{ballot, 40, {0, 2}},
+                                                   scheduler::Suspect{ballot, 2, "reset"},
+                                                   scheduler::Leave{ballot}};
+  for (const auto& message : messages) {
+    CAPTURE(message.index());
+    const auto arrived = membership_message_of(travel(to_wire(*context, message)));
+    REQUIRE(arrived);
+    CHECK((*arrived == message));
+  }
+  CHECK_FALSE(membership_message_of(travel(to_wire(*context, scheduler::Grant{{ballot, 40}, 1, {}}))));
+}
+
 TEST_CASE("joins and views arrive as they were sent") {
   const JobContextPtr context = test_context(3, 1, 10, 8);
   const scheduler::Member member{2, "node2", "127.0.0.1:9", std::string(16, 'i'), "host"};

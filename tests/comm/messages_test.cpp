@@ -58,6 +58,7 @@ std::vector<Envelope> one_of_each() {
   view.set_bulk_key(std::string(kHashBytes, 'k'));
   add().mutable_suspect()->set_why("it was silent");
   add().mutable_leave()->set_why("asked to");
+  add().mutable_follow()->add_sources(kRanksMax - 1);
   member(add().mutable_join()->mutable_member());
   add().mutable_audit()->set_slot(1023);
   add().mutable_start_job()->set_job_toml(std::string(kJobTextBytesMax, '#'));

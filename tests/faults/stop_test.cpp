@@ -55,6 +55,11 @@ TEST_CASE(
   CHECK(digest == expected_digest(end));
   const ProcessResult asked = run({TROUPE_PROGRAM, "digest", out});
   CHECK(asked.out == digest + "\n");
+
+  const ProcessResult proved = run({TROUPE_PROGRAM, "ledger", "verify", out});
+  CAPTURE(proved.err);
+  CHECK(proved.code == 0);
+  CHECK(proved.out.find(std::to_string(end) + " steps, every slot counted once") != std::string::npos);
 }
 
 TEST_CASE("a second Ctrl-C leaves at once") {

@@ -1,0 +1,128 @@
+#include <algorithm>
+#include <set>
+
+#include "actors/ledger.hpp"
+#include "kernels/base/error.hpp"
+
+namespace troupe::actors {
+
+namespace {
+
+using Records = std::map<int64_t, LedgerRecord>;
+
+[[noreturn]] void wrong(int64_t step, const std::string& what) {
+  throw error(ErrorKind::corrupt, "the ledger is wrong at step {}: {}", step, what);
+}
+
+// A last line without its end is what a crash leaves; the step will be recorded again. Any other bad line is
+// damage.
+void read_file(const std::filesystem::path& path, Records& records) {
+  std::ifstream in(path);
+  if (!in) throw error(ErrorKind::file, "cannot read {}", path.string());
+  int64_t number = 0;
+  for (std::string line; std::getline(in, line) && !in.eof();) {
+    ++number;
+    LedgerRecord record;
+    try {
+      record = parse_line(line);
+    } catch (const Error& problem) {
+      throw error(ErrorKind::corrupt, "line {} of {} is damaged: {}", number, path.string(), problem.what());
+    }
+    const auto [first, fresh] = records.try_emplace(record.step, record);
+    const LedgerRecord& other = first->second;
+    if (fresh) continue;
+    if (other.packs != record.packs || other.target_tokens != record.target_tokens ||
+        other.skipped != record.skipped || other.chain != record.chain)
+      wrong(record.step, fmt::format("{} and another node's ledger disagree", path.filename().string()));
+  }
+}
+
+Records read_all(const std::filesystem::path& out) {
+  Records records;
+  const std::filesystem::path folder = out / "ledger";
+  std::error_code none;
+  for (const auto& entry : std::filesystem::directory_iterator(folder, none))
+    if (entry.path().extension() == ".jsonl") read_file(entry.path(), records);
+  if (records.empty())
+    throw error(ErrorKind::file, "{} holds no ledger; name the --out folder of a training run",
+                folder.string());
+  return records;
+}
+
+void check_slots(const LedgerRecord& record, const scheduler::SlotPlan& plan) {
+  scheduler::SlotSet all;
+  for (const auto& [node, slots] : record.computed_by) {
+    if (!all.disjoint(slots))
+      wrong(record.step, fmt::format("a slot of {} was counted for another node too", node));
+    all = all | slots;
+  }
+  const scheduler::SlotSet every = scheduler::SlotSet::first(plan.slots(record.step));
+  if (const auto missing = (every - all).lowest())
+    wrong(record.step, fmt::format("slot {} was not counted", *missing));
+  if (const auto extra = (all - every).lowest())
+    wrong(record.step, fmt::format("there is no slot {}", *extra));
+}
+
+// Counts samples epoch by epoch. Packs are dealt out by one running number, so at most one epoch is open at a
+// time.
+class Epochs {
+ public:
+  explicit Epochs(const data::Dataset& dataset) : dataset_(dataset) {}
+
+  void add(int64_t step, uint64_t pack) {
+    for (uint64_t id : dataset_.sample_ids(data::Split::train, pack)) {
+      if (!seen_.insert(id).second)
+        wrong(step, fmt::format("sample {} is counted a second time in epoch {}", id, whole_));
+      ++samples_;
+    }
+    if (++packs_ < dataset_.packs(data::Split::train)) return;
+    if (seen_.size() != dataset_.samples(data::Split::train))
+      wrong(step, fmt::format("epoch {} ended with {} samples of {}", whole_, seen_.size(),
+                              dataset_.samples(data::Split::train)));
+    ++whole_;
+    packs_ = 0;
+    seen_.clear();
+  }
+  uint64_t samples() const { return samples_; }
+
+ private:
+  const data::Dataset& dataset_;
+  std::set<uint64_t> seen_;
+  uint64_t whole_ = 0, packs_ = 0, samples_ = 0;
+};
+
+}  // namespace
+
+LedgerSummary verify_ledger(const std::filesystem::path& out, const config::JobConfig& job,
+                            const data::Dataset& dataset) {
+  const Records records = read_all(out);
+  const scheduler::SlotPlan plan{uint32_t(job.slots),
+                                 uint32_t(job.evaluation_every > 0 ? job.evaluation_slots : 0),
+                                 job.evaluation_every, job.steps};
+  LedgerSummary summary;
+  std::set<scheduler::Ballot> views;
+  Epochs epochs(dataset);
+  for (const auto& [step, record] : records) {
+    if (step != summary.steps) wrong(summary.steps, "it has no record");
+    check_slots(record, plan);
+    if (record.packs.size() != plan.training)
+      wrong(step, fmt::format("it names {} packs", record.packs.size()));
+    for (uint32_t slot = 0; slot < plan.training; ++slot) {
+      const uint64_t pack = dataset.slot_pack(uint64_t(job.seed), uint64_t(step), slot, plan.training);
+      if (record.packs[slot] != pack)
+        wrong(step, fmt::format("slot {} was pack {}, but the job says {}", slot, record.packs[slot], pack));
+      epochs.add(step, pack);
+    }
+    for (const auto& [node, slots] : record.computed_by) summary.slots[node] += slots.count();
+    views.insert(record.view);
+    summary.skipped += record.skipped ? 1 : 0;
+    summary.chain = record.chain;
+    ++summary.steps;
+  }
+  summary.views = views.size();
+  summary.samples = epochs.samples();
+  summary.epochs = dataset.epoch_of_step(uint64_t(summary.steps), plan.training);
+  return summary;
+}
+
+}  // namespace troupe::actors

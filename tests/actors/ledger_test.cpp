@@ -1,0 +1,139 @@
+// The ledger of a job on the small made-up language, whole and with everything that can be wrong with it.
+#include "actors/ledger.hpp"
+
+#include <functional>
+
+#include <doctest/doctest.h>
+
+#include "data/tiny.hpp"
+#include "tests/support/process.hpp"
+
+using namespace troupe;
+using namespace troupe::actors;
+
+namespace {
+
+constexpr uint32_t kSlots = 4, kHeldOut = 2;
+
+config::JobConfig small_job() {
+  return config::parse_job(
+      "test", "[data]\nsource = \"tiny\"\n[training]\nslots = 4\n[evaluation]\nevery = 5\nslots = 2\n");
+}
+
+scheduler::SlotSet slots_of(std::initializer_list<uint32_t> list) {
+  scheduler::SlotSet set;
+  for (uint32_t slot : list) set.insert(slot);
+  return set;
+}
+
+struct Run {
+  std::shared_ptr<const data::Dataset> dataset = data::make_tiny_dataset();
+  config::JobConfig job = small_job();
+  test::TemporaryFolder folder;
+  int64_t steps = 0;
+
+  // Two epochs and a bit.
+  Run() { steps = int64_t(2 * dataset->packs(data::Split::train) / kSlots + 3); }
+
+  LedgerRecord record(int64_t step) const {
+    LedgerRecord r;
+    r.step = step;
+    r.view = {uint64_t(step < 7 ? 1 : 2), 0};
+    r.computed_by = {{"node0", slots_of({0, 1})}, {"node1", slots_of({2, 3})}};
+    if (step % 5 == 0) r.computed_by["node1"] = slots_of({2, 3, 4, 5});
+    for (uint32_t slot = 0; slot < kSlots; ++slot)
+      r.packs.push_back(dataset->slot_pack(uint64_t(job.seed), uint64_t(step), slot, kSlots));
+    r.target_tokens = 100 + step;
+    r.chain = fmt::format("{:064x}", step);
+    return r;
+  }
+
+  void write(const std::string& node, const std::function<void(LedgerRecord&)>& change = {},
+             int64_t at = -1) const {
+    std::filesystem::remove(ledger_path(folder.path(), node));
+    LedgerWriter writer(ledger_path(folder.path(), node), 0);
+    for (int64_t step = 0; step < steps; ++step) {
+      LedgerRecord r = record(step);
+      if (step == at && change) change(r);
+      if (r.step >= 0) writer.append(r);
+    }
+  }
+  LedgerSummary verify() const { return verify_ledger(folder.path(), job, *dataset); }
+  void wrong(const std::string& says) const {
+    CHECK_THROWS_WITH_AS(verify(), doctest::Contains(says.c_str()), Error);
+  }
+};
+
+}  // namespace
+
+TEST_CASE("sets of slots are written as ranges") {
+  for (const auto& [text, set] :
+       std::vector<std::pair<std::string, scheduler::SlotSet>>{{"", {}},
+                                                               {"0", slots_of({0})},
+                                                               {"0-2,5,7-8", slots_of({0, 1, 2, 5, 7, 8})},
+                                                               {"1023", slots_of({1023})}}) {
+    CHECK(to_ranges(set) == text);
+    CHECK(from_ranges(text) == set);
+  }
+  for (const char* bad : {"x", "1-", "-1", "3-2", "1024", "1,,2", "1 2"}) {
+    CAPTURE(bad);
+    CHECK_THROWS_AS(from_ranges(bad), Error);
+  }
+}
+
+TEST_CASE("a record is read back as it was written, and any changed byte is noticed") {
+  const Run run;
+  const LedgerRecord record = run.record(5);
+  const std::string line = to_line(record);
+  CHECK(parse_line(line) == record);
+  for (size_t i = 0; i < line.size(); ++i) {
+    std::string changed = line;
+    changed[i] = changed[i] == '7' ? '8' : '7';
+    CAPTURE(changed);
+    CHECK_THROWS_AS(parse_line(changed), Error);
+  }
+}
+
+TEST_CASE("a whole ledger proves that every sample was counted once an epoch") {
+  const Run run;
+  run.write("node0");
+  run.write("node1");
+  const LedgerSummary summary = run.verify();
+  CHECK(summary.steps == run.steps);
+  CHECK(summary.epochs > 2);
+  CHECK(summary.samples > 2 * run.dataset->samples(data::Split::train));
+  CHECK(summary.views == 2);
+  CHECK(summary.slots.at("node0") == uint64_t(2 * run.steps));
+  CHECK(summary.chain == run.record(run.steps - 1).chain);
+}
+
+TEST_CASE("what is wrong with a ledger is named") {
+  const Run run;
+  run.wrong("holds no ledger");
+  const auto with = [&](const char* says, const std::function<void(LedgerRecord&)>& change) {
+    CAPTURE(says);
+    run.write("node0", change, 9);
+    run.wrong(says);
+  };
+  with("step 9: it has no record", [](LedgerRecord& r) { r.step = -1; });
+  with("step 9: slot 3 was not counted", [](LedgerRecord& r) { r.computed_by["node1"] = slots_of({2}); });
+  with("was counted for another node too", [](LedgerRecord& r) { r.computed_by["node1"].insert(0); });
+  with("there is no slot 4", [](LedgerRecord& r) { r.computed_by["node1"].insert(4); });
+  with("step 9: slot 1 was pack", [](LedgerRecord& r) { r.packs[1] = r.packs[0]; });
+  with("it names 3 packs", [](LedgerRecord& r) { r.packs.pop_back(); });
+  run.write("node0");
+  run.write(
+      "node1", [](LedgerRecord& r) { r.chain[0] = 'f'; }, 9);
+  run.wrong("step 9: node");
+}
+
+TEST_CASE("going on cuts off what comes after, and a line that was not finished") {
+  const Run run;
+  run.write("node0");
+  const auto path = ledger_path(run.folder.path(), "node0");
+  std::ofstream(path, std::ios::app) << "{\"step\":";
+  CHECK(run.verify().steps == run.steps);  // a torn line is no record yet
+  LedgerWriter writer(path, 10);
+  for (int64_t step = 10; step < 15; ++step) writer.append(run.record(step));
+  CHECK(run.verify().steps == 15);
+}
