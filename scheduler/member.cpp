@@ -42,7 +42,7 @@ MemberActions MemberRole::begin(const View& view, Microseconds now_us) {
   granted_ = started_;
   phase_ = keep == started_ ? Phase::compute : Phase::drain;
   if (phase_ == Phase::drain)
-    clear_if_drained(actions, now_us);
+    clear_if_drained(actions);
   else
     claim_if_useful(actions, now_us);
   return actions;
@@ -53,6 +53,7 @@ MemberActions MemberRole::fence(const Ballot& ballot) {
   MemberActions actions;
   switch (phase_) {
     case Phase::commit:
+    case Phase::clear:
     case Phase::stopping:
       break;  // answered at its end
     case Phase::reduce:
@@ -128,7 +129,7 @@ MemberActions MemberRole::on_slot_done(int64_t step, uint32_t slot, double secon
   if (!plan_.is_evaluation(slot))
     slot_seconds_ = slot_seconds_ == 0 ? seconds : slot_seconds_ + kSmoothing * (seconds - slot_seconds_);
   MemberActions actions;
-  if (phase_ == Phase::drain) clear_if_drained(actions, now_us);
+  if (phase_ == Phase::drain) clear_if_drained(actions);
   if (phase_ == Phase::fetch) commit_if_drained(actions);
   if (phase_ != Phase::compute) return actions;
   run_waiting(actions);
@@ -169,6 +170,18 @@ MemberActions MemberRole::on_committed(int64_t step, std::string digest, Microse
   ++step_;
   digest_ = std::move(digest);
   total_whole_ = true;
+  forget_slots();
+  phase_ = Phase::compute;
+  MemberActions actions;
+  if (fence_)
+    answer_fence(actions);
+  else
+    claim_if_useful(actions, now_us);
+  return actions;
+}
+
+MemberActions MemberRole::on_cleared(Microseconds now_us) {
+  if (phase_ != Phase::clear) return {wrong("a sum was cleared that is in use")};
   forget_slots();
   phase_ = Phase::compute;
   MemberActions actions;
@@ -227,12 +240,10 @@ void MemberRole::commit_if_drained(MemberActions& actions) {
   actions.emplace_back(StartCommit{step_});
 }
 
-void MemberRole::clear_if_drained(MemberActions& actions, Microseconds now_us) {
+void MemberRole::clear_if_drained(MemberActions& actions) {
   if (running_ > 0) return;
-  forget_slots();
-  phase_ = Phase::compute;
+  phase_ = Phase::clear;
   actions.emplace_back(ClearSum{});
-  claim_if_useful(actions, now_us);
 }
 
 // Asks for as many slots as keep every worker busy and `lookahead` waiting. One claim is on its way at a

@@ -36,7 +36,7 @@ struct StopReduce {  // answered by on_reduced or on_reduce_failed, whichever is
 struct StartCommit {  // the total is whole: apply it
   int64_t step = 0;
 };
-struct ClearSum {};  // forget what was folded: other members compute those slots
+struct ClearSum {};  // forget what was folded: others compute those slots; answered by on_cleared
 struct FetchTotal {  // R(step) is with this member; answered by on_total_fetched or on_fetch_failed
   Fence fence;       // its step is that of the total
   Rank source = 0;
@@ -68,6 +68,7 @@ class MemberRole {
     commit,
     fenced,  // has answered Prepare
     drain,   // its sum is dropped, but running slots still fold into it
+    clear,   // nothing runs, and the sum is being cleared
     fetch    // R(step) comes from a peer
   };
 
@@ -95,6 +96,7 @@ class MemberRole {
   MemberActions on_total_fetched(const Fence& fence);
   MemberActions on_fetch_failed(const Fence& fence);
   MemberActions on_committed(int64_t step, std::string digest, Microseconds now_us);
+  MemberActions on_cleared(Microseconds now_us);
   // The ring has begun to write R(step) over R(step - 1).
   void on_total_overwritten() { total_whole_ = false; }
   // Repeats what was not answered. Call it at least every repeat_us / 2 or retry_us.
@@ -116,7 +118,7 @@ class MemberRole {
   void run_waiting(MemberActions& actions);
   void reduce_if_whole(MemberActions& actions);
   void commit_if_drained(MemberActions& actions);
-  void clear_if_drained(MemberActions& actions, Microseconds now_us);
+  void clear_if_drained(MemberActions& actions);
   void answer_fence(MemberActions& actions);
   void forget_slots();
   bool is_current(const Fence& fence) const { return fence.ballot == view_.ballot && fence.step == step_; }

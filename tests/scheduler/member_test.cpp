@@ -174,8 +174,18 @@ TEST_CASE("a sum that the view drops is cleared when nothing folds into it any m
   CHECK(member.begin(next_view({}), 4).empty());
   const auto actions = member.on_slot_done(0, 1, 1, 0, 5);
   CHECK(pick<ClearSum>(actions).size() == 1);
-  REQUIRE(pick<SendClaim>(actions).size() == 1);
-  CHECK(pick<SendClaim>(actions)[0].claim.done.empty());
+  CHECK(pick<SendClaim>(actions).empty());
+  SUBCASE("and then claims anew") {
+    const auto claims = pick<SendClaim>(member.on_cleared(6));
+    REQUIRE(claims.size() == 1);
+    CHECK(claims[0].claim.done.empty());
+  }
+  SUBCASE("and answers a promise only then") {
+    CHECK(member.fence({3, 0}).empty());
+    const auto fenced = pick<Fenced>(member.on_cleared(6));
+    REQUIRE(fenced.size() == 1);
+    CHECK(fenced[0].inventory.folded.empty());
+  }
 }
 
 TEST_CASE("a ring is stopped before a promise is answered, and a commit under way ends first") {

@@ -50,11 +50,13 @@ Simulation::Simulation(const Scenario& scenario)
       nodes_(scenario.nodes) {}
 
 std::string Simulation::part_of(const Node& node) const {
-  static constexpr const char* kPhases[] = {"",       "idle",   "compute", "reduce", "stopping",
-                                            "broken", "commit", "fenced",  "drain",  "fetch"};
-  const auto phase = node.member->phase();
-  const bool ending =
-      phase == scheduler::MemberRole::Phase::commit || phase == scheduler::MemberRole::Phase::stopping;
+  static constexpr const char* kPhases[] = {"",       "idle",   "compute", "reduce", "stopping", "broken",
+                                            "commit", "fenced", "drain",   "clear",  "fetch"};
+  using Phase = scheduler::MemberRole::Phase;
+  Phase phase = node.member->phase();
+  // To clear a sum takes a moment only: it counts as the end of draining, or as something to be stopped.
+  if (phase == Phase::clear) phase = node.membership->in_view() ? Phase::drain : Phase::stopping;
+  const bool ending = phase == Phase::commit || phase == Phase::stopping;
   std::string part = node.membership->in_view()     ? node.membership->leads() ? "leader" : "member"
                      : ending                       ? "promising"
                      : node.membership->preparing() ? "preparer"

@@ -205,7 +205,11 @@ void Simulation::perform(Node& node, scheduler::RunSlot& run) {
 }
 
 void Simulation::perform(Node& node, scheduler::ClearSum&) {
-  node.sum = {};
+  on_node(node.rank, now_ + random_us(10, 20'000), [this](Node& self) {
+    require(self.member->running() == 0, "a sum is cleared while slots fold into it");
+    self.sum = {};
+    apply(self, self.member->on_cleared(now_));
+  });
 }
 
 void Simulation::perform(Node& node, scheduler::StartCommit& commit) {
