@@ -11,10 +11,6 @@ namespace {
 constexpr double kMicro = 1e-6;
 constexpr double kClearlySooner = 0.9;  // of the claimant's own finish; equals never wait for one another
 
-void append(CoordinatorActions& actions, CoordinatorActions more) {
-  for (auto& action : more) actions.emplace_back(std::move(action));
-}
-
 }  // namespace
 
 Coordinator::Coordinator(View view, SlotPlan plan, Microseconds now_us)

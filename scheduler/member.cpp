@@ -170,26 +170,12 @@ MemberActions MemberRole::on_committed(int64_t step, std::string digest, Microse
   ++step_;
   digest_ = std::move(digest);
   total_whole_ = true;
-  forget_slots();
-  phase_ = Phase::compute;
-  MemberActions actions;
-  if (fence_)
-    answer_fence(actions);
-  else
-    claim_if_useful(actions, now_us);
-  return actions;
+  return start_over(now_us);
 }
 
 MemberActions MemberRole::on_cleared(Microseconds now_us) {
   if (phase_ != Phase::clear) return {wrong("a sum was cleared that is in use")};
-  forget_slots();
-  phase_ = Phase::compute;
-  MemberActions actions;
-  if (fence_)
-    answer_fence(actions);
-  else
-    claim_if_useful(actions, now_us);
-  return actions;
+  return start_over(now_us);
 }
 
 MemberActions MemberRole::on_tick(Microseconds now_us) {
@@ -200,6 +186,18 @@ MemberActions MemberRole::on_tick(Microseconds now_us) {
     actions.emplace_back(SendClaim{*outstanding_});
   }
   claim_if_useful(actions, now_us);
+  return actions;
+}
+
+// Nothing is folded, nothing runs: claims, or answers the promise that waited for this.
+MemberActions MemberRole::start_over(Microseconds now_us) {
+  forget_slots();
+  phase_ = Phase::compute;
+  MemberActions actions;
+  if (fence_)
+    answer_fence(actions);
+  else
+    claim_if_useful(actions, now_us);
   return actions;
 }
 

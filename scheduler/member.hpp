@@ -120,6 +120,7 @@ class MemberRole {
   void commit_if_drained(MemberActions& actions);
   void clear_if_drained(MemberActions& actions);
   void answer_fence(MemberActions& actions);
+  MemberActions start_over(Microseconds now_us);
   void forget_slots();
   bool is_current(const Fence& fence) const { return fence.ballot == view_.ballot && fence.step == step_; }
   uint32_t held() const { return uint32_t(waiting_.size()) + running_; }

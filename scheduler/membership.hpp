@@ -117,6 +117,7 @@ class Membership {
   MembershipActions form_if_ready(Microseconds now_us);
   MembershipActions form(Microseconds now_us);
   std::set<Rank> choose_members(int64_t step, Microseconds now_us);
+  void separate(const std::pair<Rank, Rank>& pair, int64_t step, std::set<Rank>& chosen, Microseconds now_us);
   std::optional<Failure> compare_states() const;
   MembershipActions announce(View view, Microseconds now_us);
   MembershipActions enter(const View& view, Microseconds now_us);

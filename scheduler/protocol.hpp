@@ -7,6 +7,7 @@
 #include <map>
 #include <optional>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "scheduler/views.hpp"
@@ -125,5 +126,11 @@ struct Failure {
   std::string message;
   bool operator==(const Failure&) const = default;
 };
+
+// Joins two lists of actions in order.
+template <typename Actions>
+void append(Actions& actions, Actions more) {
+  for (auto& action : more) actions.emplace_back(std::move(action));
+}
 
 }  // namespace troupe::scheduler
