@@ -30,6 +30,12 @@ struct NodeServices {
   kernels::IsaLevel level = kernels::IsaLevel::v2;
 };
 
+// Which slots the steps of a job have.
+inline scheduler::SlotPlan slot_plan(const config::JobConfig& job) {
+  return {uint32_t(job.slots), uint32_t(job.evaluation_every > 0 ? job.evaluation_slots : 0),
+          job.evaluation_every, job.steps};
+}
+
 struct JobContext {
   std::shared_ptr<const NodeServices> services;
   config::ClusterConfig cluster;  // with the addresses that the nodes really have
@@ -47,10 +53,7 @@ struct JobContext {
   bool leads() const { return rank() == kLeader; }
   bool alone() const { return cluster.nodes.size() == 1; }
   const std::string& name_of(scheduler::Rank rank) const { return cluster.nodes.at(rank).name; }
-  scheduler::SlotPlan plan() const {
-    return {uint32_t(job.slots), uint32_t(job.evaluation_every > 0 ? job.evaluation_slots : 0),
-            job.evaluation_every, job.steps};
-  }
+  scheduler::SlotPlan plan() const { return slot_plan(job); }
 };
 using JobContextPtr = std::shared_ptr<const JobContext>;
 

@@ -1,6 +1,7 @@
 #include <algorithm>
 #include <set>
 
+#include "actors/job_context.hpp"
 #include "actors/ledger.hpp"
 #include "kernels/base/error.hpp"
 
@@ -96,9 +97,7 @@ class Epochs {
 LedgerSummary verify_ledger(const std::filesystem::path& out, const config::JobConfig& job,
                             const data::Dataset& dataset) {
   const Records records = read_all(out);
-  const scheduler::SlotPlan plan{uint32_t(job.slots),
-                                 uint32_t(job.evaluation_every > 0 ? job.evaluation_slots : 0),
-                                 job.evaluation_every, job.steps};
+  const scheduler::SlotPlan plan = slot_plan(job);
   LedgerSummary summary;
   std::set<scheduler::Ballot> views;
   Epochs epochs(dataset);

@@ -227,12 +227,6 @@ MembershipActions Membership::on_broken(Rank peer, const std::string& why, Micro
   return {SendTo{view_->ballot.leader, Suspect{view_->ballot, peer, why}}};
 }
 
-MembershipActions Membership::exclude(Rank peer, Microseconds now_us) {
-  if (!leads() || !view_->position(peer) || peer == self()) return {};
-  bar(peer, now_us);
-  return prepare(now_us);
-}
-
 MembershipActions Membership::on_step(int64_t step, bool wants_to_leave, Microseconds now_us) {
   step_ = step;
   if (wants_to_leave_ || !wants_to_leave) return {};

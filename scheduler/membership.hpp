@@ -69,8 +69,6 @@ class Membership {
   MembershipActions on_peer_down(Rank peer, Microseconds now_us);
   // The ring or a fetch of this node failed at `peer`.
   MembershipActions on_broken(Rank peer, const std::string& why, Microseconds now_us);
-  // The leader's own judgement, e.g. of a member that is stuck: a view without it, and a pause.
-  MembershipActions exclude(Rank peer, Microseconds now_us);
   MembershipActions on_fenced(const Inventory& inventory, Microseconds now_us);
   // A commit, or a state that came from a peer.
   MembershipActions on_step(int64_t step, bool wants_to_leave, Microseconds now_us);
