@@ -39,7 +39,6 @@ class ClusterClient {
   void close();
 
   const config::ClusterConfig& cluster() const { return cluster_; }
-  const std::string& leader() const { return cluster_.nodes.front().name; }
 
  private:
   void push(ClusterEvent event);

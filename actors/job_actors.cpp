@@ -19,8 +19,7 @@ std::map<scheduler::Rank, post_actor> spawn_proxies(caf::actor_system& system, J
   std::map<scheduler::Rank, post_actor> proxies;
   for (size_t i = 0; i < context.cluster.nodes.size(); ++i) {
     const auto rank = scheduler::Rank(i);
-    const bool needed = rank != context.rank() && (context.leads() || rank == kLeader);
-    if (!needed) continue;
+    if (rank == context.rank()) continue;
     proxies[rank] = system.spawn(proxy, job.setup.context, context.cluster.nodes[i].name);
     job.all.push_back(caf::actor_cast<caf::actor>(proxies[rank]));
   }
@@ -46,7 +45,8 @@ JobActors begin_setup(caf::actor_system& system, RoleSetup setup) {
 
 std::vector<caf::actor> begin_training(caf::actor_system& system, JobActors& job,
                                        const std::shared_ptr<const data::Dataset>& dataset,
-                                       const std::shared_ptr<TrainEngine>& engine) {
+                                       const std::shared_ptr<TrainEngine>& engine,
+                                       const std::vector<scheduler::Rank>& linked) {
   const size_t before = job.all.size();
   const JobContext& context = job.context();
   const auto info = std::make_shared<const model::CheckpointInfo>(
@@ -60,30 +60,27 @@ std::vector<caf::actor> begin_training(caf::actor_system& system, JobActors& job
   job.checkpointer = spawn_checkpointer(system, job.setup, info);
   remember(job, job.monitor, job.evaluator, job.checkpointer);
 
-  std::map<scheduler::Rank, post_actor> proxies = spawn_proxies(system, job);
-  // The member needs the coordinator and the coordinator its members, so the latter are introduced by a
-  // message.
-  if (context.leads()) {
-    job.coordinator = spawn_coordinator(system, job.setup);
-    remember(job, job.coordinator);
-  }
-  const post_actor leader = context.leads() ? post_actor(job.coordinator) : proxies.at(kLeader);
-  job.member = spawn_member(system, job.setup, {leader, job.loader, job.aggregator, job.trainers});
-  remember(job, job.member);
-  if (context.leads()) {
-    std::map<scheduler::Rank, post_actor> members = proxies;
-    members[context.rank()] = job.member;
-    caf::anon_send(job.coordinator, MeetMembers{std::move(members)});
-  }
-  job.membership = spawn_membership(system, job.setup,
-                                    {proxies, job.aggregator, job.member, job.monitor, job.coordinator});
-  remember(job, job.membership);
+  const std::map<scheduler::Rank, post_actor> proxies = spawn_proxies(system, job);
+  job.coordinator = spawn_coordinator(system, job.setup);
+  std::map<scheduler::Rank, post_actor> coordinators = proxies, members = proxies;
+  coordinators[context.rank()] = job.coordinator;
+  job.member = spawn_member(system, job.setup, {std::move(coordinators), job.loader, job.aggregator, job.trainers},
+                            job.ring, engine->state().step, engine->chain());
+  members[context.rank()] = job.member;
+  job.source = spawn_source(system, job.setup, proxies, job.aggregator, info);
+  job.follower = spawn_follower(system, job.setup, proxies, job.member);
+  job.membership = spawn_membership(
+      system, job.setup, {proxies, job.aggregator, job.member, job.monitor, job.coordinator, job.follower});
+  remember(job, job.coordinator, job.member, job.source, job.follower, job.membership);
 
-  caf::anon_send(job.aggregator, TakePart{job.trainers, job.member, job.evaluator, job.checkpointer});
-  const auto digest = model::state_digest(engine->state());
-  caf::anon_send(job.membership, JoinCluster{fingerprint_text(context, *dataset, *engine),
-                                             engine->state().step,
-                                             {digest.begin(), digest.end()}});
+  // Those who need one another are introduced by messages.
+  caf::anon_send(job.coordinator, MeetMembers{std::move(members)});
+  caf::anon_send(job.coordinator, TellMembership{job.membership});
+  caf::anon_send(job.member, TellMembership{job.membership});
+  caf::anon_send(job.aggregator, TakePart{job.trainers, job.member, job.membership, job.evaluator,
+                                          job.checkpointer, job.source});
+  caf::anon_send(job.membership,
+                 JoinCluster{fingerprint_text(context, *dataset, *engine), engine->state().step, linked});
   return {job.all.begin() + std::ptrdiff_t(before), job.all.end()};
 }
 

@@ -22,17 +22,21 @@ struct JobActors {
   evaluator_actor evaluator;
   checkpointer_actor checkpointer;
   member_actor member;
-  coordinator_actor coordinator;  // on the leader
+  coordinator_actor coordinator;
   membership_actor membership;
+  source_actor source;
+  follower_actor follower;
   std::vector<caf::actor> all;  // every actor so far, for ends and monitoring
 
   const JobContext& context() const { return *setup.context; }
 };
 
 JobActors begin_setup(caf::actor_system& system, RoleSetup setup);
-// Spawns the rest and lets this node join the cluster. Returns those that are new.
+// Spawns the rest and lets this node join the cluster, of which `linked` can be reached now. Returns those that
+// are new.
 std::vector<caf::actor> begin_training(caf::actor_system& system, JobActors& job,
                                        const std::shared_ptr<const data::Dataset>& dataset,
-                                       const std::shared_ptr<TrainEngine>& engine);
+                                       const std::shared_ptr<TrainEngine>& engine,
+                                       const std::vector<scheduler::Rank>& linked);
 
 }  // namespace troupe::actors

@@ -1,7 +1,8 @@
 // What every role of a node knows about the job it takes part in, and the connections of the process it runs
-// in. Immutable once the job has begun; shared by all actors of the job.
+// in. Immutable once the job has begun, but for who leads; shared by all actors of the job.
 #pragma once
 
+#include <atomic>
 #include <memory>
 #include <string>
 
@@ -13,9 +14,6 @@
 #include "scheduler/protocol.hpp"
 
 namespace troupe::actors {
-
-inline constexpr scheduler::Rank kLeader =
-    0;  // membership is fixed: the first node of the cluster file leads
 
 // What a process has whatever job it runs.
 struct NodeServices {
@@ -47,11 +45,13 @@ struct JobContext {
   bool resume = false;
   uint32_t workers = 1;
   comm::Transport transport = comm::Transport::automatic;
+  // Rank of the leader of the newest view of this node, -1 before the first; set by membership alone.
+  std::shared_ptr<std::atomic<int64_t>> leader = std::make_shared<std::atomic<int64_t>>(-1);
 
   scheduler::Rank rank() const { return services->rank; }
   const std::string& node() const { return services->node; }
-  bool leads() const { return rank() == kLeader; }
-  bool alone() const { return cluster.nodes.size() == 1; }
+  bool leads() const { return *leader == int64_t(rank()); }
+  bool elastic() const { return job.sum == config::SumKind::exact; }  // a float sum depends on who adds
   const std::string& name_of(scheduler::Rank rank) const { return cluster.nodes.at(rank).name; }
   scheduler::SlotPlan plan() const { return slot_plan(job); }
 };

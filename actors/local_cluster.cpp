@@ -43,18 +43,24 @@ void write_file(const std::filesystem::path& path, const std::string& content) {
 }  // namespace
 
 LocalCluster::LocalCluster(int64_t nodes, int64_t threads, const std::string& out_folder, std::string program)
-    : out_folder_(out_folder), config_(config::local_cluster(nodes, threads)) {
+    : out_folder_(out_folder),
+      program_(program.empty() ? find_program() : std::move(program)),
+      config_(config::local_cluster(nodes, threads)) {
   std::error_code failed;
   std::filesystem::create_directories(out_folder_ + "/logs", failed);
   if (failed)
     throw error(ErrorKind::file, "cannot make the folder {}/logs: {}; choose another --out", out_folder_,
                 failed.message());
   write_file(out_folder_ + "/cluster.toml", config::to_toml(config_));
-  if (program.empty()) program = find_program();
   processes_.resize(config_.nodes.size());
   try {
-    for (size_t i = 0; i < processes_.size(); ++i) start(i, program);
+    for (size_t i = 0; i < processes_.size(); ++i) {
+      std::filesystem::remove(log_path(config_.nodes[i].name));
+      start(i);
+    }
     for (size_t i = 0; i < processes_.size(); ++i) config_.nodes[i].address = read_address(i);
+    // A node that is started again listens where it did before.
+    write_file(out_folder_ + "/cluster.toml", config::to_toml(config_));
     write_json();
   } catch (...) {
     stop(std::chrono::milliseconds(0));
@@ -67,7 +73,7 @@ LocalCluster::~LocalCluster() {
     if (process.announce >= 0) close(process.announce);
 }
 
-void LocalCluster::start(size_t index, const std::string& program) {
+void LocalCluster::start(size_t index) {
   const std::string& name = config_.nodes[index].name;
   int pipe_ends[2];
   if (pipe2(pipe_ends, O_CLOEXEC) != 0)
@@ -76,7 +82,7 @@ void LocalCluster::start(size_t index, const std::string& program) {
   posix_spawn_file_actions_t files;
   posix_spawn_file_actions_init(&files);
   posix_spawn_file_actions_addopen(&files, 0, "/dev/null", O_RDONLY, 0);
-  posix_spawn_file_actions_addopen(&files, 1, log.c_str(), O_WRONLY | O_CREAT | O_TRUNC, 0644);
+  posix_spawn_file_actions_addopen(&files, 1, log.c_str(), O_WRONLY | O_CREAT | O_APPEND, 0644);
   posix_spawn_file_actions_adddup2(&files, 1, 2);
   posix_spawn_file_actions_adddup2(&files, pipe_ends[1], kAnnounceDescriptor);
   posix_spawnattr_t attributes;
@@ -86,21 +92,21 @@ void LocalCluster::start(size_t index, const std::string& program) {
   posix_spawnattr_setsigmask(&attributes, &none);
   posix_spawnattr_setflags(&attributes,
                            POSIX_SPAWN_SETSID | POSIX_SPAWN_SETSIGMASK);  // Ctrl-C is the client's
-  std::vector<std::string> words = {program,     "node",          "--cluster",
+  std::vector<std::string> words = {program_,    "node",          "--cluster",
                                     cluster,     "--name",        name,
                                     "--one-job", "--announce-fd", std::to_string(kAnnounceDescriptor)};
   std::vector<char*> arguments;
   for (std::string& word : words) arguments.push_back(word.data());
   arguments.push_back(nullptr);
   const int failed =
-      posix_spawn(&processes_[index].id, program.c_str(), &files, &attributes, arguments.data(), environ);
+      posix_spawn(&processes_[index].id, program_.c_str(), &files, &attributes, arguments.data(), environ);
   posix_spawn_file_actions_destroy(&files);
   posix_spawnattr_destroy(&attributes);
   close(pipe_ends[1]);
   processes_[index].announce = pipe_ends[0];
   if (failed != 0) {
     processes_[index].ended = true;
-    throw error(ErrorKind::file, "cannot start {}: {}", program, std::strerror(failed));
+    throw error(ErrorKind::file, "cannot start {}: {}", program_, std::strerror(failed));
   }
 }
 
@@ -153,6 +159,21 @@ bool LocalCluster::running(size_t index) {
   if (!process.ended && process.id > 0 && waitpid(process.id, &status, WNOHANG) == process.id)
     process.ended = true;
   return !process.ended && process.id > 0;
+}
+
+std::optional<size_t> LocalCluster::find(const std::string& node) const {
+  const config::NodeConfig* found = config_.find(node);
+  if (found == nullptr) return std::nullopt;
+  return size_t(found - config_.nodes.data());
+}
+
+void LocalCluster::restart(size_t index) {
+  TROUPE_CHECK(!running(index), "{} runs already", config_.nodes.at(index).name);
+  if (processes_[index].announce >= 0) close(processes_[index].announce);
+  processes_[index] = {};
+  start(index);
+  read_address(index);
+  write_json();
 }
 
 void LocalCluster::stop(std::chrono::milliseconds patience) {

@@ -1,9 +1,10 @@
 // Node processes on this machine, for `troupe train` without a cluster file: each in its own session, with
-// its log in OUT/logs. They outlive their parent when it is killed (they finish the job); stop() ends those
+// its log in OUT/logs, at the same address when it is started again. They outlive their parent when it is killed (they finish the job); stop() ends those
 // that still run.
 #pragma once
 
 #include <chrono>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -23,11 +24,15 @@ class LocalCluster {
   LocalCluster& operator=(const LocalCluster&) = delete;
 
   const config::ClusterConfig& config() const { return config_; }  // with the real addresses
+  std::optional<size_t> find(const std::string& node) const;
+  pid_t process(size_t index) const { return processes_.at(index).id; }
+  bool running(size_t index);
+  // Starts a node anew that does not run any more. Throws Error.
+  void restart(size_t index);
   // Waits for all to end by themselves, then kills those that have not.
   void stop(std::chrono::milliseconds patience);
   // The last lines of a node's log, to explain its death.
   std::string log_tail(const std::string& node) const;
-  bool running(size_t index);
 
  private:
   struct Process {
@@ -35,12 +40,12 @@ class LocalCluster {
     int announce = -1;
     bool ended = false;
   };
-  void start(size_t index, const std::string& program);
+  void start(size_t index);
   std::string read_address(size_t index);
   void write_json() const;
   std::string log_path(const std::string& node) const;
 
-  std::string out_folder_;
+  std::string out_folder_, program_;
   config::ClusterConfig config_;
   std::vector<Process> processes_;
 };

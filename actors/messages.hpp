@@ -3,6 +3,7 @@
 // between nodes is a wire::Envelope, carried in a Post.
 #pragma once
 
+#include <cstddef>
 #include <cstdint>
 #include <memory>
 #include <string>
@@ -12,7 +13,8 @@
 
 #include "kernels/base/batch.hpp"
 #include "kernels/base/error.hpp"
-#include "scheduler/protocol.hpp"
+#include "scheduler/member.hpp"
+#include "scheduler/membership.hpp"
 
 namespace troupe::wire {
 class Envelope;
@@ -71,10 +73,29 @@ struct StepsDone {  // all members have committed this step, and it is the last
 struct Publish {  // to every client
   EnvelopePtr envelope;
 };
-struct ViewBegins {  // to the roles that take part: compute from here
-  scheduler::View view;
+struct PartEnded {  // this node is no member any more, as it was asked: its part of the job is over
+};
+
+// --- views ---
+struct PeerLinked {  // to membership
+  scheduler::Rank peer = 0;
+};
+struct PeerUnlinked {
+  scheduler::Rank peer = 0;
+  std::string why;
+};
+struct LeaveWanted {};  // to the member: no slot of the next step
+struct StepReached {    // member to membership
   int64_t step = 0;
-  std::string digest;  // of the state before that step
+  bool wants_to_leave = false;
+};
+struct ViewStepReached {  // coordinator to membership
+  int64_t step = 0;
+};
+struct RingBroken {  // aggregator to membership
+  scheduler::Ballot ballot;
+  scheduler::Rank peer = 0;
+  std::string why;
 };
 
 // --- setting up ---
@@ -88,19 +109,10 @@ struct BuildEngine {
 struct EngineBuilt {
   std::shared_ptr<TrainEngine> engine;
 };
-struct OpenRing {
-  scheduler::View view;
-  int64_t step = 0;                      // of the leader's state
-  std::vector<scheduler::Rank> lacking;  // members that need it
-};
-struct RingOpened {
-  int64_t step = 0;
-  std::string digest;
-};
 struct JoinCluster {  // to membership: this node is ready
   std::string fingerprint_text;
   int64_t step = 0;
-  std::string digest;
+  std::vector<scheduler::Rank> linked;
 };
 
 // --- a step ---
@@ -134,6 +146,14 @@ struct Reduce {
 struct Reduced {
   scheduler::Fence fence;
 };
+struct ReduceFailed {
+  scheduler::Fence fence;
+};
+struct TotalFetched {  // R of the fence's step came round the ring, or did not
+  scheduler::Fence fence;
+  bool here = false;
+};
+struct SumCleared {};
 struct Commit {
   int64_t step = 0;
 };
@@ -152,6 +172,35 @@ struct Validated {  // the evaluator's verdict on one evaluation
   double accuracy = 0;
   bool best = false;
   int64_t best_step = 0;
+};
+
+// --- a state from a peer ---
+struct StateWanted {  // source to aggregator: x(step), as soon as it is there
+  int64_t step = 0;
+};
+struct StateTaken {
+  int64_t wanted = 0;
+  std::shared_ptr<const model::TrainState> state;  // empty: the state is past that step
+  int64_t step = 0;                                // where it is
+};
+struct KeepTotals {  // source to aggregator: every R from now on, or no longer
+  bool keep = false;
+};
+struct TotalKept {
+  int64_t step = 0;
+  std::shared_ptr<const std::vector<std::byte>> bytes;
+};
+struct InstallState {  // follower to member to aggregator: a checkpoint file
+  std::string path;
+};
+struct InstallTotal {  // R of the state's step: commit it
+  std::shared_ptr<const std::vector<std::byte>> bytes;
+};
+struct Installed {
+  bool done = false;
+  bool busy = false;  // not done: a slot still runs
+  int64_t step = 0;
+  std::string digest;
 };
 
 // --- checkpoints ---
@@ -179,13 +228,17 @@ TROUPE_LOCAL_MESSAGE(JobFailed)
 TROUPE_LOCAL_MESSAGE(StopWanted)
 TROUPE_LOCAL_MESSAGE(StepsDone)
 TROUPE_LOCAL_MESSAGE(Publish)
-TROUPE_LOCAL_MESSAGE(ViewBegins)
+TROUPE_LOCAL_MESSAGE(PartEnded)
+TROUPE_LOCAL_MESSAGE(PeerLinked)
+TROUPE_LOCAL_MESSAGE(PeerUnlinked)
+TROUPE_LOCAL_MESSAGE(LeaveWanted)
+TROUPE_LOCAL_MESSAGE(StepReached)
+TROUPE_LOCAL_MESSAGE(ViewStepReached)
+TROUPE_LOCAL_MESSAGE(RingBroken)
 TROUPE_LOCAL_MESSAGE(OpenDataset)
 TROUPE_LOCAL_MESSAGE(DatasetOpened)
 TROUPE_LOCAL_MESSAGE(BuildEngine)
 TROUPE_LOCAL_MESSAGE(EngineBuilt)
-TROUPE_LOCAL_MESSAGE(OpenRing)
-TROUPE_LOCAL_MESSAGE(RingOpened)
 TROUPE_LOCAL_MESSAGE(JoinCluster)
 TROUPE_LOCAL_MESSAGE(PrefetchSamples)
 TROUPE_LOCAL_MESSAGE(TakeSamples)
@@ -195,11 +248,31 @@ TROUPE_LOCAL_MESSAGE(ShareWork)
 TROUPE_LOCAL_MESSAGE(WorkShared)
 TROUPE_LOCAL_MESSAGE(Reduce)
 TROUPE_LOCAL_MESSAGE(Reduced)
+TROUPE_LOCAL_MESSAGE(ReduceFailed)
+TROUPE_LOCAL_MESSAGE(TotalFetched)
+TROUPE_LOCAL_MESSAGE(SumCleared)
 TROUPE_LOCAL_MESSAGE(Commit)
 TROUPE_LOCAL_MESSAGE(Committed)
 TROUPE_LOCAL_MESSAGE(StepReport)
 TROUPE_LOCAL_MESSAGE(Validated)
+TROUPE_LOCAL_MESSAGE(StateWanted)
+TROUPE_LOCAL_MESSAGE(StateTaken)
+TROUPE_LOCAL_MESSAGE(KeepTotals)
+TROUPE_LOCAL_MESSAGE(TotalKept)
+TROUPE_LOCAL_MESSAGE(InstallState)
+TROUPE_LOCAL_MESSAGE(InstallTotal)
+TROUPE_LOCAL_MESSAGE(Installed)
 TROUPE_LOCAL_MESSAGE(SaveState)
 TROUPE_LOCAL_MESSAGE(SaveFinal)
 TROUPE_LOCAL_MESSAGE(Saved)
 #undef TROUPE_LOCAL_MESSAGE
+
+// Decisions of scheduler/ that one role hands on to another as they are.
+CAF_ALLOW_UNSAFE_MESSAGE_TYPE(troupe::scheduler::BeginView)
+CAF_ALLOW_UNSAFE_MESSAGE_TYPE(troupe::scheduler::LeaveView)
+CAF_ALLOW_UNSAFE_MESSAGE_TYPE(troupe::scheduler::EndLead)
+CAF_ALLOW_UNSAFE_MESSAGE_TYPE(troupe::scheduler::FenceMember)
+CAF_ALLOW_UNSAFE_MESSAGE_TYPE(troupe::scheduler::Fenced)
+CAF_ALLOW_UNSAFE_MESSAGE_TYPE(troupe::scheduler::FollowFrom)
+CAF_ALLOW_UNSAFE_MESSAGE_TYPE(troupe::scheduler::ClearSum)
+CAF_ALLOW_UNSAFE_MESSAGE_TYPE(troupe::scheduler::EveryoneLeft)

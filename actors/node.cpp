@@ -1,5 +1,7 @@
 #include "actors/node.hpp"
 
+#include <algorithm>
+
 #include <caf/actor_system.hpp>
 #include <spdlog/spdlog.h>
 #include <unistd.h>
@@ -37,8 +39,8 @@ EnvelopePtr status(const node_state& state) {
   wire::Envelope message;
   wire::NodeStatus& out = *message.mutable_node_status();
   out.set_state(state.preparers.empty() ? text(state.phase) : "preparing");
-  out.set_step(-1);
-  out.set_leader(state.setup.services->cluster.nodes.at(kLeader).name);
+  out.set_step(state.view ? state.view->step : -1);
+  if (state.busy() && state.view) out.set_leader(state.name_of(state.view->ballot.leader));
   out.set_version(std::string(kVersion));
   out.set_process_id(uint32_t(getpid()));
   return share(std::move(message));
@@ -58,9 +60,33 @@ void node_state::send(const std::string& node, const EnvelopePtr& message) const
     spdlog::warn("the link to {} is full: dropped a {}", node, wire::kind_name(*message));
 }
 
-void node_state::send_members(const EnvelopePtr& message) const {
-  for (size_t i = 0; i < context().cluster.nodes.size(); ++i)
-    if (i != context().rank()) send(context().cluster.nodes[i].name, message);
+void node_state::send_peers(const EnvelopePtr& message) const {
+  for (const scheduler::Rank peer : linked) send(name_of(peer), message);
+}
+
+void node_state::publish_event(wire::Event::Kind kind, const std::vector<std::string>& nodes,
+                               const std::string& why) const {
+  wire::Envelope message = envelope(context(), {view ? view->ballot : scheduler::Ballot{}, view ? view->step : 0});
+  wire::Event& event = *message.mutable_event();
+  event.set_kind(kind);
+  event.set_unix_us(std::chrono::system_clock::now().time_since_epoch() / std::chrono::microseconds(1));
+  for (const std::string& node : nodes) event.add_nodes(node);
+  event.set_why(why.substr(0, wire::kTextBytesMax));
+  publish(share(std::move(message)));
+}
+
+void node_state::on_view(const scheduler::View& begins) {
+  view = begins;
+  std::vector<std::string> names;
+  for (const scheduler::Member& member : begins.members) names.push_back(member.name);
+  publish_event(wire::Event::VIEW, names, "");
+}
+
+bool node_state::others_take_part() const {
+  if (!view) return false;
+  return std::any_of(view->members.begin(), view->members.end(), [&](const scheduler::Member& member) {
+    return member.rank != context().rank() && linked.contains(member.rank);
+  });
 }
 
 void node_state::publish(const EnvelopePtr& message) const {
@@ -70,42 +96,73 @@ void node_state::publish(const EnvelopePtr& message) const {
 void node_state::on_message(Self self, const LinkMessage& message) {
   const wire::Envelope& body = *message.envelope;
   if (body.has_ask_status()) return send(message.peer, status(*this));
-  if (body.has_start_job() && message.client) return start(self, message.peer, body.start_job());
+  if (body.has_start_job()) return start(self, message.peer, body.start_job());
   if (body.has_prepare_start() && message.client) return begin_preparing(self, message);
   if (body.has_prepare_chunk() && message.peer == preparing_for)
     return self->send(preparers[next_preparer++ % preparers.size()], message);
   if (body.has_stop_job() && busy()) return stop(self, {body.stop_job().why(), body.stop_job().now()});
   const auto rank = rank_of(message.peer);
-  if (!busy() || !rank || !same_job(context(), body)) return;  // of an earlier job, or of nobody
-  const Post post{*rank, message.envelope};
-  if (body.has_claim() && job->coordinator) return self->send(job->coordinator, post);
-  if ((body.has_grant() || body.has_seal()) && job->member) return self->send(job->member, post);
-  if ((body.has_join() || body.has_view()) && job->membership) return self->send(job->membership, post);
-  if (body.has_suspect() && context().leads()) {
-    const scheduler::Rank peer = body.suspect().peer();
-    return fail(self, {ErrorKind::peer_lost, body.suspect().why(), int64_t(peer)});
+  if (!rank) return;
+  // A peer whose job this node has no part in hears so, and may offer it one.
+  if (phase == Phase::idle && body.has_introduction()) return send(message.peer, status(*this));
+  if (body.has_node_status() && phase == Phase::training && body.node_status().state() == text(Phase::idle)) {
+    wire::Envelope offer;
+    *offer.mutable_start_job() = order;
+    offer.mutable_start_job()->clear_nodes();  // it knows addresses of its own
+    offer.mutable_start_job()->set_resume(order.resume() || view.has_value());
+    return send(message.peer, share(std::move(offer)));
   }
-  if (body.has_audit() && context().leads()) return on_audit(self, *rank, body.audit().hash());
-  if (!body.has_job_ended()) return;
-  if (*rank == kLeader) return on_leaders_verdict(self, body.job_ended());
-  if (body.job_ended().exit_code() != 0)
-    end(self, body.job_ended().exit_code(), fmt::format("{}: {}", message.peer, body.job_ended().error()));
+  if (busy() && same_job(context(), body)) route(self, *rank, message.envelope);
 }
 
-void node_state::on_link_up(const LinkUp& up) {
-  if (!up.client) return;
-  clients.insert(up.peer);
-  had_client = true;
+void node_state::route(Self self, scheduler::Rank from, const EnvelopePtr& message) {
+  const Post post{from, message};
+  switch (message->body_case()) {
+    case wire::Envelope::kAudit:
+      return on_audit(self, from, message->audit().hash());
+    case wire::Envelope::kJobEnded:
+      return on_verdict(self, name_of(from), message->job_ended());
+    default:
+      break;
+  }
+  if (!job->membership) return;  // setting up: peers say it again
+  switch (message->body_case()) {
+    case wire::Envelope::kClaim:
+      return self->send(job->coordinator, post);
+    case wire::Envelope::kGrant:
+    case wire::Envelope::kSeal:
+      return self->send(job->member, post);
+    case wire::Envelope::kFetch:
+      return self->send(job->source, post);
+    case wire::Envelope::kPiece:
+      return self->send(job->follower, post);
+    default:
+      return self->send(job->membership, post);
+  }
+}
+
+void node_state::on_link_up(Self self, const LinkUp& up) {
+  if (up.client) {
+    clients.insert(up.peer);
+    had_client = true;
+  } else if (const auto rank = rank_of(up.peer)) {
+    linked.insert(*rank);
+    if (busy() && job->membership) self->send(job->membership, PeerLinked{*rank});
+  }
 }
 
 void node_state::on_link_down(Self self, const LinkDown& down) {
   clients.erase(down.peer);
   if (down.peer == preparing_for) end_preparing(self);
-  if (!busy() || !down.was_up || phase == Phase::ending) return;
   const auto rank = rank_of(down.peer);
-  if (!rank || (!context().leads() && *rank != kLeader) || audited.contains(*rank)) return;
-  const scheduler::Failure lost = scheduler::lost_node(down.peer, down.why);
-  fail(self, {ErrorKind::peer_lost, lost.message, -1});
+  if (!rank || linked.erase(*rank) == 0 || !busy()) return;
+  if (phase != Phase::ending) {
+    spdlog::warn("lost {}: {}", down.peer, down.why);
+    publish_event(wire::Event::LOST, {down.peer}, down.why);
+  }
+  if (job->membership)
+    self->send(job->membership, PeerUnlinked{*rank, fmt::format("lost node {}: {}", down.peer, down.why)});
+  if (phase == Phase::finishing && unaudited.erase(*rank) > 0 && unaudited.empty()) end(self, last_code, "");
 }
 
 void node_state::on_actor_down(Self self, const caf::down_msg& down) {
@@ -114,7 +171,7 @@ void node_state::on_actor_down(Self self, const caf::down_msg& down) {
   if (phase != Phase::ending && down.reason)
     fail(self,
          {ErrorKind::protocol, fmt::format("a part of the node ended: {}", to_string(down.reason)), -1});
-  if (phase == Phase::ending && alive == 0) all_gone();
+  if (phase == Phase::ending && alive == 0) all_gone(self);
 }
 
 void node_state::begin_preparing(Self self, const LinkMessage& message) {
@@ -148,13 +205,13 @@ void node_state::on_tick(Self self) {
   if (deadline && Clock::now() >= *deadline) {
     deadline.reset();
     if (phase == Phase::ending)
-      all_gone();  // some role is still in the middle of a slot; the process does not wait for it
+      all_gone(self);  // some role is still in the middle of a slot; the process does not wait for it
     else
       fail(self, at_deadline);
   }
   if (phase == Phase::idle && waiting) {
-    const auto [client, order] = *std::exchange(waiting, std::nullopt);
-    start(self, client, order);
+    const auto [client, next] = *std::exchange(waiting, std::nullopt);
+    start(self, client, next);
   }
   const bool orphan = setup.one_job && phase == Phase::idle && clients.empty() &&
                       (had_client || Clock::now() - born > kFirstClientPatience);
@@ -172,12 +229,18 @@ node_actor::behavior_type node(node_state::Self self, NodeSetup setup) {
       [self](const JobFailed& failure) { self->state.fail(self, failure); },
       [self](const StepsDone& done) { self->state.steps_done(self, done); },
       [self](const Publish& report) { self->state.publish(report.envelope); },
+      [self](const scheduler::BeginView& begins) { self->state.on_view(begins.view); },
+      [self](scheduler::EveryoneLeft) {
+        self->state.stopping = true;
+        self->state.steps_done(self, {});
+      },
+      [self](PartEnded) { self->state.part_ended(self); },
       [self](const LinkMessage& message) { self->state.on_message(self, message); },
-      [self](const LinkUp& up) { self->state.on_link_up(up); },
+      [self](const LinkUp& up) { self->state.on_link_up(self, up); },
       [self](const LinkDown& down) { self->state.on_link_down(self, down); },
       [self](const StopWanted& wanted) {  // from a signal to this process
         self->state.leave_after = true;
-        self->state.stop(self, wanted);
+        self->state.leave(self, wanted);
       },
       [self](Tick) {
         self->state.on_tick(self);

@@ -6,15 +6,15 @@
 #include "actors/node_state.hpp"
 #include "actors/train_engine.hpp"
 #include "actors/wire.hpp"
+#include "comm/messages.hpp"
 
 namespace troupe::actors {
 
 namespace {
 
-constexpr std::chrono::milliseconds kVerdictPatience{
-    1000};                                               // a member's, for the leader to judge a suspicion
 constexpr std::chrono::milliseconds kEndPatience{1500};  // for the roles of a job to end
 constexpr std::chrono::seconds kAuditPatience{60};
+constexpr std::chrono::seconds kLeavePatience{30};
 
 std::string bytes_of_hex(const std::string& hex) {
   std::string bytes;
@@ -23,44 +23,56 @@ std::string bytes_of_hex(const std::string& hex) {
   return bytes;
 }
 
-EnvelopePtr refusal(const JobFailed& failure) {
-  wire::Envelope message;
-  message.mutable_job_ended()->set_exit_code(exit_code_of(failure.kind));
-  message.mutable_job_ended()->set_error(failure.message);
-  return share(std::move(message));
+// What is wrong with the job, not with this node.
+bool ends_the_job(ErrorKind kind) {
+  return kind == ErrorKind::numeric || kind == ErrorKind::protocol || kind == ErrorKind::usage ||
+         kind == ErrorKind::version;
 }
 
 }  // namespace
 
-void node_state::start(Self self, const std::string& client, const wire::StartJob& order) {
+void node_state::refuse(const std::string& to, const JobFailed& why) const {
+  wire::Envelope message;
+  message.mutable_job_ended()->set_exit_code(exit_code_of(why.kind));
+  message.mutable_job_ended()->set_error(why.message);
+  send(to, share(std::move(message)));
+}
+
+void node_state::start(Self self, const std::string& from, const wire::StartJob& start) {
+  const bool client = !rank_of(from);
+  if (!client && (phase != Phase::idle || !preparers.empty() || leave_after)) return;
+  if (phase == Phase::starting || phase == Phase::training)
+    if (start.job_toml() == order.job_toml() && start.out_folder() == order.out_folder())
+      return;  // a peer was faster than the client
   // Clients hear of a job's end a little before its roles are gone: the next order waits for that.
   if (phase == Phase::ending && !setup.one_job && !leave_after && !waiting) {
-    waiting = {client, order};
+    waiting = {from, start};
     return;
   }
   if (busy() || !preparers.empty())
-    return send(client, refusal({ErrorKind::protocol,
-                                 fmt::format("{} is busy with another job", setup.services->node), -1}));
+    return refuse(from, {ErrorKind::protocol, fmt::format("{} is busy with another job", setup.services->node), -1});
   JobContextPtr job_of_order;
   try {
-    job_of_order = job_context(setup.services, order);
+    job_of_order = job_context(setup.services, start);
   } catch (...) {
-    return send(client, refusal(current_failure()));
+    return refuse(from, current_failure());
   }
+  order = start;
   phase = Phase::starting;
-  stopping = told_by_leader = false;
+  joining = !client && start.resume();
+  stopping = told = leaving = rejoining = false;
+  view.reset();
   result = {};
-  audited.clear();
+  unaudited.clear();
   deadline.reset();
   spdlog::info("a job of {} steps for {} nodes", job_of_order->job.steps, job_of_order->cluster.nodes.size());
   const RoleSetup roles{job_of_order, supervisor_actor(self)};
   job = begin_setup(self->system(), roles);
   alive = job->all.size();
   for (const caf::actor& role : job->all) self->monitor(role);
-  if (context().leads())
-    for (size_t i = 0; i < context().cluster.nodes.size(); ++i)
-      if (i != kLeader)
-        setup.services->links->dial(context().cluster.nodes[i].name, context().cluster.nodes[i].address);
+  for (size_t i = context().rank() + 1; i < context().cluster.nodes.size(); ++i)
+    if (!linked.contains(scheduler::Rank(i)))
+      setup.services->links->dial(context().cluster.nodes[i].name, context().cluster.nodes[i].address);
   const auto silence = report_silence(self, roles.supervisor, "setup");
   self->request(job->loader, kSetupPatience, OpenDataset{})
       .then(
@@ -76,45 +88,75 @@ void node_state::start(Self self, const std::string& client, const wire::StartJo
 void node_state::train(Self self, const std::shared_ptr<TrainEngine>& engine) {
   if (phase != Phase::starting) return;
   phase = Phase::training;
-  for (const caf::actor& role : begin_training(self->system(), *job, dataset, engine)) {
+  for (const caf::actor& role : begin_training(self->system(), *job, dataset, engine, {linked.begin(), linked.end()})) {
     self->monitor(role);
     ++alive;
   }
 }
 
+// Whoever leads ends the job after this step; all are told, because anyone may come to lead.
 void node_state::stop(Self self, const StopWanted& wanted) {
-  if (phase == Phase::idle) return setup.ended(setup.one_job ? 130 : 0);
-  if (phase == Phase::ending) return;
+  if (phase == Phase::idle || phase == Phase::ending) return;
   spdlog::info("asked to stop: {}", wanted.why);
   if (wanted.now) return end(self, 130, "stopped: " + wanted.why);
-  if (!context().leads()) {
-    wire::Envelope message = envelope(context());
-    message.mutable_stop_job()->set_why(wanted.why);
-    return send(context().name_of(kLeader), share(std::move(message)));
-  }
   stopping = true;
   if (phase == Phase::starting) return end(self, 130, "stopped before the first step: " + wanted.why);
   self->send(job->coordinator, wanted);
 }
 
-// A member tells the leader whom it suspects and leaves it to judge; the leader, and a member whose leader is
-// suspected, end the job.
+// This node's part ends at the next boundary of a step; the others go on.
+void node_state::leave(Self self, const StopWanted& wanted) {
+  if (phase == Phase::idle) return setup.ended(setup.one_job ? 130 : 0);
+  if (phase == Phase::ending) return;
+  if (wanted.now || !others_take_part() || !context().elastic()) {
+    if (!context().elastic() && others_take_part()) {
+      wire::Envelope message = envelope(context());
+      message.mutable_stop_job()->set_why(wanted.why);
+      send_peers(share(std::move(message)));
+    }
+    return stop(self, wanted);
+  }
+  spdlog::info("leaves the job: {}", wanted.why);
+  leaving = true;
+  self->send(job->member, LeaveWanted{});
+  set_deadline(kLeavePatience, {ErrorKind::timeout, "the others have not gone on without this node in time", -1});
+}
+
+void node_state::part_ended(Self self) {
+  if (!leaving || phase != Phase::training) return;
+  publish_event(wire::Event::LEFT, {}, "");
+  phase = Phase::ending;
+  last_code = 0;
+  end_roles(self);
+}
+
 void node_state::fail(Self self, const JobFailed& failure) {
   if (!busy() || phase == Phase::ending) return;
   spdlog::error("{}", failure.message);
   std::string message = failure.message;
   const bool named = failure.suspect >= 0 && size_t(failure.suspect) < context().cluster.nodes.size();
   if (named && message.find("lost node") == std::string::npos)
-    message = scheduler::lost_node(context().name_of(scheduler::Rank(failure.suspect)), message).message;
+    message = fmt::format("lost node {}: {}", context().name_of(scheduler::Rank(failure.suspect)), message);
   // Being cancelled by a peer is a failure here: only a stop that was asked for ends with 130.
   const int code = failure.kind == ErrorKind::cancelled ? 1 : exit_code_of(failure.kind);
-  if (!named || context().leads() || failure.suspect == int64_t(kLeader) || deadline)
-    return end(self, code, message);
-  wire::Envelope report = envelope(context());
-  report.mutable_suspect()->set_peer(uint32_t(failure.suspect));
-  report.mutable_suspect()->set_why(message);
-  send(context().name_of(kLeader), share(std::move(report)));
-  set_deadline(kVerdictPatience, {failure.kind, message, -1});
+  const bool goes_on = joining || (phase == Phase::training && context().elastic() && others_take_part());
+  if (goes_on && phase == Phase::training && failure.kind == ErrorKind::corrupt) return rejoin(self, message);
+  const bool joined = !joining || view;
+  if (!goes_on || (joined && ends_the_job(failure.kind))) return end(self, code, message);
+  // Only this node's part ends here: its disk, its memory.
+  publish_event(wire::Event::FAILED, {}, message);
+  phase = Phase::ending;
+  last_code = code;
+  end_roles(self);
+}
+
+// What is in this node's memory is not to be trusted: it takes part anew, with a state from a peer.
+void node_state::rejoin(Self self, const std::string& why) {
+  spdlog::warn("takes the state from another node: {}", why);
+  publish_event(wire::Event::HEALING, {}, why);
+  rejoining = true;
+  phase = Phase::ending;
+  end_roles(self);
 }
 
 void node_state::steps_done(Self self, const StepsDone& done) {
@@ -130,27 +172,35 @@ void node_state::steps_done(Self self, const StepsDone& done) {
 void node_state::saved(Self self, const Saved& written) {
   if (phase != Phase::finishing) return;
   result = written;
-  const int code = stopping && written.step < context().job.steps ? 130 : 0;
-  last_code = code;
-  if (context().alone()) return end(self, code, "");
-  send_members(verdict(code, ""));
+  last_code = stopping && written.step < context().job.steps ? 130 : 0;
+  if (view)
+    for (const scheduler::Member& member : view->members)
+      if (member.rank != context().rank() && linked.contains(member.rank)) unaudited.insert(member.rank);
+  send_peers(verdict(last_code, ""));
+  if (unaudited.empty()) return end(self, last_code, "");
   set_deadline(kAuditPatience, {ErrorKind::timeout, "not every node has confirmed the final weights", -1});
 }
 
-void node_state::on_leaders_verdict(Self self, const wire::JobEnded& told) {
+// How the job has ended, from a node that knows.
+void node_state::on_verdict(Self self, const std::string& from, const wire::JobEnded& verdict) {
   if (phase == Phase::ending) return;
-  told_by_leader = true;
-  if (!told.error().empty() || phase != Phase::training) return end(self, told.exit_code(), told.error());
+  told = true;
+  if (!verdict.error().empty()) return end(self, verdict.exit_code(), verdict.error());
+  if (phase == Phase::finishing) return;
+  if (phase == Phase::starting) return end(self, verdict.exit_code(), "");
   phase = Phase::finishing;
-  last_code = told.exit_code();
+  last_code = verdict.exit_code();
   self->request(job->aggregator, kWorkPatience, SaveFinal{false})
       .then(
-          [this, self](const Saved& own) {
+          [this, self, from, theirs = verdict](const Saved& own) {
             if (phase != Phase::finishing) return;
-            wire::Envelope answer = envelope(context());
-            answer.mutable_audit()->set_hash(bytes_of_hex(own.weights_digest));
-            send(context().name_of(kLeader), share(std::move(answer)));
-            result = own;
+            // Who was still catching up has nothing to say.
+            if (own.step == theirs.step()) {
+              wire::Envelope answer = envelope(context());
+              answer.mutable_audit()->set_hash(bytes_of_hex(own.weights_digest));
+              send(from, share(std::move(answer)));
+              result = own;
+            }
             end(self, last_code, "");
           },
           report_silence(self, supervisor_actor(self), "aggregator"));
@@ -163,15 +213,14 @@ void node_state::on_audit(Self self, scheduler::Rank from, const std::string& ha
                        fmt::format("the final weights of {} differ from those of {}", context().name_of(from),
                                    context().node()),
                        -1});
-  audited.insert(from);
-  if (audited.size() + 1 == context().cluster.nodes.size()) end(self, last_code, "");
+  if (unaudited.erase(from) > 0 && unaudited.empty()) end(self, last_code, "");
 }
 
 EnvelopePtr node_state::verdict(int code, const std::string& error) const {
   wire::Envelope message = envelope(context());
   wire::JobEnded& out = *message.mutable_job_ended();
   out.set_exit_code(code);
-  out.set_error(error.substr(0, 4000));
+  out.set_error(error.substr(0, wire::kTextBytesMax));
   out.set_step(result.step);
   out.set_digest(result.weights_digest);
   out.set_checkpoint(result.path);
@@ -183,24 +232,34 @@ void node_state::end(Self self, int code, const std::string& error) {
   phase = Phase::ending;
   last_code = code;
   const EnvelopePtr message = verdict(code, error);
-  if (!error.empty() && context().leads()) send_members(message);
-  if (!error.empty() && !context().leads() && !told_by_leader) send(context().name_of(kLeader), message);
+  // Also the good end: whoever heard it first may be gone before it has told all.
+  if (!told || error.empty()) send_peers(message);
   publish(message);
   spdlog::info("the job has ended with code {}{}{}", code, error.empty() ? "" : ": ", error);
   if (!error.empty()) job->ring->cancel(error);
-  for (const caf::actor& role : job->all) self->send_exit(role, caf::exit_reason::user_shutdown);
-  set_deadline(kEndPatience, {});
-  if (alive == 0) all_gone();
+  end_roles(self);
 }
 
-void node_state::all_gone() {
+void node_state::end_roles(Self self) {
+  job->ring->cancel("the part of this node has ended");
+  for (const caf::actor& role : job->all) self->send_exit(role, caf::exit_reason::user_shutdown);
+  set_deadline(kEndPatience, {});
+  if (alive == 0) all_gone(self);
+}
+
+void node_state::all_gone(Self self) {
   const bool clean = alive == 0;
-  if (!clean && !setup.one_job && !leave_after)
+  if (!clean && (rejoining || (!setup.one_job && !leave_after)))
     return set_deadline(kEndPatience, {});  // a node that stays: wait on
   deadline.reset();
   dataset.reset();
   job.reset();
   phase = Phase::idle;
+  if (std::exchange(rejoining, false)) {
+    wire::StartJob again = order;
+    again.set_resume(true);
+    return start(self, setup.services->node, again);
+  }
   if (setup.one_job || leave_after) setup.ended(last_code);
 }
 

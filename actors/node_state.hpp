@@ -25,51 +25,69 @@ struct node_state {
 
   // --- node.cpp: what arrives ---
   void on_message(Self self, const LinkMessage& message);
-  void on_link_up(const LinkUp& up);
+  void on_link_up(Self self, const LinkUp& up);
   void on_link_down(Self self, const LinkDown& down);
   void on_actor_down(Self self, const caf::down_msg& down);
   void on_tick(Self self);
+  void route(Self self, scheduler::Rank from, const EnvelopePtr& message);
   void begin_preparing(Self self, const LinkMessage& message);
   void end_preparing(Self self);
 
   // --- node_job.cpp: the life of a job ---
-  void start(Self self, const std::string& client, const wire::StartJob& order);
+  // `from` is a client, or a node that takes part already.
+  void start(Self self, const std::string& from, const wire::StartJob& order);
+  void refuse(const std::string& to, const JobFailed& why) const;
   void train(Self self, const std::shared_ptr<TrainEngine>& engine);
   void stop(Self self, const StopWanted& wanted);
+  void leave(Self self, const StopWanted& wanted);
+  void part_ended(Self self);
+  void on_view(const scheduler::View& begins);
   void fail(Self self, const JobFailed& failure);
+  void rejoin(Self self, const std::string& why);
   void steps_done(Self self, const StepsDone& done);
   void saved(Self self, const Saved& result);
-  void on_leaders_verdict(Self self, const wire::JobEnded& verdict);
+  void on_verdict(Self self, const std::string& from, const wire::JobEnded& verdict);
   void on_audit(Self self, scheduler::Rank from, const std::string& hash);
   void end(Self self, int code, const std::string& error);
-  void all_gone();
+  void end_roles(Self self);
+  void all_gone(Self self);
 
   // --- small things ---
   const JobContext& context() const { return job->context(); }
   bool busy() const { return phase != Phase::idle; }  // with a job
   std::optional<scheduler::Rank> rank_of(const std::string& node) const;
+  const std::string& name_of(scheduler::Rank rank) const { return setup.services->cluster.nodes.at(rank).name; }
+  bool others_take_part() const;  // members of the view that are linked now
   void send(const std::string& node, const EnvelopePtr& message) const;
-  void send_members(const EnvelopePtr& message) const;
+  void send_peers(const EnvelopePtr& message) const;
   void publish(const EnvelopePtr& message) const;
   EnvelopePtr verdict(int code, const std::string& error) const;
+  void publish_event(wire::Event::Kind kind, const std::vector<std::string>& nodes, const std::string& why) const;
   void set_deadline(std::chrono::milliseconds patience, JobFailed then);
 
   NodeSetup setup;
-  std::set<std::string> clients;  // linked now
+  std::set<std::string> clients;       // linked now
+  std::set<scheduler::Rank> linked;    // nodes
   bool had_client = false;
   Phase phase = Phase::idle;
   std::string preparing_for;  // the client whose dataset is being prepared
   std::vector<preparer_actor> preparers;
   size_t next_preparer = 0;
   std::optional<JobActors> job;
+  wire::StartJob order;                  // of the job
+  std::optional<scheduler::View> view;   // the newest that this node knows
   std::shared_ptr<const data::Dataset> dataset;
   size_t alive = 0;  // actors of the job that have not ended
-  bool stopping = false, told_by_leader = false;
+  bool joining = false;      // a job that others have begun
+  bool stopping = false;
+  bool told = false;         // by a peer how the job ended
+  bool leaving = false;      // asked by a signal to leave the job
+  bool rejoining = false;    // when the roles have ended, take part anew
   bool leave_after = false;  // told by a signal: end with the job
   int last_code = 0;
   Saved result;                                                   // of the job, when it ends well
   std::optional<std::pair<std::string, wire::StartJob>> waiting;  // a client's next order, while a job ends
-  std::set<scheduler::Rank> audited;  // members whose weights are those of the leader
+  std::set<scheduler::Rank> unaudited;  // members that have not confirmed the final weights yet
   std::optional<Clock::time_point> deadline;
   JobFailed at_deadline;
   Clock::time_point born = Clock::now();

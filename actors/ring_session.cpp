@@ -2,7 +2,6 @@
 
 #include <algorithm>
 #include <cstring>
-#include <fstream>
 
 #include "actors/train_engine.hpp"
 
@@ -11,9 +10,9 @@ namespace troupe::actors {
 namespace {
 
 constexpr int64_t kBucketElements = int64_t{1} << 20;
-constexpr int kStepPatienceMs =
-    3'600'000;  // for a whole step of the slowest member; silence is noticed much sooner
-constexpr size_t kPieceBytes = size_t{16} << 20;
+// For a whole step of the slowest member; silence is noticed much sooner.
+constexpr int kStepPatienceMs = 3'600'000;
+constexpr int kBroadcastPatienceMs = 600'000;
 
 }  // namespace
 
@@ -26,29 +25,51 @@ comm::BulkSession RingSession::session() const {
   session.rank = node.rank;
   session.host_id = node.host_id;
   session.transport = context_->transport;
-  session.silence_ms_max = int(context_->cluster.patience_ms * 2 / 3);  // sooner than the links, and with the rank
+  session.silence_ms_max = int(context_->cluster.patience_ms * 2 / 3);  // sooner than the links, with the rank
   return session;
+}
+
+void RingSession::require_current() const {
+  if (cancelled_) throw Error(ErrorKind::cancelled, *cancelled_);
+  if (view_.ballot < floor_) throw error(ErrorKind::cancelled, "the view {} is over", view_.ballot.number);
 }
 
 void RingSession::connect(const scheduler::View& view) {
   view_ = view;
   position_ = view_.position(context_->rank()).value();
-  members_.clear();
+  std::vector<comm::BulkPeer> members;
   for (const scheduler::Member& m : view_.members)
-    members_.push_back({m.rank, m.name, m.bulk_address, m.host_id});
+    members.push_back({m.rank, m.name, m.bulk_address, m.host_id});
+  comm::BulkSession session = this->session();
+  std::shared_ptr<comm::Ring> before;
+  {
+    const std::lock_guard lock(mutex_);
+    before = std::move(ring_);
+    require_current();
+    give_up_ = std::make_shared<std::atomic<bool>>(false);
+    session.cancelled = give_up_;
+  }
+  before.reset();
   comm::RingLinks links;
-  const int connect_patience_ms = int(context_->cluster.patience_ms) + 2000;
   if (!alone())
-    links = comm::connect_ring(*context_->services->bulk, session(), members_, context_->services->tls_client,
-                               comm::deadline_in_ms(connect_patience_ms));
-  auto ring = std::make_shared<comm::Ring>(members_, position_, std::move(links));
+    links = comm::connect_ring(*context_->services->bulk, session, members, context_->services->tls_client,
+                               comm::deadline_in_ms(context_->cluster.patience_ms + 2000));
+  auto ring = std::make_shared<comm::Ring>(std::move(members), position_, std::move(links));
   const std::lock_guard lock(mutex_);
-  if (cancelled_) throw Error(ErrorKind::cancelled, *cancelled_);
+  require_current();
   ring_ = std::move(ring);
+}
+
+std::shared_ptr<comm::Ring> RingSession::ring() const {
+  const std::lock_guard lock(mutex_);
+  require_current();
+  if (!ring_) throw error(ErrorKind::cancelled, "the ring of view {} is not connected", view_.ballot.number);
+  return ring_;
 }
 
 comm::SumMeta RingSession::reduce(TrainEngine& engine, const scheduler::Seal& seal) {
   const comm::SumMeta own = engine.own_sum();
+  const std::shared_ptr<comm::Ring> ring = this->ring();
   if (alone()) return own;
   std::vector<std::vector<uint64_t>> contributions;
   for (const scheduler::Member& member : view_.members) {
@@ -62,53 +83,40 @@ comm::SumMeta RingSession::reduce(TrainEngine& engine, const scheduler::Seal& se
     comm::ExactReduction reduction = engine.exact_reduction();
     reduction.contributions = std::move(contributions);
     reduction.buckets = comm::buckets_last_first(layout, kBucketElements);
-    return ring_->reduce(reduction, own, deadline);
+    return ring->reduce(reduction, own, deadline);
   }
   comm::FloatReduction reduction = engine.float_reduction();
   reduction.contributions = std::move(contributions);
   reduction.buckets = {{0, layout.elements()}};
-  return ring_->reduce(reduction, own, deadline);
+  return ring->reduce(reduction, own, deadline);
 }
 
-void RingSession::pass_file(scheduler::Rank root, const std::filesystem::path& from,
-                            const std::filesystem::path& to) {
-  const bool sends = context_->rank() == root;
-  const size_t root_position = view_.position(root).value();
-  std::ifstream in;
-  std::ofstream out;
-  uint64_t left = 0;
-  std::vector<std::byte> piece(sizeof left);
-  if (sends) {
-    in.open(from, std::ios::binary);
-    left = std::filesystem::file_size(from);
-    std::memcpy(piece.data(), &left, sizeof left);
-  } else {
-    std::filesystem::create_directories(to.parent_path());
-    out.open(to, std::ios::binary | std::ios::trunc);
+void RingSession::broadcast(scheduler::Rank root, std::vector<std::byte>& bytes, size_t bytes_max) {
+  ring()->broadcast(view_.position(root).value(), bytes, bytes_max,
+                    comm::deadline_in_ms(kBroadcastPatienceMs));
+}
+
+void RingSession::supersede(const scheduler::Ballot& ballot) {
+  std::shared_ptr<comm::Ring> ring;
+  {
+    const std::lock_guard lock(mutex_);
+    if (ballot <= floor_) return;
+    floor_ = ballot;
+    *give_up_ = true;
+    ring = ring_;
   }
-  if (sends ? !in : !out)
-    throw error(ErrorKind::file, "cannot open {} to pass the state on: {}", (sends ? from : to).string(),
-                std::strerror(errno));
-  ring_->broadcast(root_position, piece, sizeof left, comm::deadline_in_ms(kStepPatienceMs));
-  TROUPE_CHECK(piece.size() == sizeof left);
-  std::memcpy(&left, piece.data(), sizeof left);
-  while (left > 0) {
-    piece.resize(size_t(std::min<uint64_t>(left, kPieceBytes)));
-    if (sends && !in.read(reinterpret_cast<char*>(piece.data()), std::streamsize(piece.size())))
-      throw error(ErrorKind::file, "{} ended early while it was passed on", from.string());
-    ring_->broadcast(root_position, piece, kPieceBytes, comm::deadline_in_ms(kStepPatienceMs));
-    if (!sends && !out.write(reinterpret_cast<const char*>(piece.data()), std::streamsize(piece.size())))
-      throw error(ErrorKind::file, "cannot write {}: {}", to.string(), std::strerror(errno));
-    TROUPE_CHECK(!piece.empty() && piece.size() <= left);
-    left -= piece.size();
-  }
+  if (ring) ring->cancel("a new view is being formed");
 }
 
 void RingSession::cancel(const std::string& why) {
-  const std::lock_guard lock(mutex_);
-  cancelled_ = why;
-  if (ring_) ring_->cancel(why);
-  context_->services->bulk->cancel();
+  std::shared_ptr<comm::Ring> ring;
+  {
+    const std::lock_guard lock(mutex_);
+    cancelled_ = why;
+    *give_up_ = true;
+    ring = ring_;
+  }
+  if (ring) ring->cancel(why);
 }
 
 }  // namespace troupe::actors

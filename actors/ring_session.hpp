@@ -1,12 +1,14 @@
-// A node's place in the ring of a view: connects, adds up the sums of a step, passes a state around. Called
-// by one thread, except cancel(), which any thread may call at any time to end what is under way.
+// A node's place in the ring of a view: connects, adds up the sums of a step, passes a total around. Called by
+// one thread, except supersede() and cancel(), which any thread may call at any time to end what is under way.
 #pragma once
 
-#include <filesystem>
+#include <atomic>
+#include <cstddef>
 #include <memory>
 #include <mutex>
 #include <optional>
 #include <string>
+#include <vector>
 
 #include "actors/job_context.hpp"
 #include "comm/ring.hpp"
@@ -20,28 +22,33 @@ class RingSession {
  public:
   explicit RingSession(JobContextPtr context) : context_(std::move(context)) {}
 
-  // Throws PeerError or Error(timeout) that names who is missing. One member: nothing to connect.
+  // Throws PeerError that names who is missing, or Error(cancelled) once the view is superseded. One member:
+  // nothing to connect.
   void connect(const scheduler::View& view);
   // The sum over all members of the current step; the engine's total (or floats) as well. With one member its
-  // own.
+  // own. Throws PeerError, or Error(cancelled).
   comm::SumMeta reduce(TrainEngine& engine, const scheduler::Seal& seal);
   bool alone() const { return view_.members.size() == 1; }
+  // Everyone ends with the bytes of `root`. Throws like reduce().
+  void broadcast(scheduler::Rank root, std::vector<std::byte>& bytes, size_t bytes_max);
 
-  // Everyone ends with the bytes of `root`'s file: `from` is read there, `to` written elsewhere (and synced
-  // by its reader's checks, not here).
-  void pass_file(scheduler::Rank root, const std::filesystem::path& from, const std::filesystem::path& to);
-
+  // Views of lower ballots are void: whatever waits for one of them ends.
+  void supersede(const scheduler::Ballot& ballot);
+  // The job is over.
   void cancel(const std::string& why);
 
  private:
   comm::BulkSession session() const;
+  std::shared_ptr<comm::Ring> ring() const;
+  void require_current() const;  // REQUIRES mutex_
 
   JobContextPtr context_;
   scheduler::View view_;
-  std::vector<comm::BulkPeer> members_;
   size_t position_ = 0;
-  std::mutex mutex_;  // guards the two below against cancel()
+  mutable std::mutex mutex_;  // guards what follows
+  std::shared_ptr<std::atomic<bool>> give_up_ = std::make_shared<std::atomic<bool>>(false);  // of a connect
   std::shared_ptr<comm::Ring> ring_;
+  scheduler::Ballot floor_;
   std::optional<std::string> cancelled_;
 };
 

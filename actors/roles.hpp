@@ -47,29 +47,40 @@ checkpointer_actor spawn_checkpointer(caf::actor_system& system, RoleSetup setup
 evaluator_actor spawn_evaluator(caf::actor_system& system, RoleSetup setup, monitor_actor monitor,
                                 const model::EvaluationState& so_far);
 
-// On the leader: progress for clients, and one line a report in OUT/train.log.
+// Progress for clients and one line a report in OUT/train.log, on the leader; the ledger.
 monitor_actor spawn_monitor(caf::actor_system& system, RoleSetup setup,
                             std::shared_ptr<const data::Dataset> dataset);
 
-// Drives MemberRole: claims slots, has them run, reduced and committed.
+// Drives MemberRole: claims slots, has them run, reduced and committed, from view to view.
 struct MemberPeers {
-  post_actor coordinator;
+  std::map<scheduler::Rank, post_actor> coordinators;  // of every node that could lead
   loader_actor loader;
   aggregator_actor aggregator;
   std::vector<trainer_actor> trainers;
 };
-member_actor spawn_member(caf::actor_system& system, RoleSetup setup, MemberPeers peers);
+// `step` and `digest` are of the state that the node begins with.
+member_actor spawn_member(caf::actor_system& system, RoleSetup setup, MemberPeers peers,
+                          std::shared_ptr<RingSession> ring, int64_t step, std::string digest);
 
-// On the leader: grants and seals.
+// Grants and seals, in the views that this node leads.
 coordinator_actor spawn_coordinator(caf::actor_system& system, RoleSetup setup);
 
-// Joins the cluster; on the leader also forms the view.
+// Detached, because it writes files. Gives x(step) and every R after it to nodes that follow.
+source_actor spawn_source(caf::actor_system& system, RoleSetup setup,
+                          std::map<scheduler::Rank, post_actor> followers, aggregator_actor aggregator,
+                          std::shared_ptr<const model::CheckpointInfo> info);
+// Detached, because it writes files. Takes them, until this node is a member.
+follower_actor spawn_follower(caf::actor_system& system, RoleSetup setup,
+                              std::map<scheduler::Rank, post_actor> sources, member_actor member);
+
+// Drives Membership: who is in the job and who leads it.
 struct MembershipPeers {
   std::map<scheduler::Rank, post_actor> members;  // their membership, by rank; own entry unused
   aggregator_actor aggregator;
   member_actor member;
   monitor_actor monitor;
-  coordinator_actor coordinator;  // empty but on the leader
+  coordinator_actor coordinator;
+  follower_actor follower;
 };
 membership_actor spawn_membership(caf::actor_system& system, RoleSetup setup, MembershipPeers peers);
 

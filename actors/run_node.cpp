@@ -95,6 +95,11 @@ std::shared_ptr<NodeServices> open_services(const NodeOptions& options,
     services->tls_client = comm::make_client_context(security, options.name);
   }
   services->bulk = std::make_shared<comm::BulkListener>(bulk);
+  // The lower rank of a pair dials; also when it is a node that was gone for a while.
+  for (size_t i = services->rank + 1; i < services->cluster.nodes.size(); ++i) {
+    const config::NodeConfig& peer = services->cluster.nodes[i];
+    if (!peer.address.ends_with(":0")) services->links->dial(peer.name, peer.address);
+  }
   return services;
 }
 

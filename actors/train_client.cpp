@@ -17,9 +17,8 @@ namespace {
 
 using Clock = std::chrono::steady_clock;
 constexpr std::chrono::milliseconds kPoll{20};
-constexpr std::chrono::milliseconds kNowPatience{1500};  // after the second Ctrl-C
-constexpr std::chrono::milliseconds kLeaderPatience{
-    1000};  // for the leader's own word on what another node said
+constexpr std::chrono::milliseconds kNowPatience{1500};       // after the second Ctrl-C
+constexpr std::chrono::milliseconds kCheckpointPatience{60'000};  // for the node that wrote the last checkpoint
 constexpr std::chrono::milliseconds kSurvivorsPatience{700};  // for local nodes to end after a failed job
 
 // SIGINT and SIGTERM as something to ask for, not something that strikes. Made before any thread is.
@@ -43,16 +42,22 @@ class StopSignals {
 
 class TrainRun {
  public:
-  TrainRun(const TrainOptions& options, ClusterClient& client, const StopSignals& signals)
-      : options_(options), client_(client), signals_(signals), progress_(Progress::form_for(options.json)) {}
+  // `local`: whose nodes are started again when they die; may be null.
+  TrainRun(const TrainOptions& options, ClusterClient& client, const StopSignals& signals, LocalCluster* local)
+      : options_(options),
+        client_(client),
+        signals_(signals),
+        local_(local),
+        progress_(Progress::form_for(options.json)) {}
 
   int follow() {
     start();
     while (true) {
       if (signals_.arrived()) stop();
       if (const auto event = client_.next(kPoll)) handle(*event);
+      if (local_ != nullptr && expected_.digest().empty() && stops_ == 0) bring_back();
       if (verdict_) return conclude(*verdict_);
-      if (deadline_ && Clock::now() >= *deadline_) return conclude(second_hand_);
+      if (deadline_ && Clock::now() >= *deadline_) return conclude(expected_);
     }
   }
 
@@ -71,6 +76,7 @@ class TrainRun {
       where.set_name(node.name);
       where.set_address(node.address);
     }
+    for (const config::NodeConfig& node : client_.cluster().nodes) taking_part_.insert(node.name);
     client_.send_all(message);
   }
 
@@ -79,42 +85,90 @@ class TrainRun {
     wire::Envelope message;
     message.mutable_stop_job()->set_why("Ctrl-C");
     message.mutable_stop_job()->set_now(stops_ > 1);
-    if (stops_ == 1) {
-      progress_.say("stopping after this step; once more to leave at once");
-      client_.send(client_.leader(), message);
-      return;
-    }
     client_.send_all(message);
-    second_hand_.set_exit_code(130);
-    second_hand_.set_error("stopped without a checkpoint");
+    if (stops_ == 1) return progress_.say("stopping after this step; once more to leave at once");
+    expected_.set_exit_code(130);
+    expected_.set_error("stopped without a checkpoint");
     deadline_ = Clock::now() + kNowPatience;
   }
 
   void handle(const ClusterEvent& event) {
-    const bool leader = event.node == client_.leader();
+    if (event.kind == ClusterEvent::Kind::up) return found(event.node);
     if (event.kind == ClusterEvent::Kind::down) return lost(event);
-    if (event.kind != ClusterEvent::Kind::message) return;
-    if (leader && event.envelope.has_report()) progress_.show(event.envelope.report());
-    if (!event.envelope.has_job_ended()) return;
-    const wire::JobEnded& ended = event.envelope.job_ended();
-    if (leader) verdict_ = ended;
-    // A member that has ended well leaves before the leader has heard from all: that is no loss.
-    if (!leader && ended.error().empty()) ended_well_.insert(event.node);
-    // Another node's error counts when the leader stays silent.
-    if (!leader && !ended.error().empty()) hear(ended.exit_code(), ended.error());
+    const wire::Envelope& message = event.envelope;
+    if (message.has_report() && message.report().step() > shown_step_) {
+      shown_step_ = message.report().step();
+      progress_.show(message.report());
+    }
+    if (message.has_event()) on_event(event.node, message);
+    if (message.has_job_ended()) ended(event.node, message.job_ended());
+  }
+
+  void on_event(const std::string& node, const wire::Envelope& message) {
+    const wire::Event& event = message.event();
+    switch (event.kind()) {
+      case wire::Event::VIEW:
+        return on_view(message);
+      case wire::Event::LEFT:
+        taking_part_.erase(node);
+        return progress_.say(fmt::format("node {} has left the job", node));
+      case wire::Event::HEALING:
+        return progress_.say(fmt::format("node {} takes the state from another: {}", node, event.why()));
+      case wire::Event::FAILED:
+        progress_.say(fmt::format("node {} takes part no more: {}", node, event.why()));
+        return without(node, event.why());
+      default:
+        return;
+    }
+  }
+
+  // All members say the same; the first word of each view counts.
+  void on_view(const wire::Envelope& message) {
+    const wire::Ballot& ballot = message.fence().ballot();
+    const std::pair<uint64_t, uint32_t> number(ballot.number(), ballot.leader());
+    if (number <= view_) return;
+    const bool first = view_.first == 0;
+    view_ = number;
+    const auto& nodes = message.event().nodes();
+    if (!first || nodes.size() < int(client_.cluster().nodes.size()))
+      progress_.say(fmt::format("from step {} on: {}", message.fence().step(), fmt::join(nodes, ", ")));
+  }
+
+  void ended(const std::string& node, const wire::JobEnded& how) {
+    if (!how.error().empty() || !how.checkpoint().empty()) {
+      verdict_ = how;
+      return;
+    }
+    // A member that has ended well; the node that writes the checkpoint still waits for others like it.
+    taking_part_.erase(node);
+    if (!how.digest().empty()) expected_ = how;
+    if (taking_part_.empty()) verdict_ = expected_;
+    if (!deadline_) deadline_ = Clock::now() + kCheckpointPatience;
+  }
+
+  void bring_back() {
+    for (size_t i = 0; i < local_->config().nodes.size(); ++i)
+      if (!local_->running(i)) local_->restart(i);
+  }
+
+  void found(const std::string& node) {
+    if (taking_part_.insert(node).second) progress_.say(fmt::format("node {} is here again", node));
   }
 
   void lost(const ClusterEvent& event) {
-    if (!ended_well_.contains(event.node)) hear(1, "lost node " + event.node + ": " + event.why);
+    if (!taking_part_.contains(event.node)) return;
+    progress_.say(fmt::format("lost node {}: {}", event.node, event.why));
+    without(event.node, event.why);
   }
 
-  void hear(int code, const std::string& error) {
-    if (deadline_) return;
-    second_hand_.set_exit_code(code);
-    second_hand_.set_error(error);
-    // When it is the leader that is lost, nobody else is to be waited for.
-    const bool orphaned = error.find("lost node " + client_.leader()) != std::string::npos;
-    deadline_ = Clock::now() + (orphaned ? std::chrono::milliseconds(0) : kLeaderPatience);
+  void without(const std::string& node, const std::string& why) {
+    if (taking_part_.erase(node) == 0 || !taking_part_.empty()) return;
+    if (expected_.digest().empty()) {
+      expected_.set_exit_code(1);
+      expected_.set_error(fmt::format("lost node {}: {}; no node is left, go on from the newest checkpoint with --resume",
+                                      node, why));
+    }
+    verdict_ = expected_;
   }
 
   int conclude(const wire::JobEnded& ended) {
@@ -132,11 +186,14 @@ class TrainRun {
   const TrainOptions& options_;
   ClusterClient& client_;
   const StopSignals& signals_;
+  LocalCluster* local_;
   Progress progress_;
   int stops_ = 0;
-  std::set<std::string> ended_well_;       // members
-  std::optional<wire::JobEnded> verdict_;  // the leader's
-  wire::JobEnded second_hand_;             // what others said, for when the leader says nothing
+  int64_t shown_step_ = -1;
+  std::pair<uint64_t, uint32_t> view_;     // the newest that was shown
+  std::set<std::string> taking_part_;      // nodes, as far as this client knows
+  std::optional<wire::JobEnded> verdict_;  // how the job has ended
+  wire::JobEnded expected_;                // what is known of that before, for the deadline
   std::optional<Clock::time_point> deadline_;
 };
 
@@ -147,7 +204,7 @@ int run_local(const TrainOptions& options, const StopSignals& signals) {
   try {
     ClusterClient client(local.config());
     client.wait_for_links(std::chrono::seconds(30));
-    const int code = TrainRun(options, client, signals).follow();
+    const int code = TrainRun(options, client, signals, options.restart ? &local : nullptr).follow();
     client.close();
     local.stop(std::chrono::seconds(5));
     return code;
@@ -178,7 +235,7 @@ int train(const TrainOptions& options) {
   const config::ClusterConfig cluster = config::read_cluster_file(options.cluster_file);
   ClusterClient client(cluster);
   client.wait_for_links(std::chrono::milliseconds(cluster.patience_ms) + std::chrono::seconds(3));
-  return TrainRun(options, client, signals).follow();
+  return TrainRun(options, client, signals, nullptr).follow();
 }
 
 }  // namespace troupe::actors

@@ -128,6 +128,31 @@ comm::FloatReduction TrainEngine::float_reduction() {
   return reduction;
 }
 
+void TrainEngine::set_total(kernels::RoundedTotal total) {
+  const kernels::BlockLayout& layout = model_->parameters().layout();
+  if (int64_t(total.mantissa.size()) != layout.elements() || int64_t(total.shift.size()) != layout.blocks())
+    throw error(ErrorKind::corrupt, "a total of {} elements came for a model of {}", total.mantissa.size(),
+                layout.elements());
+  total_ = std::move(total);
+}
+
+std::shared_ptr<SharedWork> TrainEngine::clear_work() {
+  {
+    const std::lock_guard lock(sums_mutex_);
+    training_ = evaluation_ = {};
+    flags_ = kernels::kSumClean;
+  }
+  return std::make_shared<SharedWork>(model::commit_ranges(model_->parameters().layout()),
+                                      [this](kernels::Stream&, int64_t range) { clear_range(range); });
+}
+
+void TrainEngine::clear_range(int64_t range) {
+  const int64_t begin = range * model::kRangeBlocks;
+  const int64_t end = std::min(begin + model::kRangeBlocks, model_->parameters().layout().blocks());
+  if (exact_ != nullptr) exact_->clear(begin, end);
+  if (float_ != nullptr) float_->clear(begin, end);
+}
+
 // Rounds what this node's accumulator holds: with one node, or when floats were added up in place.
 void TrainEngine::round_range(int64_t range) {
   const kernels::BlockLayout& layout = model_->parameters().layout();
@@ -183,17 +208,13 @@ std::shared_ptr<SharedWork> TrainEngine::apply_work(const comm::SumMeta& sum) {
   step_plan_ = model::begin_step(optimizer_, state_, measures_, sum.target_tokens, sum.flags);
   const int64_t ranges = model::commit_ranges(model_->parameters().layout());
   return std::make_shared<SharedWork>(ranges, [this](kernels::Stream& stream, int64_t r) {
-    const kernels::BlockLayout& layout = model_->parameters().layout();
     if (!step_plan_.skipped) {
       note(checksums_.check_weights(r, state_));
       note(checksums_.check_moments(r, state_));
       model::apply_range(stream, step_plan_, model_->parameters(), total_, r, state_);
       checksums_.seal_range(r, state_);
     }
-    const int64_t begin = r * model::kRangeBlocks;
-    const int64_t end = std::min(begin + model::kRangeBlocks, layout.blocks());
-    if (exact_ != nullptr) exact_->clear(begin, end);
-    if (float_ != nullptr) float_->clear(begin, end);
+    clear_range(r);
   });
 }
 

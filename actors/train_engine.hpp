@@ -60,12 +60,19 @@ class TrainEngine {
   comm::ExactReduction exact_reduction();  // without contributions; REQUIRES the exact sum
   comm::FloatReduction float_reduction();
   bool exact() const { return exact_ != nullptr; }
+  // The rounded total of the last reduction or commit: R of that step.
+  const kernels::RoundedTotal& total() const { return total_; }
+  // One that came from elsewhere, to be committed as `reduced`. Throws Error(corrupt) when it is of another shape.
+  void set_total(kernels::RoundedTotal total);
 
   // Before the sum counts: whether the weights are still what was written when the step began. To be shared
   // while no slot runs; then require_sound() throws Error(corrupt) that names the tensor which has changed in
   // memory.
   std::shared_ptr<SharedWork> verify_work();
   void require_sound() const;
+
+  // Forgets what has been folded. REQUIRES that no slot runs.
+  std::shared_ptr<SharedWork> clear_work();
 
   // The works of the commit of the current step, to be shared in this order with a barrier after each. They
   // check weights and moments once more as they read them; finish_commit() throws like require_sound(). `sum`
@@ -86,6 +93,7 @@ class TrainEngine {
   void fit_arena(Worker& worker, const Batch& batch, bool training);
   kernels::LossSums train(Worker& worker, int64_t step, uint32_t slot, const Batch& batch, uint32_t& flags);
   void round_range(int64_t range);
+  void clear_range(int64_t range);
   void note(const std::optional<std::string>& changed);
 
   std::shared_ptr<kernels::Backend> backend_;

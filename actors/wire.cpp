@@ -70,32 +70,15 @@ scheduler::Seal seal_of(const wire::Envelope& message) {
   return seal;
 }
 
-EnvelopePtr to_wire(const JobContext& context, const scheduler::JoinRequest& join) {
+EnvelopePtr introduction(const JobContext& context, const scheduler::Member& self,
+                         const std::string& fingerprint, const std::string& fingerprint_text, bool reply) {
   wire::Envelope message = envelope(context);
-  wire::Join& out = *message.mutable_join();
-  put(join.member, *out.mutable_member());
-  out.set_fingerprint(join.fingerprint);
-  out.set_fingerprint_text(join.fingerprint_text);
-  out.set_step(join.step);
-  out.set_digest(join.digest);
+  wire::Introduction& out = *message.mutable_introduction();
+  put(self, *out.mutable_member());
+  out.set_fingerprint(fingerprint);
+  out.set_fingerprint_text(fingerprint_text);
+  out.set_reply(reply);
   return share(std::move(message));
-}
-
-scheduler::JoinRequest join_of(const wire::Envelope& message) {
-  const wire::Join& in = message.join();
-  return {get(in.member()), in.fingerprint(), in.fingerprint_text(), in.step(), in.digest()};
-}
-
-EnvelopePtr to_wire(const JobContext& context, const scheduler::ViewFormed& formed) {
-  wire::Envelope message = envelope(context, {formed.view.ballot, formed.view.step});
-  put(formed.view, *message.mutable_view());
-  for (scheduler::Rank rank : formed.lacking) message.mutable_view()->add_lacking(rank);
-  return share(std::move(message));
-}
-
-scheduler::ViewFormed view_of(const wire::Envelope& message) {
-  const auto& lacking = message.view().lacking();
-  return {view_from(message), {lacking.begin(), lacking.end()}};
 }
 
 bool same_job(const JobContext& context, const wire::Envelope& message) {

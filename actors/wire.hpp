@@ -5,7 +5,6 @@
 #include "actors/job_context.hpp"
 #include "actors/messages.hpp"
 #include "comm/messages.pb.h"
-#include "scheduler/formation.hpp"
 #include "scheduler/membership.hpp"
 #include "scheduler/protocol.hpp"
 
@@ -18,15 +17,14 @@ EnvelopePtr share(wire::Envelope&& message);
 EnvelopePtr to_wire(const JobContext& context, const scheduler::Claim& claim);
 EnvelopePtr to_wire(const JobContext& context, const scheduler::Grant& grant);
 EnvelopePtr to_wire(const JobContext& context, const scheduler::Seal& seal);
-EnvelopePtr to_wire(const JobContext& context, const scheduler::JoinRequest& join);
-EnvelopePtr to_wire(const JobContext& context, const scheduler::ViewFormed& formed);
+// `fingerprint` is the SHA-256 of the text.
+EnvelopePtr introduction(const JobContext& context, const scheduler::Member& self,
+                         const std::string& fingerprint, const std::string& fingerprint_text, bool reply);
 
 // REQUIRE a body of that kind.
 scheduler::Claim claim_of(const wire::Envelope& message);
 scheduler::Grant grant_of(const wire::Envelope& message);
 scheduler::Seal seal_of(const wire::Envelope& message);
-scheduler::JoinRequest join_of(const wire::Envelope& message);
-scheduler::ViewFormed view_of(const wire::Envelope& message);
 
 // What nodes say about ballots and views, one envelope each. Empty for an envelope of another kind.
 EnvelopePtr to_wire(const JobContext& context, const scheduler::MembershipMessage& message);

@@ -46,6 +46,7 @@ void add_train(CLI::App& app, int& code) {
       ->check(CLI::IsMember({"auto", "tcp", "shm"}))
       ->capture_default_str();
   command->add_flag("--resume", o.resume, "Go on from the newest checkpoint in --out");
+  command->add_flag("--restart", o.restart, "Start local nodes again that die")->needs(nodes);
   command->add_flag("--json", o.json, "One JSON object a report, the last one with the digest");
   command->callback([a, &code] { run(*a, code); });
 }

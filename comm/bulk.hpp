@@ -7,6 +7,7 @@
 #pragma once
 
 #include <array>
+#include <atomic>
 #include <chrono>
 #include <compare>
 #include <cstdint>
@@ -68,6 +69,8 @@ struct BulkSession {
   Transport transport = Transport::automatic;
   int silence_ms_max = 2000;  // a peer of which nothing is heard for so long while we wait is lost
   size_t window_bytes = size_t{4} << 20;  // sent and not yet acknowledged, a connection
+  // Once true, whoever waits to connect or accept for this session gives up soon, with Error(cancelled). May be empty.
+  std::shared_ptr<const std::atomic<bool>> cancelled;
 };
 
 // What a frame says beside its payload. The connection adds ballot, sequence number and checksums.
@@ -171,7 +174,7 @@ class BulkListener {
 
 // Dials until the peer answers or the deadline comes. Throws PeerError: timeout (nobody answered), security
 // (the peer does not have the key, or its certificate another name), protocol (it is in a later ballot or
-// another job). `tls` is of make_client_context, or empty.
+// another job), cancelled. `tls` is of make_client_context, or empty.
 BulkConnection bulk_connect(const BulkSession& session, const BulkPeer& peer, BulkPurpose purpose,
                             const std::shared_ptr<SSL_CTX>& tls, Deadline deadline);
 

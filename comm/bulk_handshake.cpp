@@ -126,9 +126,9 @@ PeerError no_shared_memory(const BulkPeer& peer, std::string_view why) {
 }  // namespace
 
 std::optional<Handshaken> dial_handshake(std::unique_ptr<ByteChannel> channel, const BulkSession& session,
-                                         const BulkPeer& peer, BulkPurpose purpose, Deadline deadline,
+                                         const BulkPeer& peer, BulkPurpose purpose, const Patience& patience,
                                          std::string& why) try {
-  HandshakeExchange exchange(*channel, session.key, deadline);
+  HandshakeExchange exchange(*channel, session.key, patience);
   exchange.send(make_hello(session, peer, purpose));
   const auto challenge = exchange.receive<Challenge>();
   if (Verdict(challenge.verdict) == Verdict::later) {
@@ -161,9 +161,9 @@ std::optional<Handshaken> dial_handshake(std::unique_ptr<ByteChannel> channel, c
 }
 
 std::optional<Handshaken> accept_handshake(std::unique_ptr<ByteChannel> channel, const BulkSession& session,
-                                           std::span<const BulkPeer> peers, Deadline deadline,
+                                           std::span<const BulkPeer> peers, const Patience& patience,
                                            std::string& why) try {
-  HandshakeExchange exchange(*channel, session.key, deadline);
+  HandshakeExchange exchange(*channel, session.key, patience);
   const auto hello = exchange.receive<Hello>();
   if (hello.magic != kHelloMagic) {
     why = "it does not speak our protocol";

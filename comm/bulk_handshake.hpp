@@ -13,6 +13,7 @@
 
 #include "comm/bulk.hpp"
 #include "comm/byte_channel.hpp"
+#include "comm/patience.hpp"
 
 namespace troupe::comm {
 
@@ -28,13 +29,13 @@ inline constexpr size_t kHelloBytes = 256;  // what a listener waits for before 
 // Empty when the peer asks to try again later or went away half-way (`why` says which). Throws PeerError when
 // trying again cannot help.
 std::optional<Handshaken> dial_handshake(std::unique_ptr<ByteChannel> channel, const BulkSession& session,
-                                         const BulkPeer& peer, BulkPurpose purpose, Deadline deadline,
+                                         const BulkPeer& peer, BulkPurpose purpose, const Patience& patience,
                                          std::string& why);
 
 // Empty when the dialler was turned away; `why` says why. Throws PeerError only where a member of the view
 // needs shared memory that does not work.
 std::optional<Handshaken> accept_handshake(std::unique_ptr<ByteChannel> channel, const BulkSession& session,
-                                           std::span<const BulkPeer> peers, Deadline deadline,
+                                           std::span<const BulkPeer> peers, const Patience& patience,
                                            std::string& why);
 
 }  // namespace troupe::comm

@@ -82,7 +82,7 @@ struct BulkListener::Core {
   }
 
   std::optional<BulkConnection> try_candidates(const BulkSession& session, std::span<const BulkPeer> peers,
-                                               Deadline deadline, std::string& last_refused) {
+                                               const Patience& patience, std::string& last_refused) {
     for (size_t i = 0; i < candidates.size();) {
       const int fd = candidates[i].socket.get();
       if (!has_spoken(fd)) {
@@ -95,7 +95,7 @@ struct BulkListener::Core {
       }
       Descriptor spoken = std::move(candidates[i].socket);
       candidates.erase(candidates.begin() + std::ptrdiff_t(i));
-      const Deadline until = std::min(deadline, deadline_in_ms(kHandshakeMs));
+      const Patience until = patience.at_most(deadline_in_ms(kHandshakeMs));
       auto channel = tls ? make_tls_channel(std::move(spoken), tls, TlsRole::server, "", until, last_refused)
                          : make_tcp_channel(std::move(spoken));
       auto done =
@@ -128,14 +128,16 @@ uint64_t BulkListener::refused() const {
 
 BulkConnection BulkListener::accept(const BulkSession& session, std::span<const BulkPeer> peers,
                                     Deadline deadline) {
+  const Patience patience(deadline, session.cancelled);
   std::string last_refused;
   for (;;) {
     core_->take_in();
-    if (auto connection = core_->try_candidates(session, peers, deadline, last_refused))
+    if (auto connection = core_->try_candidates(session, peers, patience, last_refused))
       return std::move(*connection);
     if (Clock::now() >= deadline) break;
-    if (core_->wait(deadline)) {
-      core_->cancelled.clear();
+    const bool cancelled = core_->wait(patience.next_look());
+    if (cancelled || patience.cancelled()) {
+      if (cancelled) core_->cancelled.clear();
       throw error(ErrorKind::cancelled, "waiting for bulk connections on {} was cancelled", core_->address);
     }
   }
@@ -147,20 +149,24 @@ BulkConnection BulkListener::accept(const BulkSession& session, std::span<const 
 
 BulkConnection bulk_connect(const BulkSession& session, const BulkPeer& peer, BulkPurpose purpose,
                             const std::shared_ptr<SSL_CTX>& tls, Deadline deadline) {
+  const Patience patience(deadline, session.cancelled);
   std::string why = "no attempt was made";
   Wakeup never;
   for (int64_t pause_ms = 5;; pause_ms = std::min(2 * pause_ms, kDialPauseMsMax)) {
-    if (Descriptor socket = connect_to(peer.address, deadline, why); socket.valid()) {
-      auto channel = tls ? make_tls_channel(std::move(socket), tls, TlsRole::client, peer.name, deadline, why)
+    if (Descriptor socket = connect_to(peer.address, patience, why); socket.valid()) {
+      auto channel = tls ? make_tls_channel(std::move(socket), tls, TlsRole::client, peer.name, patience, why)
                          : make_tcp_channel(std::move(socket));
       auto done =
-          channel ? dial_handshake(std::move(channel), session, peer, purpose, deadline, why) : std::nullopt;
+          channel ? dial_handshake(std::move(channel), session, peer, purpose, patience, why) : std::nullopt;
       if (done) return connection_of(std::move(*done), session);
     }
+    if (patience.cancelled())
+      throw PeerError(ErrorKind::cancelled, peer.rank,
+                      fmt::format("connecting to {} was cancelled", peer.text()));
     if (Clock::now() >= deadline)
       throw PeerError(ErrorKind::timeout, peer.rank,
                       fmt::format("cannot open a bulk connection to {}: {}", peer.text(), why));
-    wait_readable(never.fd(), std::min(deadline, deadline_in_ms(pause_ms)));
+    wait_readable(never.fd(), patience.at_most(deadline_in_ms(pause_ms)).next_look());
   }
 }
 

@@ -40,8 +40,8 @@ void HandshakeExchange::write(std::span<const std::byte> bytes) {
     if (moved.closed) throw error(ErrorKind::network, "{}", moved.why);
     bytes = bytes.subspan(moved.bytes);
     if (moved.bytes > 0) continue;
-    if (Clock::now() >= deadline_) throw error(ErrorKind::timeout, "no answer");
-    channel_.wait(false, true, deadline_);
+    if (patience_.over()) throw error(ErrorKind::timeout, "no answer");
+    channel_.wait(false, true, patience_.next_look());
   }
 }
 
@@ -52,8 +52,8 @@ void HandshakeExchange::read(std::span<std::byte> bytes) {
     bytes = bytes.subspan(moved.bytes);
     if (moved.closed) throw error(ErrorKind::network, "{}", moved.why);
     if (moved.bytes > 0) continue;
-    if (Clock::now() >= deadline_) throw error(ErrorKind::timeout, "no answer");
-    channel_.wait(true, false, deadline_);
+    if (patience_.over()) throw error(ErrorKind::timeout, "no answer");
+    channel_.wait(true, false, patience_.next_look());
   }
   transcript_.append(reinterpret_cast<const char*>(whole.data()), whole.size());
 }

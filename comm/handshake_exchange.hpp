@@ -8,6 +8,7 @@
 #include <type_traits>
 
 #include "comm/byte_channel.hpp"
+#include "comm/patience.hpp"
 #include "kernels/base/hash.hpp"
 
 namespace troupe::comm {
@@ -18,8 +19,8 @@ std::array<uint8_t, 32> random_bytes();
 
 class HandshakeExchange {
  public:
-  HandshakeExchange(ByteChannel& channel, std::string_view key, Deadline deadline)
-      : channel_(channel), key_(key), deadline_(deadline) {}
+  HandshakeExchange(ByteChannel& channel, std::string_view key, Patience patience)
+      : channel_(channel), key_(key), patience_(std::move(patience)) {}
 
   // Throw Error(network) when the peer is gone and Error(timeout) at the deadline.
   template <typename Message>
@@ -45,7 +46,7 @@ class HandshakeExchange {
 
   ByteChannel& channel_;
   std::string_view key_;
-  Deadline deadline_;
+  Patience patience_;
   std::string transcript_;  // bounded: a handshake has five small messages
 };
 

@@ -19,7 +19,7 @@ constexpr int kNestingMax = 8;      // deeper than any message of ours
 
 bool is_bulk(int field) {
   return field == Envelope::kPrepareStartFieldNumber || field == Envelope::kPrepareChunkFieldNumber ||
-         field == Envelope::kPrepareShardFieldNumber;
+         field == Envelope::kPrepareShardFieldNumber || field == Envelope::kPieceFieldNumber;
 }
 
 // Walks the fields of one message without building anything; calls found(number, length) for those with a

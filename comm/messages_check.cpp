@@ -113,16 +113,30 @@ void check(Check& c, const View& m) {
   for (const Contribution& contribution : m.kept()) check(c, contribution);
   c.at_most("view.total_source", m.total_source(), kRanksMax);
   c.none_or("view.bulk_key", m.bulk_key(), kHashBytes);
-  c.count("view.lacking", m.lacking_size(), kRanksMax);
 }
 
 void check(Check& c, const Join& m) {
   check(c, m.member());
   c.rank("join.known.leader", m.known().leader());
-  c.none_or("join.fingerprint", m.fingerprint(), kHashBytes);
-  c.none_or("join.digest", m.digest(), kHashBytes);
   c.at_least("join.step", m.step(), -1);
-  c.text("join.fingerprint_text", m.fingerprint_text(), kTextBytesMax);
+}
+
+void check(Check& c, const Introduction& m) {
+  check(c, m.member());
+  c.exactly("introduction.fingerprint", m.fingerprint(), kHashBytes);
+  c.text("introduction.fingerprint_text", m.fingerprint_text(), kTextBytesMax);
+}
+
+void check_blob_kind(Check& c, std::string_view field, BlobKind kind) {
+  if (kind != BLOB_STATE && kind != BLOB_TOTAL) c.fail(field, "is no kind that it knows");
+}
+
+void check(Check& c, const Piece& m) {
+  check_blob_kind(c, "piece.kind", m.kind());
+  c.sized("piece.data", m.data(), kBulkFieldBytesMax);
+  c.text("piece.absent", m.absent(), kTextBytesMax);
+  c.at_least("piece.sender_step", m.sender_step(), -1);
+  c.at_least("piece.offered_step", m.offered_step(), -1);
 }
 
 void check(Check& c, const StartJob& m) {
@@ -160,6 +174,14 @@ void check(Check& c, const NodeStatus& m) {
   c.at_least("node_status.step", m.step(), -1);
   c.text("node_status.leader", m.leader(), kNameBytesMax);
   c.text("node_status.version", m.version(), kNameBytesMax);
+}
+
+void check(Check& c, const Event& m) {
+  c.at_most("event.kind", uint64_t(m.kind()), Event::FAILED);
+  c.at_least("event.unix_us", m.unix_us(), 0);
+  c.count("event.nodes", m.nodes_size(), kRanksMax);
+  for (const std::string& node : m.nodes()) c.text("event.nodes", node, kNameBytesMax);
+  c.text("event.why", m.why(), kTextBytesMax);
 }
 
 void check(Check& c, const PrepareStart& m) {
@@ -220,6 +242,15 @@ std::optional<std::string> check_fields(const Envelope& e) {
       c.count("follow.sources", e.follow().sources_size(), kRanksMax);
       for (uint32_t source : e.follow().sources()) c.rank("follow.sources", source);
       break;
+    case Envelope::kIntroduction:
+      check(c, e.introduction());
+      break;
+    case Envelope::kFetch:
+      check_blob_kind(c, "fetch.kind", e.fetch().kind());
+      break;
+    case Envelope::kPiece:
+      check(c, e.piece());
+      break;
     case Envelope::kAudit:
       c.at_most("audit.slot", e.audit().slot(), kSlotsMax - 1);
       c.sized("audit.hash", e.audit().hash(), kHashBytes);
@@ -238,6 +269,9 @@ std::optional<std::string> check_fields(const Envelope& e) {
       break;
     case Envelope::kNodeStatus:
       check(c, e.node_status());
+      break;
+    case Envelope::kEvent:
+      check(c, e.event());
       break;
     case Envelope::kPrepareStart:
       check(c, e.prepare_start());

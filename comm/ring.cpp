@@ -80,6 +80,21 @@ RingStats Ring::stats() const {
   return core_->engine.stats();
 }
 
+namespace {
+
+// Nobody dialled: it is the previous member who should have.
+[[noreturn]] void rethrow_as_of(const BulkPeer& previous, const std::exception_ptr& failure) {
+  try {
+    std::rethrow_exception(failure);
+  } catch (const PeerError&) {
+    throw;
+  } catch (const Error& late) {
+    throw PeerError(late.kind(), previous.rank, late.what());
+  }
+}
+
+}  // namespace
+
 RingLinks connect_ring(BulkListener& listener, const BulkSession& session, std::span<const BulkPeer> members,
                        const std::shared_ptr<SSL_CTX>& tls, Deadline deadline) {
   size_t position = 0;
@@ -111,7 +126,7 @@ RingLinks connect_ring(BulkListener& listener, const BulkSession& session, std::
     listener.forget_cancel();
     throw;
   }
-  if (not_accepted) std::rethrow_exception(not_accepted);
+  if (not_accepted) rethrow_as_of(previous, not_accepted);
   links.previous = std::move(accepted);
   return links;
 }

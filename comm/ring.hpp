@@ -79,7 +79,7 @@ struct RingLinks {
 };
 
 // Dials the next member and accepts the previous one, at the same time. `members` in ring order, own place
-// included. Throws PeerError or Error(timeout) naming who is missing.
+// included. Throws PeerError naming who is missing, or of kind cancelled once session.cancelled says so.
 RingLinks connect_ring(BulkListener& listener, const BulkSession& session, std::span<const BulkPeer> members,
                        const std::shared_ptr<SSL_CTX>& tls, Deadline deadline);
 

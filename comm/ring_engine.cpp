@@ -10,7 +10,7 @@ namespace {
 
 constexpr int64_t kFarMs =
     int64_t{24} * 3600 * 1000;  // the wait of the caller and silence end things earlier
-constexpr int64_t kAbortMs = 1000;
+constexpr int64_t kAbortMs = 200;
 
 constexpr uint8_t kSawPartial = 1, kSawTotal = 2;
 

@@ -101,7 +101,7 @@ Descriptor listen_on(const std::string& text, std::string& real_address) {
   return socket;
 }
 
-Descriptor connect_to(const std::string& text, Deadline deadline, std::string& why) {
+Descriptor connect_to(const std::string& text, const Patience& patience, std::string& why) {
   const auto list = resolve(parse_address(text), false);
   for (const addrinfo* entry = list.get(); entry != nullptr; entry = entry->ai_next) {
     Descriptor socket(::socket(entry->ai_family, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0));
@@ -109,7 +109,9 @@ Descriptor connect_to(const std::string& text, Deadline deadline, std::string& w
     if (failure == 0 && connect(socket.get(), entry->ai_addr, entry->ai_addrlen) != 0) failure = errno;
     if (failure == EINPROGRESS) {
       socklen_t size = sizeof failure;
-      if (!wait_writable(socket.get(), deadline))
+      bool answered = false;
+      while (!answered && !patience.over()) answered = wait_writable(socket.get(), patience.next_look());
+      if (!answered)
         failure = ETIMEDOUT;
       else
         getsockopt(socket.get(), SOL_SOCKET, SO_ERROR, &failure, &size);

@@ -7,7 +7,7 @@
 #include <string>
 #include <utility>
 
-#include "comm/bulk.hpp"
+#include "comm/patience.hpp"
 
 namespace troupe::comm {
 
@@ -47,7 +47,7 @@ int milliseconds_until(Deadline deadline);  // rounded up, 0 when past
 Descriptor listen_on(const std::string& address, std::string& real_address);
 // One attempt; invalid when the peer refused or cannot be reached (`why` says so). Throws Error(network) when
 // the host has no address.
-Descriptor connect_to(const std::string& address, Deadline deadline, std::string& why);
+Descriptor connect_to(const std::string& address, const Patience& patience, std::string& why);
 // One waiting connection, made non-blocking and without delay; invalid when there is none.
 Descriptor accept_from(int listener);
 

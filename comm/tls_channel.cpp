@@ -135,7 +135,7 @@ class TlsChannel : public ByteChannel {
 }  // namespace
 
 std::unique_ptr<ByteChannel> make_tls_channel(Descriptor socket, const std::shared_ptr<SSL_CTX>& context,
-                                              TlsRole role, const std::string& name, Deadline deadline,
+                                              TlsRole role, const std::string& name, const Patience& patience,
                                               std::string& why) {
   auto channel = std::make_unique<TlsChannel>(std::move(socket), context);
   if (role == TlsRole::client) expect_peer(channel->ssl(), name);
@@ -152,11 +152,11 @@ std::unique_ptr<ByteChannel> make_tls_channel(Descriptor socket, const std::shar
                     name, over);
       return nullptr;
     }
-    if (Clock::now() >= deadline) {
+    if (patience.over()) {
       why = "no answer in the TLS handshake";
       return nullptr;
     }
-    channel->wait(false, false, deadline);
+    channel->wait(false, false, patience.next_look());
   }
 }
 

@@ -15,7 +15,7 @@ enum class TlsRole : uint8_t { client = 1, server };
 // channel's peer_carries() once it knows whom to expect. Null with `why` when the peer is gone or does not
 // answer in time; throws Error(security) when a client's peer is not whom it should be.
 std::unique_ptr<ByteChannel> make_tls_channel(Descriptor socket, const std::shared_ptr<SSL_CTX>& context,
-                                              TlsRole role, const std::string& name, Deadline deadline,
+                                              TlsRole role, const std::string& name, const Patience& patience,
                                               std::string& why);
 
 }  // namespace troupe::comm

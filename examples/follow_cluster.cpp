@@ -62,7 +62,7 @@ wire::Envelope order(const std::string& out) {
   return message;
 }
 
-// Prints what arrives until the leader says how the job has ended.
+// Prints what arrives until a node says how the job has ended.
 int follow(actors::ClusterClient& client) {
   wire::Envelope ask;
   ask.mutable_ask_status();
@@ -79,7 +79,7 @@ int follow(actors::ClusterClient& client) {
       fmt::print("step {:3}  loss {:.3f}  validation {:.3f}  {:.0f} tokens/s on {} nodes\n",
                  said.report().step(), said.report().loss(), said.report().validation_loss(),
                  said.report().tokens_per_second(), said.report().nodes());
-    if (!said.has_job_ended() || event->node != client.leader()) continue;
+    if (!said.has_job_ended()) continue;
     if (said.job_ended().exit_code() != 0) throw Error(ErrorKind::protocol, said.job_ended().error());
     fmt::print("weights {}\n", said.job_ended().digest());
     return 0;

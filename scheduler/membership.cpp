@@ -11,7 +11,10 @@ Membership::Membership(MembershipOptions options, int64_t step, Microseconds now
       born_us_(now_us),
       heard_leader_us_(now_us),
       mode_since_us_(now_us),
-      repeated_at_us_(now_us) {}
+      repeated_at_us_(now_us) {
+  for (Rank rank : options_.nodes)
+    if (rank != self()) awaited_.insert(rank);
+}
 
 MembershipActions Membership::on_message(Rank from, const MembershipMessage& message, Microseconds now_us) {
   return std::visit([&](const auto& one) { return handle(from, one, now_us); }, message);
@@ -46,12 +49,16 @@ MembershipActions Membership::handle(Rank from, const Prepare& prepare, Microsec
     if (inventory_ && mode_ == Mode::promised) return {SendTo{from, *inventory_}};
     return {};
   }
+  return promise(prepare.ballot, now_us);
+}
+
+MembershipActions Membership::promise(const Ballot& ballot, Microseconds now_us) {
   MembershipActions actions;
   if (leads()) actions.emplace_back(EndLead{});
-  promised_ = prepare.ballot;
+  promised_ = ballot;
   mode_ = Mode::promising;
   mode_since_us_ = heard_leader_us_ = now_us;
-  leader_hint_ = from;
+  leader_hint_ = ballot.leader;
   attempt_.reset();
   inventory_.reset();
   broken_.reset();
@@ -103,7 +110,10 @@ MembershipActions Membership::announce(View view, Microseconds now_us) {
 // The view of the promised ballot.
 MembershipActions Membership::enter(const View& view, Microseconds now_us) {
   MembershipActions actions;
-  const bool named = view.position(self()).has_value(), lead = view.ballot.leader == self();
+  const auto place = view.position(self());
+  // An earlier process of this node may be named: that is not this one.
+  const bool named = place && view.members[*place].incarnation == options_.self.incarnation;
+  const bool lead = view.ballot.leader == self();
   mode_since_us_ = heard_leader_us_ = now_us;
   lost_since_us_.reset();
   inventory_.reset();
@@ -134,6 +144,7 @@ MembershipActions Membership::handle(Rank from, const View& view, Microseconds n
 
 MembershipActions Membership::on_peer_up(Rank peer, Microseconds) {
   up_.insert(peer);
+  awaited_.insert(peer);
   MembershipActions actions;
   if (leads()) actions.emplace_back(SendTo{peer, heartbeat()});
   if (mode_ == Mode::seeking) send_join(actions);
@@ -142,6 +153,7 @@ MembershipActions Membership::on_peer_up(Rank peer, Microseconds) {
 
 MembershipActions Membership::on_peer_down(Rank peer, Microseconds now_us) {
   up_.erase(peer);
+  awaited_.erase(peer);
   joins_.erase(peer);
   if (leader_hint_ == peer) leader_hint_.reset();
   if (attempt_) {
@@ -170,8 +182,11 @@ MembershipActions Membership::handle(Rank from, const Heartbeat& other, Microsec
     if (other.leads) lost_since_us_.reset();
     return actions;
   }
-  // Somebody leads a ballot that this node has not promised: it asks to be a member there, and goes on here
-  // until it is asked for a promise.
+  // Somebody leads a ballot that this node has not promised. If they are far ahead, it gives up its own view:
+  // it cannot catch up there by itself.
+  if (other.leads && mode_ != Mode::seeking && other.step > step_ + 1 && up_.contains(from))
+    return promise(other.ballot, now_us);
+  // Else it asks to be a member there, and goes on here until it is asked for a promise.
   leader_hint_ = other.ballot.leader;
   if (up_.contains(other.ballot.leader))
     actions.emplace_back(SendTo{other.ballot.leader, Join{promised_, options_.self, step_}});
@@ -206,7 +221,7 @@ MembershipActions Membership::handle(Rank from, const Suspect& suspect, Microsec
   if (!leads() || suspect.ballot != view_->ballot || !view_->position(suspect.peer) || !view_->position(from))
     return {};
   MembershipActions actions = prepare(now_us);
-  attempt_->broken_pair = {from, suspect.peer};
+  if (suspect.peer != from) attempt_->broken_pair = {from, suspect.peer};
   return actions;
 }
 
@@ -219,7 +234,7 @@ MembershipActions Membership::on_broken(Rank peer, const std::string& why, Micro
   if (mode_ != Mode::member || !view_->position(self())) return {};
   if (leads()) {
     MembershipActions actions = prepare(now_us);
-    attempt_->broken_pair = {self(), peer};
+    if (peer != self()) attempt_->broken_pair = {self(), peer};
     return actions;
   }
   broken_ = {peer, why};
@@ -273,14 +288,19 @@ void Membership::look_for_leader(Microseconds now_us) {
       break;
     case Mode::seeking: {
       if (!unheard && ever_in_view_) break;
-      const bool all_here = joins_.size() + 1 == options_.nodes.size();
       const bool waited = ever_in_view_
                               ? now_us - mode_since_us_ >= options_.patience_us
                               : now_us - std::max(born_us_, heard_leader_us_) >= options_.start_patience_us;
-      if (all_here || waited) leader_lost(now_us);
+      if (all_are_here() || waited) leader_lost(now_us);
       break;
     }
   }
+}
+
+// Nobody is left who might be in a view.
+bool Membership::all_are_here() const {
+  if (ever_in_view_) return joins_.size() + 1 == options_.nodes.size();
+  return std::all_of(awaited_.begin(), awaited_.end(), [&](Rank peer) { return joins_.contains(peer); });
 }
 
 MembershipActions Membership::take_over_if_due(Microseconds now_us) {

@@ -61,13 +61,13 @@ struct MembershipOptions {
 
 class Membership {
  public:
-  // `step` and `digest` are of the state that this node has. No node counts as up before on_peer_up.
+  // `step` is of the state that this node has. No node counts as up before on_peer_up.
   Membership(MembershipOptions options, int64_t step, Microseconds now_us);
 
   MembershipActions on_message(Rank from, const MembershipMessage& message, Microseconds now_us);
   MembershipActions on_peer_up(Rank peer, Microseconds now_us);
   MembershipActions on_peer_down(Rank peer, Microseconds now_us);
-  // The ring or a fetch of this node failed at `peer`.
+  // The ring or a fetch of this node failed at `peer`; self: it is not known at whom.
   MembershipActions on_broken(Rank peer, const std::string& why, Microseconds now_us);
   MembershipActions on_fenced(const Inventory& inventory, Microseconds now_us);
   // A commit, or a state that came from a peer.
@@ -112,6 +112,7 @@ class Membership {
   MembershipActions handle(Rank from, const Leave& leave, Microseconds now_us);
 
   MembershipActions prepare(Microseconds now_us);
+  MembershipActions promise(const Ballot& ballot, Microseconds now_us);
   MembershipActions form_if_ready(Microseconds now_us);
   MembershipActions form(Microseconds now_us);
   std::set<Rank> choose_members(int64_t step, Microseconds now_us);
@@ -121,6 +122,7 @@ class Membership {
   MembershipActions enter(const View& view, Microseconds now_us);
   MembershipActions take_over_if_due(Microseconds now_us);
   MembershipActions repeat(Microseconds now_us);
+  bool all_are_here() const;
   void leader_lost(Microseconds now_us) { lost_since_us_ = lost_since_us_.value_or(now_us); }
   void look_for_leader(Microseconds now_us);
   void send_join(MembershipActions& actions) const;
@@ -141,6 +143,7 @@ class Membership {
   std::optional<Inventory> inventory_;  // the answer to promised_
   std::optional<Attempt> attempt_;
   std::set<Rank> up_;
+  std::set<Rank> awaited_;        // before the first view: all nodes but those that came and went
   std::map<Rank, Join> joins_;    // of nodes that are in no view, newest
   std::map<Rank, Member> known_;  // where each node was last heard to be
   std::map<Rank, Pause> pauses_;

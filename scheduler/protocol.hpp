@@ -94,7 +94,7 @@ struct Follow {
   bool operator==(const Follow&) const = default;
 };
 
-struct Suspect {  // member to leader: the ring broke at this peer
+struct Suspect {  // member to leader: the ring broke at this peer; the sender itself: it is not known at whom
   Ballot ballot;
   Rank peer = 0;
   std::string why;

@@ -17,6 +17,7 @@ void describe(ClusterConfig& c, FieldVisitor& v) {
   v.text("cluster.name", c.name);
   v.number("cluster.heartbeat_interval_ms", c.heartbeat_interval_ms, {10, 60'000});
   v.number("cluster.patience_ms", c.patience_ms, {100, 600'000});
+  v.boolean("cluster.quorum", c.quorum);
   v.pick("cluster.transport", c.transport,
          {{"auto", int64_t(Transport::automatic)}, {"tcp", int64_t(Transport::tcp)}, {"shm", int64_t(Transport::shm)}});
   v.text("cluster.instruction_set", c.instruction_set);

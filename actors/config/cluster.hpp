@@ -23,6 +23,7 @@ struct ClusterConfig {
   std::vector<NodeConfig> nodes;
   int64_t heartbeat_interval_ms = 300;
   int64_t patience_ms = 3000;             // silence after which a node is taken for lost
+  bool quorum = false;                    // of two halves that cannot reach each other only the larger goes on
   Transport transport = Transport::automatic;
   std::string instruction_set = "auto";   // "v2", "v3", "v4": every node computes at this level; auto: the best of this machine
   std::string certificates;               // folder made by `troupe certs`; empty: no TLS

@@ -8,11 +8,29 @@
 #include "actors/engine_setup.hpp"
 #include "actors/guarded.hpp"
 #include "actors/roles.hpp"
+#include "actors/step_total.hpp"
 #include "actors/train_engine.hpp"
 
 namespace troupe::actors {
 
 namespace {
+
+// Whose failure ended a ring: of this node's own making are those that were asked for.
+bool is_a_peers(const comm::PeerError& failure) {
+  switch (failure.kind()) {
+    case ErrorKind::peer_lost:
+    case ErrorKind::timeout:
+    case ErrorKind::corrupt:
+    case ErrorKind::network:
+      return true;
+    default:
+      return false;
+  }
+}
+
+bool ends_the_job(const comm::PeerError& failure) {
+  return failure.kind() == ErrorKind::usage || failure.kind() == ErrorKind::security;
+}
 
 struct aggregator_state {
   aggregator_state() = default;
@@ -23,36 +41,52 @@ struct aggregator_state {
   std::shared_ptr<RingSession> ring;
   std::shared_ptr<TrainEngine> engine;
   TakePart peers;
-  scheduler::Seal seal;  // of the step that is being reduced and committed
-  comm::SumMeta sum;     // its total
+  scheduler::View view;
+  scheduler::Seal seal;   // of the step that is being reduced and committed, then of the one before
+  comm::SumMeta sum;      // its total
+  bool rounded = false;   // the engine's total is that of `seal` already
+  bool committing = false;
   bool saving = false;  // a snapshot is on its way to disk
+  bool keep_totals = false;
+  std::vector<int64_t> states_wanted;
+  using Done = std::function<void(const std::shared_ptr<const StepOutcome>&)>;
 
   EngineBuilt build(const BuildEngine& from) {
     engine = build_engine(*setup.context, *from.dataset);
     return {engine};
   }
 
-  RingOpened open(const OpenRing& open) {
-    ring->connect(open.view);
-    if (!open.lacking.empty()) share_state(open);
-    return {engine->state().step, engine->chain()};
+  // --- the ring ---
+
+  void open(Self self, const scheduler::View& begins) {
+    view = begins;
+    if (!view.position(setup.context->rank())) return;
+    const scheduler::Fence fence{view.ballot, view.step - 1};
+    const bool lacks = view.total_source && engine->state().step < view.step;
+    const bool well = try_ring(self, [&] {
+      ring->connect(view);
+      if (view.total_source) pass_total(lacks);
+    });
+    if (lacks) self->send(peers.member, TotalFetched{fence, well});
   }
 
-  // The leader's newest checkpoint goes round the ring; whoever lacks that state loads it. A job that begins
-  // needs no transfer: x(0) follows from the seed.
-  void share_state(const OpenRing& open) {
-    const scheduler::Rank leader = open.view.ballot.leader, self_rank = setup.context->rank();
-    const bool lacks = std::find(open.lacking.begin(), open.lacking.end(), self_rank) != open.lacking.end();
-    if (open.step == 0) {
-      if (lacks) reset_state(*engine);
-      return;
-    }
-    const auto folder = checkpoint_folder(*setup.context);
-    const auto received = folder / fmt::format("received-{}.part", setup.context->node());
-    ring->pass_file(leader, self_rank == leader ? newest_checkpoint(folder) : "", received);
-    if (self_rank == leader) return;
-    if (lacks) load_into(*setup.context, *engine, received);
-    std::filesystem::remove(received);
+  // R(step - 1) goes from who has it to who lacks it, by way of all.
+  void pass_total(bool lacks) {
+    std::vector<std::byte> bytes;
+    if (*view.total_source == setup.context->rank()) bytes = to_bytes({seal, sum, engine->total()});
+    ring->broadcast(*view.total_source, bytes, step_total_bytes_max(engine->model().parameters().layout()));
+    if (lacks) take_total(bytes);
+  }
+
+  void take_total(std::span<const std::byte> bytes) {
+    StepTotal total = step_total_of(bytes);
+    if (total.seal.fence.step != engine->state().step)
+      throw error(ErrorKind::corrupt, "the total of step {} came to a state at step {}", total.seal.fence.step,
+                  engine->state().step);
+    engine->set_total(std::move(total.total));
+    seal = std::move(total.seal);
+    sum = total.sum;
+    rounded = true;
   }
 
   // A sum counts only when the weights that it was computed with are still what they were.
@@ -60,15 +94,45 @@ struct aggregator_state {
     seal = start.seal;
     share_out(self, engine->verify_work(), [this, self] {
       engine->require_sound();
-      sum = ring->reduce(*engine, seal);
-      self->send(peers.member, Reduced{seal.fence});
+      const bool well = try_ring(self, [&] { sum = ring->reduce(*engine, seal); });
+      rounded = !ring->alone();
+      if (well)
+        self->send(peers.member, Reduced{seal.fence});
+      else
+        self->send(peers.member, ReduceFailed{seal.fence});
     });
   }
 
-  void commit(Self self) {
-    share_out(self, engine->measure_work(!ring->alone()), [this, self] {
-      share_out(self, engine->apply_work(sum),
-                [this, self] { share_out(self, engine->pack_work(), [this, self] { finish(self); }); });
+  // False when the ring failed. Membership hears of it when it is a peer's failure.
+  bool try_ring(Self self, const std::function<void()>& run) {
+    try {
+      run();
+      return true;
+    } catch (const comm::PeerError& failure) {
+      if (ends_the_job(failure)) throw;
+      if (is_a_peers(failure))
+        self->send(peers.membership, RingBroken{view.ballot, failure.peer_rank(), failure.what()});
+      spdlog::info("the ring of view {} has ended: {}", view.ballot.number, failure.what());
+    } catch (const Error& failure) {
+      if (failure.kind() != ErrorKind::cancelled) throw;
+    }
+    return false;
+  }
+
+  // --- the commit ---
+
+  void commit(Self self, Done done) {
+    committing = true;
+    share_out(self, engine->measure_work(rounded), [this, self, done] {
+      share_out(self, engine->apply_work(sum), [this, self, done] {
+        share_out(self, engine->pack_work(), [this, self, done] {
+          const auto outcome = std::make_shared<const StepOutcome>(engine->finish_commit(sum));
+          committing = false;
+          done(outcome);
+          self->send(peers.evaluator, StepReport{outcome, seal, engine->chain()});
+          offer(self);
+        });
+      });
     });
   }
 
@@ -84,14 +148,24 @@ struct aggregator_state {
               report_silence(self, setup.supervisor, "trainer"));
   }
 
-  void finish(Self self) {
-    auto outcome = std::make_shared<const StepOutcome>(engine->finish_commit(sum));
-    self->send(peers.member, Committed{outcome->plan.step, engine->chain()});
-    self->send(peers.evaluator, StepReport{outcome, seal, engine->chain()});
+  // --- what others are given of the state, while the next step's slots only read it ---
+
+  void offer(Self self) {
+    if (keep_totals)
+      self->send(peers.source, TotalKept{seal.fence.step, std::make_shared<const std::vector<std::byte>>(
+                                                              to_bytes({seal, sum, engine->total()}))});
+    for (const int64_t step : std::exchange(states_wanted, {})) give_state(self, step);
     snapshot_if_due(self);
   }
 
-  // While the next step's slots only read the state.
+  void give_state(Self self, int64_t wanted) {
+    const int64_t step = engine->state().step;
+    if (wanted > step || committing) return states_wanted.push_back(wanted);
+    StateTaken taken{wanted, nullptr, step};
+    if (wanted == step) taken.state = std::make_shared<const model::TrainState>(engine->snapshot());
+    self->send(peers.source, taken);
+  }
+
   void snapshot_if_due(Self self) {
     const config::JobConfig& job = setup.context->job;
     const int64_t step = engine->state().step;
@@ -106,6 +180,36 @@ struct aggregator_state {
                   SaveState{std::make_shared<const model::TrainState>(engine->snapshot())})
         .then([self](const Saved&) { self->state.saving = false; },
               report_silence(self, setup.supervisor, "checkpointer"));
+  }
+
+  // --- a state from a peer; REQUIRES that no slot runs ---
+
+  // What came may be wrong, and the sender's fault: that is no failure of this node.
+  caf::result<Installed> install(Self self, const std::string& what, const std::function<void()>& take,
+                                 const std::function<void(std::function<void()>)>& work) {
+    try {
+      take();
+    } catch (const Error& problem) {
+      spdlog::warn("{} from a peer is of no use: {}", what, problem.what());
+      return Installed{false, false, engine->state().step, engine->chain()};
+    }
+    auto promise = self->make_response_promise<Installed>();
+    work([this, promise]() mutable { promise.deliver(Installed{true, false, engine->state().step, engine->chain()}); });
+    return promise;
+  }
+
+  caf::result<Installed> install_state(Self self, const InstallState& from) {
+    return install(
+        self, "a state", [&] { load_into(*setup.context, *engine, from.path); },
+        [this, self](std::function<void()> done) { share_out(self, engine->clear_work(), std::move(done)); });
+  }
+
+  caf::result<Installed> install_total(Self self, const InstallTotal& from) {
+    return install(
+        self, "a total", [&] { take_total(*from.bytes); },
+        [this, self](std::function<void()> done) {
+          commit(self, [done](const std::shared_ptr<const StepOutcome>&) { done(); });
+        });
   }
 
   caf::result<Saved> save_final(Self self, const SaveFinal& wanted) {
@@ -136,13 +240,35 @@ aggregator_actor::behavior_type aggregator(aggregator_actor::stateful_pointer<ag
         return guarded_answer<EngineBuilt>(self, supervisor, [&] { return self->state.build(from); });
       },
       [self](const TakePart& peers) { self->state.peers = peers; },
-      [self, supervisor](const OpenRing& open) {
-        return guarded_answer<RingOpened>(self, supervisor, [&] { return self->state.open(open); });
+      [self, supervisor](const scheduler::BeginView& begins) {
+        guarded(self, supervisor, [&] { self->state.open(self, begins.view); });
       },
       [self, supervisor](const Reduce& start) {
         guarded(self, supervisor, [&] { self->state.reduce(self, start); });
       },
-      [self, supervisor](const Commit&) { guarded(self, supervisor, [&] { self->state.commit(self); }); },
+      [self, supervisor](const Commit&) {
+        guarded(self, supervisor, [&] {
+          self->state.commit(self, [self](const std::shared_ptr<const StepOutcome>& outcome) {
+            self->send(self->state.peers.member, Committed{outcome->plan.step, self->state.engine->chain()});
+          });
+        });
+      },
+      [self, supervisor](const scheduler::ClearSum&) {
+        guarded(self, supervisor, [&] {
+          self->state.share_out(self, self->state.engine->clear_work(),
+                                [self] { self->send(self->state.peers.member, SumCleared{}); });
+        });
+      },
+      [self, supervisor](const StateWanted& wanted) {
+        guarded(self, supervisor, [&] { self->state.give_state(self, wanted.step); });
+      },
+      [self](const KeepTotals& wanted) { self->state.keep_totals = wanted.keep; },
+      [self, supervisor](const InstallState& from) {
+        return guarded_answer<Installed>(self, supervisor, [&] { return self->state.install_state(self, from); });
+      },
+      [self, supervisor](const InstallTotal& from) {
+        return guarded_answer<Installed>(self, supervisor, [&] { return self->state.install_total(self, from); });
+      },
       [self, supervisor](const SaveFinal& wanted) {
         return guarded_answer<Saved>(self, supervisor, [&] { return self->state.save_final(self, wanted); });
       },

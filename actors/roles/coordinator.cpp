@@ -4,6 +4,7 @@
 #include <caf/stateful_actor.hpp>
 #include <caf/typed_event_based_actor.hpp>
 
+#include "actors/clock.hpp"
 #include "actors/guarded.hpp"
 #include "actors/roles.hpp"
 #include "actors/wire.hpp"
@@ -12,34 +13,31 @@ namespace troupe::actors {
 
 namespace {
 
-scheduler::Microseconds now_us() {
-  return std::chrono::duration_cast<std::chrono::microseconds>(
-             std::chrono::steady_clock::now().time_since_epoch())
-      .count();
-}
-
 struct coordinator_state {
   coordinator_state() = default;
   static inline const char* name = "coordinator";
   using Self = coordinator_actor::stateful_pointer<coordinator_state>;
 
   RoleSetup setup;
+  membership_actor membership;
   std::map<scheduler::Rank, post_actor> members;
-  std::optional<scheduler::Coordinator> decide;
-  bool stop_at_begin = false;
+  std::optional<scheduler::Coordinator> decide;  // while this node leads
+  bool stop_wanted = false;                      // whoever leads when it is asked for, or comes to lead later
 
-  void begin(Self self, const ViewBegins& begins) {
-    decide.emplace(begins.view, setup.context->plan(), now_us());
-    if (stop_at_begin) apply(self, decide->stop());
+  void begin(Self self, const scheduler::View& view) {
+    decide.emplace(view, setup.context->plan(), now_us());
+    if (stop_wanted) apply(self, decide->stop());
   }
 
   void on_post(Self self, const Post& post) {
     if (!decide || !post.envelope->has_claim() || !same_job(*setup.context, *post.envelope)) return;
+    const int64_t before = decide->step();
     apply(self, decide->on_claim(post.from, claim_of(*post.envelope), now_us()));
+    if (decide->step() != before) self->send(membership, ViewStepReached{decide->step()});
   }
 
   void stop(Self self) {
-    stop_at_begin = true;
+    stop_wanted = true;
     if (decide) apply(self, decide->stop());
   }
 
@@ -52,8 +50,9 @@ struct coordinator_state {
   }
   void perform(Self self, const scheduler::SendSeal& send) {
     const EnvelopePtr seal = to_wire(*setup.context, send.seal);
-    for (const auto& [rank, member] : members)
-      if (!send.to || *send.to == rank) self->send(member, Post{setup.context->rank(), seal});
+    for (const scheduler::Member& member : decide->view().members)
+      if (!send.to || *send.to == member.rank)
+        self->send(members.at(member.rank), Post{setup.context->rank(), seal});
   }
   void perform(Self self, const scheduler::AllCommitted& all) {
     self->send(setup.supervisor, StepsDone{all.step});
@@ -73,10 +72,12 @@ coordinator_actor::behavior_type coordinator(coordinator_actor::stateful_pointer
       [self, supervisor](const Post& post) {
         guarded(self, supervisor, [&] { self->state.on_post(self, post); });
       },
+      [self](const TellMembership& tell) { self->state.membership = tell.membership; },
       [self](const MeetMembers& meet) { self->state.members = meet.members; },
-      [self, supervisor](const ViewBegins& begins) {
-        guarded(self, supervisor, [&] { self->state.begin(self, begins); });
+      [self, supervisor](const scheduler::BeginView& begins) {
+        guarded(self, supervisor, [&] { self->state.begin(self, begins.view); });
       },
+      [self](scheduler::EndLead) { self->state.decide.reset(); },
       [self, supervisor](const StopWanted&) { guarded(self, supervisor, [&] { self->state.stop(self); }); },
   };
 }

@@ -1,29 +1,26 @@
+#include "scheduler/membership.hpp"
+
 #include <caf/actor_system.hpp>
 #include <caf/stateful_actor.hpp>
 #include <caf/typed_event_based_actor.hpp>
 #include <openssl/rand.h>
 #include <spdlog/spdlog.h>
 
+#include "actors/clock.hpp"
 #include "actors/guarded.hpp"
 #include "actors/roles.hpp"
 #include "actors/wire.hpp"
+#include "comm/link.hpp"
 #include "kernels/base/hash.hpp"
-#include "scheduler/formation.hpp"
+#include "scheduler/fingerprint.hpp"
 
 namespace troupe::actors {
 
 namespace {
 
-constexpr std::chrono::milliseconds kTick{200};  // an unanswered Join is repeated this often
-constexpr scheduler::Microseconds kJoinPatienceUs = 60'000'000;
-constexpr scheduler::Microseconds kViewPatienceUs =
-    2 * kJoinPatienceUs;  // a member's, whose leader never answers
-
-scheduler::Microseconds now_us() {
-  return std::chrono::duration_cast<std::chrono::microseconds>(
-             std::chrono::steady_clock::now().time_since_epoch())
-      .count();
-}
+constexpr std::chrono::milliseconds kTick{50};
+constexpr scheduler::Microseconds kRepeatUs = 200'000;
+constexpr scheduler::Microseconds kStartPatienceUs = 60'000'000;
 
 std::string one_time_key() {
   std::string key(32, '\0');
@@ -39,88 +36,155 @@ struct membership_state {
 
   RoleSetup setup;
   MembershipPeers peers;
-  std::optional<scheduler::Formation> formation;  // on the leader
-  std::optional<scheduler::JoinRequest> own;
-  scheduler::Microseconds joined_us = 0;
-  bool in_view = false;
-
-  void lead() {
-    scheduler::Formation::Options options;
-    options.leader = kLeader;
-    // Later jobs of the same nodes get higher ballots, so that messages of an earlier one are told apart.
-    options.ballot_number =
-        uint64_t(std::chrono::system_clock::now().time_since_epoch() / std::chrono::microseconds(1));
-    for (size_t i = 0; i < setup.context->cluster.nodes.size(); ++i)
-      options.expected.emplace_back(scheduler::Rank(i), setup.context->cluster.nodes[i].name);
-    options.patience_us = kJoinPatienceUs;
-    options.bulk_key = one_time_key();
-    formation.emplace(std::move(options), now_us());
-  }
+  std::optional<scheduler::Membership> decide;
+  scheduler::Member own;
+  std::string fingerprint, fingerprint_text;
+  std::set<scheduler::Rank> linked;
+  std::map<scheduler::Rank, std::string> introduced;  // with the same fingerprint, and their incarnation
+  scheduler::Ballot key_ballot;                       // of `key`
+  std::string key;
+  scheduler::Microseconds ticked_us = 0;
 
   void join(Self self, const JoinCluster& ready) {
     const NodeServices& node = *setup.context->services;
-    own.emplace();
-    own->member = {node.rank, node.node, node.bulk ? node.bulk->address() : "", node.incarnation,
-                   node.host_id};
+    // Each part that a process takes in a job is an incarnation of its own.
+    own = {node.rank, node.node, node.bulk ? node.bulk->address() : "", comm::new_incarnation(), node.host_id};
     const auto hash = Sha256().update(ready.fingerprint_text).digest();
-    own->fingerprint = {hash.begin(), hash.end()};
-    own->fingerprint_text = ready.fingerprint_text;
-    own->step = ready.step;
-    own->digest = ready.digest;
-    joined_us = now_us();
+    fingerprint = {hash.begin(), hash.end()};
+    fingerprint_text = ready.fingerprint_text;
+    scheduler::MembershipOptions options;
+    options.self = own;
+    for (size_t i = 0; i < setup.context->cluster.nodes.size(); ++i) options.nodes.push_back(scheduler::Rank(i));
+    options.first_ballot =
+        uint64_t(std::chrono::system_clock::now().time_since_epoch() / std::chrono::microseconds(1));
+    options.quorum = setup.context->cluster.quorum;
+    options.start_patience_us = kStartPatienceUs;
+    options.patience_us = patience_us();
+    options.prepare_patience_us = patience_us() + 2'000'000;
+    options.repeat_us = kRepeatUs;
+    decide.emplace(std::move(options), ready.step, now_us());
+    ticked_us = now_us();
+    linked.insert(ready.linked.begin(), ready.linked.end());
+    for (scheduler::Rank peer : linked) introduce(self, peer, false);
     tick(self);
   }
 
-  void tick(Self self) {
-    if (in_view) return;
-    if (formation) {
-      apply(self, formation->on_join(*own));
-      if (!in_view) apply(self, formation->on_tick(now_us()));
-    } else if (now_us() - joined_us > kViewPatienceUs) {
-      self->send(setup.supervisor,
-                 JobFailed{ErrorKind::timeout, "the leader has not formed a view", int64_t(kLeader)});
-      in_view = true;  // nothing more to decide
-    } else {
-      self->send(peers.members.at(kLeader), Post{own->member.rank, to_wire(*setup.context, *own)});
-    }
-    if (!in_view) self->delayed_send(self, kTick, Tick{});
+  scheduler::Microseconds patience_us() const { return setup.context->cluster.patience_ms * 1000; }
+
+  // --- who is there ---
+
+  void introduce(Self self, scheduler::Rank peer, bool reply) {
+    const auto to = peers.members.find(peer);
+    if (to == peers.members.end()) return;
+    self->send(to->second, Post{own.rank, introduction(*setup.context, own, fingerprint, fingerprint_text, reply)});
   }
+
+  void on_introduction(Self self, scheduler::Rank from, const wire::Introduction& hello) {
+    if (hello.fingerprint() != fingerprint) return differ(self, from, hello.fingerprint_text());
+    if (!linked.contains(from)) return;
+    const auto known = introduced.find(from);
+    const bool same = known != introduced.end() && known->second == hello.member().incarnation();
+    if (!same && known != introduced.end()) apply(self, decide->on_peer_down(from, now_us()));
+    introduced[from] = hello.member().incarnation();
+    if (!hello.reply()) introduce(self, from, true);
+    if (!same) apply(self, decide->on_peer_up(from, now_us()));
+  }
+
+  // Before the first view that is a mistake in how the job was started; later it is the newcomer's alone.
+  void differ(Self self, scheduler::Rank peer, const std::string& theirs) {
+    const bool first = own.rank < peer;
+    const std::string reference = setup.context->name_of(std::min(own.rank, peer)),
+                      other = setup.context->name_of(std::max(own.rank, peer));
+    const std::string why =
+        fmt::format("node {} differs from {}: it has {}", other, reference,
+                    first ? scheduler::first_difference(fingerprint_text, theirs)
+                          : scheduler::first_difference(theirs, fingerprint_text));
+    if (!decide->view())
+      self->send(setup.supervisor, JobFailed{ErrorKind::version, why, -1});
+    else
+      spdlog::warn("turned away: {}", why);
+  }
+
+  void unlinked(Self self, const PeerUnlinked& gone) {
+    linked.erase(gone.peer);
+    if (introduced.erase(gone.peer) == 0 || !decide) return;
+    const auto& view = decide->view();
+    if (!setup.context->elastic() && view && view->position(gone.peer))
+      self->send(setup.supervisor, JobFailed{ErrorKind::peer_lost, gone.why, int64_t(gone.peer)});
+    apply(self, decide->on_peer_down(gone.peer, now_us()));
+  }
+
+  // --- events ---
 
   void on_post(Self self, const Post& post) {
-    if (!own || !same_job(*setup.context, *post.envelope)) return;
-    if (formation && post.envelope->has_join()) apply(self, formation->on_join(join_of(*post.envelope)));
-    if (!formation && !in_view && post.envelope->has_view()) begin(self, view_of(*post.envelope));
+    if (!decide || !same_job(*setup.context, *post.envelope)) return;
+    if (post.envelope->has_introduction()) return on_introduction(self, post.from, post.envelope->introduction());
+    if (!introduced.contains(post.from)) return;
+    if (const auto message = membership_message_of(*post.envelope))
+      apply(self, decide->on_message(post.from, *message, now_us()));
   }
 
-  void apply(Self self, const std::optional<scheduler::FormationAction>& action) {
-    if (!action) return;
-    if (const auto* failure = std::get_if<scheduler::Failure>(&*action)) {
-      self->send(setup.supervisor, JobFailed{to_error_kind(failure->kind), failure->message, -1});
-      in_view = true;  // nothing more to decide
-      return;
+  void tick(Self self) {
+    const scheduler::Microseconds now = now_us();
+    if (now - ticked_us > patience_us() / 2) {
+      spdlog::warn("this process stood still for {:.1f} s", double(now - ticked_us) * 1e-6);
+      decide->on_clock_jump(now);
     }
-    const auto& formed = std::get<scheduler::ViewFormed>(*action);
-    const EnvelopePtr view = to_wire(*setup.context, formed);
-    for (const auto& [rank, member] : peers.members)
-      if (rank != setup.context->rank()) self->send(member, Post{setup.context->rank(), view});
-    begin(self, formed);
+    ticked_us = now;
+    apply(self, decide->on_tick(now));
+    self->delayed_send(self, kTick, Tick{});
   }
 
-  void begin(Self self, const scheduler::ViewFormed& formed) {
-    in_view = true;
-    spdlog::info("view {}: {} nodes from step {}", formed.view.ballot.number, formed.view.members.size(),
-                 formed.view.step);
+  void broken(Self self, const RingBroken& ring) {
+    if (!decide->view() || ring.ballot != decide->view()->ballot) return;
+    spdlog::warn("{}", ring.why);
+    if (setup.context->elastic()) return apply(self, decide->on_broken(ring.peer, ring.why, now_us()));
+    self->send(setup.supervisor, JobFailed{ErrorKind::peer_lost, ring.why, int64_t(ring.peer)});
+  }
+
+  // --- what is decided ---
+
+  void apply(Self self, scheduler::MembershipActions actions) {
+    for (auto& action : actions) std::visit([&](auto& one) { perform(self, one); }, action);
+  }
+
+  // The leader's secret for the ring of its view.
+  void give_key(scheduler::View& view) {
+    if (view.ballot.leader != own.rank) return;
+    if (view.ballot != key_ballot) key = one_time_key();
+    key_ballot = view.ballot;
+    view.bulk_key = key;
+  }
+
+  void perform(Self self, scheduler::SendTo& send) {
+    if (auto* view = std::get_if<scheduler::View>(&send.message)) give_key(*view);
+    self->send(peers.members.at(send.to), Post{own.rank, to_wire(*setup.context, send.message)});
+  }
+  void perform(Self self, scheduler::FenceMember& fence) { self->send(peers.member, fence); }
+  void perform(Self self, scheduler::LeaveView& leave) { self->send(peers.member, leave); }
+  void perform(Self self, scheduler::EndLead& end) { self->send(peers.coordinator, end); }
+  void perform(Self self, scheduler::FollowFrom& follow) { self->send(peers.follower, follow); }
+  void perform(Self self, scheduler::HasLeft&) { self->send(setup.supervisor, PartEnded{}); }
+  void perform(Self self, scheduler::EveryoneLeft& all) { self->send(setup.supervisor, all); }
+  void perform(Self self, scheduler::Failure& failure) {
+    self->send(setup.supervisor, JobFailed{to_error_kind(failure.kind), failure.message, -1});
+  }
+
+  void perform(Self self, scheduler::BeginView& begin) {
+    give_key(begin.view);
+    const scheduler::View& view = begin.view;
+    std::string names;
+    for (const scheduler::Member& member : view.members) names += (names.empty() ? "" : ", ") + member.name;
+    spdlog::info("view {}/{}: {} from step {}", view.ballot.number, view.ballot.leader, names, view.step);
+    *setup.context->leader = int64_t(view.ballot.leader);
+    self->send(setup.supervisor, begin);
     // The coordinator first: a member that is ready sooner than the leader finds it listening.
-    if (peers.coordinator) self->send(peers.coordinator, ViewBegins{formed.view, formed.view.step, ""});
-    self->request(peers.aggregator, kSetupPatience, OpenRing{formed.view, formed.view.step, formed.lacking})
-        .then(
-            [self, view = formed.view](const RingOpened& opened) {
-              const ViewBegins begins{view, opened.step, opened.digest};
-              const MembershipPeers& to = self->state.peers;
-              self->send(to.monitor, begins);
-              self->send(to.member, begins);
-            },
-            report_silence(self, setup.supervisor, "ring"));
+    if (view.ballot.leader == own.rank) self->send(peers.coordinator, begin);
+    if (!view.position(own.rank)) return;
+    self->send(peers.follower, begin);
+    self->send(peers.monitor, begin);
+    self->send(peers.member, begin);
+    self->send(peers.aggregator, begin);
   }
 };
 static_assert(!std::is_aggregate_v<membership_state>);
@@ -131,15 +195,28 @@ membership_actor::behavior_type membership(membership_actor::stateful_pointer<me
   self->state.setup = std::move(setup);
   self->state.peers = std::move(peers);
   const supervisor_actor supervisor = self->state.setup.supervisor;
-  if (self->state.setup.context->leads()) guarded(self, supervisor, [&] { self->state.lead(); });
+  const auto run = [self, supervisor](auto event) { guarded(self, supervisor, [&] { event(self->state); }); };
   return {
-      [self, supervisor](const Post& post) {
-        guarded(self, supervisor, [&] { self->state.on_post(self, post); });
+      [self, run](const Post& post) { run([&](auto& state) { state.on_post(self, post); }); },
+      [self, run](const JoinCluster& ready) { run([&](auto& state) { state.join(self, ready); }); },
+      [self, run](const PeerLinked& up) {
+        run([&](auto& state) {
+          state.linked.insert(up.peer);
+          if (state.decide) state.introduce(self, up.peer, false);
+        });
       },
-      [self, supervisor](const JoinCluster& ready) {
-        guarded(self, supervisor, [&] { self->state.join(self, ready); });
+      [self, run](const PeerUnlinked& gone) { run([&](auto& state) { state.unlinked(self, gone); }); },
+      [self, run](const scheduler::Fenced& fenced) {
+        run([&](auto& state) { state.apply(self, state.decide->on_fenced(fenced.inventory, now_us())); });
       },
-      [self, supervisor](Tick) { guarded(self, supervisor, [&] { self->state.tick(self); }); },
+      [self, run](const StepReached& at) {
+        run([&](auto& state) {
+          state.apply(self, state.decide->on_step(at.step, at.wants_to_leave, now_us()));
+        });
+      },
+      [run](const ViewStepReached& at) { run([&](auto& state) { state.decide->on_view_step(at.step); }); },
+      [self, run](const RingBroken& ring) { run([&](auto& state) { state.broken(self, ring); }); },
+      [self, run](Tick) { run([&](auto& state) { state.tick(self); }); },
   };
 }
 

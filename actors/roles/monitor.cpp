@@ -27,27 +27,28 @@ struct monitor_state {
 
   RoleSetup setup;
   std::shared_ptr<const data::Dataset> dataset;
-  std::shared_ptr<spdlog::logger> log;  // on the leader
+  std::shared_ptr<spdlog::logger> log;  // once this node leads
   std::optional<LedgerWriter> ledger;
   model::LossTotals since;  // the last report
   int64_t steps_since = 0;
-  Clock::time_point reported_at;
+  Clock::time_point reported_at = Clock::now();
   Validated validated;
+  size_t members = 1;
 
   void open_log() {
     const JobContext& context = *setup.context;
-    if (!context.leads()) return;
+    if (log || !context.leads()) return;
     const auto path = std::filesystem::path(context.out_folder) / "train.log";
     log = std::make_shared<spdlog::logger>(
         "train", std::make_shared<spdlog::sinks::basic_file_sink_mt>(path.string()));
     log->flush_on(spdlog::level::info);
   }
 
-  void begin(const ViewBegins& view) {
-    const JobContext& context = *setup.context;
-    ledger.emplace(ledger_path(context.out_folder, context.node()), view.step);
-    reported_at = Clock::now();
-    if (log) log->info("training begins at step {} on {} nodes", view.step, view.view.members.size());
+  void begin(const scheduler::View& view) {
+    open_log();
+    members = view.members.size();
+    if (log && setup.context->leads())
+      log->info("view {}: {} nodes from step {}", view.ballot.number, members, view.step);
   }
 
   void record(const StepReport& report) {
@@ -64,12 +65,13 @@ struct monitor_state {
     line.target_tokens = outcome.plan.tokens;
     line.skipped = outcome.plan.skipped;
     line.chain = to_hex(report.chain.data(), report.chain.size());
-    if (ledger) ledger->append(line);
+    if (!ledger) ledger.emplace(ledger_path(context.out_folder, context.node()), line.step);
+    ledger->append(line);
   }
 
   void on_validated(const Validated& result) {
     validated = result;
-    if (log)
+    if (log && setup.context->leads())
       log->info("validation at step {}: loss {:.4f}, accuracy {:.2f} %{}", result.step, result.loss,
                 100 * result.accuracy, result.best ? ", the best so far" : "");
   }
@@ -77,12 +79,16 @@ struct monitor_state {
   void on_step(Self self, const StepOutcome& outcome) {
     since += outcome.training;
     ++steps_since;
-    if (outcome.plan.skipped && log)
+    const bool leads = setup.context->leads();
+    if (outcome.plan.skipped && log && leads)
       log->warn("step {} was skipped: {}", outcome.plan.step,
                 outcome.plan.flags != 0 ? "a gradient was not finite or too large" : "no target token");
     const int64_t done = outcome.plan.step + 1;
-    if (done % setup.context->job.report_every == 0 || done == setup.context->job.steps)
-      report(self, outcome);
+    if (done % setup.context->job.report_every != 0 && done != setup.context->job.steps) return;
+    if (leads) report(self, outcome);
+    since = {};
+    steps_since = 0;
+    reported_at = Clock::now();
   }
 
   void report(Self self, const StepOutcome& outcome) {
@@ -98,7 +104,7 @@ struct monitor_state {
     r.set_loss(since.mean_loss());
     r.set_learning_rate(outcome.plan.learning_rate);
     r.set_tokens_per_second(double(since.tokens) / seconds);
-    r.set_nodes(uint32_t(context.cluster.nodes.size()));
+    r.set_nodes(uint32_t(members));
     r.set_seconds_left(double(context.job.steps - done) * seconds / double(steps_since));
     r.set_gradient_norm(outcome.plan.gradient_norm);
     r.set_skipped_steps(outcome.skipped);
@@ -109,9 +115,6 @@ struct monitor_state {
       log->info("step {} epoch {:.2f} loss {:.4f} learning rate {:.3g} norm {:.3g} tokens/s {:.0f}", done,
                 r.epoch(), r.loss(), r.learning_rate(), r.gradient_norm(), r.tokens_per_second());
     self->send(setup.supervisor, Publish{share(std::move(message))});
-    since = {};
-    steps_since = 0;
-    reported_at = now;
   }
 };
 static_assert(!std::is_aggregate_v<monitor_state>);
@@ -122,17 +125,16 @@ monitor_actor::behavior_type monitor(monitor_actor::stateful_pointer<monitor_sta
   self->state.setup = std::move(setup);
   self->state.dataset = std::move(dataset);
   const supervisor_actor supervisor = self->state.setup.supervisor;
-  guarded(self, supervisor, [&] { self->state.open_log(); });
   return {
       [self, supervisor](const StepReport& step) {
         guarded(self, supervisor, [&] {
           self->state.record(step);
-          if (self->state.setup.context->leads()) self->state.on_step(self, *step.outcome);
+          self->state.on_step(self, *step.outcome);
         });
       },
       [self](const Validated& result) { self->state.on_validated(result); },
-      [self, supervisor](const ViewBegins& view) {
-        guarded(self, supervisor, [&] { self->state.begin(view); });
+      [self, supervisor](const scheduler::BeginView& begins) {
+        guarded(self, supervisor, [&] { self->state.begin(begins.view); });
       },
   };
 }

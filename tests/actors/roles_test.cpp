@@ -47,7 +47,7 @@ aggregator_actor spawn_aggregator_stand_in(TestSystem& test, std::shared_ptr<Wor
   return test.system.spawn([work, member](aggregator_actor::pointer self) -> aggregator_actor::behavior_type {
     return {[](const BuildEngine&) { return EngineBuilt{}; },
             [](const TakePart&) {},
-            [](const OpenRing&) { return RingOpened{}; },
+            [](const scheduler::BeginView&) {},
             [self, work, member](const Reduce& reduce) {
               work->reduced.push_back(reduce.seal.fence.step);
               self->send(*member, Reduced{reduce.seal.fence});
@@ -56,9 +56,31 @@ aggregator_actor spawn_aggregator_stand_in(TestSystem& test, std::shared_ptr<Wor
               work->committed.push_back(commit.step);
               self->send(*member, Committed{commit.step, fmt::format("x{}", commit.step + 1)});
             },
+            [](scheduler::ClearSum) {},
+            [](const StateWanted&) {},
+            [](const KeepTotals&) {},
+            [](const InstallState&) { return Installed{}; },
+            [](const InstallTotal&) { return Installed{}; },
             [](const SaveFinal&) { return Saved{}; }};
   });
 }
+
+// Hears how far the member and the coordinator have come.
+membership_actor spawn_membership_stand_in(TestSystem& test, std::shared_ptr<std::vector<int64_t>> steps) {
+  return test.system.spawn([steps]() -> membership_actor::behavior_type {
+    return {[](const Post&) {},
+            [](const JoinCluster&) {},
+            [](const PeerLinked&) {},
+            [](const PeerUnlinked&) {},
+            [](const scheduler::Fenced&) {},
+            [steps](const StepReached& at) { steps->push_back(at.step); },
+            [](const ViewStepReached&) {},
+            [](const RingBroken&) {},
+            [](Tick) {}};
+  });
+}
+
+scheduler::BeginView begin(uint32_t nodes) { return {view_of_nodes(nodes)}; }
 
 }  // namespace
 
@@ -70,17 +92,21 @@ TEST_CASE("a coordinator and a member carry a job of three steps to its end") {
   const RoleSetup setup{test_context(1, 0, 3, 5), spawn_supervisor(test, heard)};
   const coordinator_actor coordinator = spawn_coordinator(test.system, setup);
   MemberPeers peers;
-  peers.coordinator = coordinator;
+  peers.coordinators = {{0, coordinator}};
   peers.loader = spawn_loader_stand_in(test);
   peers.aggregator = spawn_aggregator_stand_in(test, work, member);
   for (uint32_t worker = 0; worker < 2; ++worker)
     peers.trainers.push_back(spawn_trainer_stand_in(test, worker, work));
-  *member = spawn_member(test.system, setup, peers);
+  const auto reached = std::make_shared<std::vector<int64_t>>();
+  const membership_actor membership = spawn_membership_stand_in(test, reached);
+  *member = spawn_member(test.system, setup, peers, std::make_shared<RingSession>(setup.context), 0, "x0");
+  caf::anon_send(coordinator, TellMembership{membership});
+  caf::anon_send(*member, TellMembership{membership});
   caf::anon_send(coordinator, MeetMembers{{{0, *member}}});
-  const ViewBegins begins{view_of_nodes(1), 0, "x0"};
-  caf::anon_send(coordinator, begins);
-  caf::anon_send(*member, begins);
+  caf::anon_send(coordinator, begin(1));
+  caf::anon_send(*member, begin(1));
   test.run();
+  CHECK(*reached == std::vector<int64_t>{1, 2, 3});
   CHECK(heard->failures.empty());
   REQUIRE(heard->done.size() == 1);
   CHECK(heard->done[0].step == 3);
@@ -93,6 +119,7 @@ TEST_CASE("a coordinator and a member carry a job of three steps to its end") {
   test.end(peers.loader);
   test.end(peers.aggregator);
   test.end(*member);
+  test.end(membership);
   test.end(coordinator);
   test.end(setup.supervisor);
 }
@@ -106,7 +133,7 @@ TEST_CASE("a coordinator answers members on other nodes through their proxies, a
   const post_actor here = spawn_listener(test, first), there = spawn_listener(test, second);
   const coordinator_actor coordinator = spawn_coordinator(test.system, setup);
   caf::anon_send(coordinator, MeetMembers{{{0, here}, {1, there}}});
-  caf::anon_send(coordinator, ViewBegins{view_of_nodes(2), 0, "x0"});
+  caf::anon_send(coordinator, begin(2));
   scheduler::Claim claim;
   claim.fence = {{7, 0}, 0};
   claim.sequence = 1;
@@ -141,7 +168,7 @@ TEST_CASE("a slot whose work throws ends the job with that error") {
   const RoleSetup setup{test_context(1, 0, 3, 5), spawn_supervisor(test, heard)};
   const coordinator_actor coordinator = spawn_coordinator(test.system, setup);
   MemberPeers peers{
-      coordinator, spawn_loader_stand_in(test), spawn_aggregator_stand_in(test, work, member), {}};
+      {{0, coordinator}}, spawn_loader_stand_in(test), spawn_aggregator_stand_in(test, work, member), {}};
   peers.trainers.push_back(
       test.system.spawn([setup](trainer_actor::pointer self) -> trainer_actor::behavior_type {
         return {[self, setup](const SlotSamples&) {
@@ -151,10 +178,14 @@ TEST_CASE("a slot whose work throws ends the job with that error") {
                 },
                 [](const ShareWork&) { return WorkShared{}; }};
       }));
-  *member = spawn_member(test.system, setup, peers);
+  const auto reached = std::make_shared<std::vector<int64_t>>();
+  const membership_actor membership = spawn_membership_stand_in(test, reached);
+  *member = spawn_member(test.system, setup, peers, std::make_shared<RingSession>(setup.context), 0, "x0");
+  caf::anon_send(coordinator, TellMembership{membership});
+  caf::anon_send(*member, TellMembership{membership});
   caf::anon_send(coordinator, MeetMembers{{{0, *member}}});
-  caf::anon_send(coordinator, ViewBegins{view_of_nodes(1), 0, "x0"});
-  caf::anon_send(*member, ViewBegins{view_of_nodes(1), 0, "x0"});
+  caf::anon_send(coordinator, begin(1));
+  caf::anon_send(*member, begin(1));
   test.run();
   REQUIRE_FALSE(heard->failures.empty());
   CHECK(heard->failures[0].kind == ErrorKind::out_of_memory);
@@ -164,6 +195,7 @@ TEST_CASE("a slot whose work throws ends the job with that error") {
   test.end(peers.loader);
   test.end(peers.aggregator);
   test.end(*member);
+  test.end(membership);
   test.end(coordinator);
   test.end(setup.supervisor);
 }
@@ -176,7 +208,7 @@ TEST_CASE("the evaluator judges held-out totals and remembers the best") {
   auto steps = std::make_shared<int>(0);
   const monitor_actor monitor = test.system.spawn([judged, steps]() -> monitor_actor::behavior_type {
     return {[steps](const StepReport&) { ++*steps; }, [judged](const Validated& v) { judged->push_back(v); },
-            [](const ViewBegins&) {}};
+            [](const scheduler::BeginView&) {}};
   });
   const evaluator_actor evaluator = spawn_evaluator(test.system, setup, monitor, {});
   for (const int64_t units : {int64_t{100} << 20, int64_t{50} << 20, int64_t{70} << 20}) {

@@ -62,7 +62,10 @@ inline supervisor_actor spawn_supervisor(TestSystem& test, std::shared_ptr<Heard
   return test.system.spawn([heard]() -> supervisor_actor::behavior_type {
     return {[heard](const JobFailed& failure) { heard->failures.push_back(failure); },
             [heard](const StepsDone& done) { heard->done.push_back(done); },
-            [heard](const Publish& report) { heard->published.push_back(report.envelope); }};
+            [heard](const Publish& report) { heard->published.push_back(report.envelope); },
+            [](const scheduler::BeginView&) {},
+            [](scheduler::EveryoneLeft) {},
+            [](PartEnded) {}};
   });
 }
 

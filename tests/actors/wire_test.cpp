@@ -53,6 +53,9 @@ TEST_CASE("what nodes say about ballots and views arrives as it was sent") {
   view.step = 40;
   view.members = {member};
   view.kept[2] = scheduler::SlotSet::first(2);
+  view.total_source = 0;
+  view.bulk_key = std::string(32, 'k');
+  view.end_step = 50;
   const scheduler::MembershipMessage messages[] = {scheduler::Prepare{ballot},
                                                    inventory,
                                                    view,
@@ -70,26 +73,14 @@ TEST_CASE("what nodes say about ballots and views arrives as it was sent") {
   CHECK_FALSE(membership_message_of(travel(to_wire(*context, scheduler::Grant{{ballot, 40}, 1, {}}))));
 }
 
-TEST_CASE("joins and views arrive as they were sent") {
+TEST_CASE("introductions arrive as they were sent") {
   const JobContextPtr context = test_context(3, 1, 10, 8);
   const scheduler::Member member{2, "node2", "127.0.0.1:9", std::string(16, 'i'), "host"};
-  const scheduler::JoinRequest join{member, std::string(32, 'f'), "isa=v4\n", 40, std::string(32, 'd')};
-  const scheduler::JoinRequest joined = join_of(travel(to_wire(*context, join)));
-  CHECK(joined.member == member);
-  CHECK(joined.fingerprint_text == join.fingerprint_text);
-  CHECK(joined.step == 40);
-  scheduler::ViewFormed formed;
-  formed.view.ballot = {8, 0};
-  formed.view.members = {member};
-  formed.view.kept[2] = scheduler::SlotSet::first(2);
-  formed.view.total_source = 0;
-  formed.view.bulk_key = std::string(32, 'k');
-  formed.view.step = 40;
-  formed.view.end_step = 50;
-  formed.lacking = {1, 2};
-  const scheduler::ViewFormed arrived = view_of(travel(to_wire(*context, formed)));
-  CHECK(arrived.view == formed.view);
-  CHECK(arrived.lacking == formed.lacking);
+  const wire::Envelope arrived =
+      travel(introduction(*context, member, std::string(32, 'f'), "isa=v4\n", true));
+  CHECK(arrived.introduction().fingerprint_text() == "isa=v4\n");
+  CHECK(arrived.introduction().member().name() == "node2");
+  CHECK(arrived.introduction().reply());
 }
 
 TEST_CASE("messages of another job are told apart") {

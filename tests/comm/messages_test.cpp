@@ -60,6 +60,14 @@ std::vector<Envelope> one_of_each() {
   add().mutable_leave()->set_why("asked to");
   add().mutable_follow()->add_sources(kRanksMax - 1);
   member(add().mutable_join()->mutable_member());
+  Introduction& introduction = *add().mutable_introduction();
+  member(introduction.mutable_member());
+  introduction.set_fingerprint(std::string(kHashBytes, 'f'));
+  introduction.set_fingerprint_text(std::string(kTextBytesMax, 't'));
+  add().mutable_fetch()->set_kind(BLOB_TOTAL);
+  Piece& piece = *add().mutable_piece();
+  piece.set_kind(BLOB_STATE);
+  piece.set_data(std::string(kBulkFieldBytesMax, 'd'));
   add().mutable_audit()->set_slot(1023);
   add().mutable_start_job()->set_job_toml(std::string(kJobTextBytesMax, '#'));
   add().mutable_stop_job()->set_now(true);
@@ -67,6 +75,7 @@ std::vector<Envelope> one_of_each() {
   add().mutable_job_ended()->set_exit_code(255);
   add().mutable_node_status()->set_state("training");
   add().mutable_ask_status();
+  for (uint32_t i = 0; i < 100; ++i) (i == 0 ? add() : all.back()).mutable_event()->add_nodes(std::string(255, 'n'));
   add().mutable_prepare_start()->set_work("{}");
   add().mutable_prepare_chunk()->set_documents(std::string(kBulkFieldBytesMax, 'd'));
   add().mutable_prepare_shard()->set_shard(std::string(kBulkFieldBytesMax, 's'));
@@ -128,6 +137,13 @@ TEST_CASE("a field beyond its bound is refused by its name, when sending and whe
           [](Envelope& e) { e.mutable_join()->mutable_member()->set_name(std::string(256, 'n')); });
   refuses("suspect.why",
           [](Envelope& e) { e.mutable_suspect()->set_why(std::string(kTextBytesMax + 1, 'w')); });
+  refuses("introduction.fingerprint", [](Envelope& e) { e.mutable_introduction()->set_reply(true); });
+  refuses("fetch.kind", [](Envelope& e) { e.mutable_fetch()->set_index(1); });
+  refuses("piece.kind", [](Envelope& e) { e.mutable_piece()->set_index(1); });
+  refuses("piece.data", [](Envelope& e) {
+    e.mutable_piece()->set_kind(BLOB_STATE);
+    e.mutable_piece()->set_data(std::string(kBulkFieldBytesMax + 1, 'd'));
+  });
   refuses("audit.slot", [](Envelope& e) { e.mutable_audit()->set_slot(1024); });
   refuses("start_job.transport", [](Envelope& e) { e.mutable_start_job()->set_transport("carrier pigeon"); });
   refuses("start_job.job_toml",

@@ -94,19 +94,22 @@ TEST_CASE("a busy cluster refuses a second job") {
   CHECK(end->code == 130);
 }
 
-TEST_CASE("a node that is told to end in the middle of a job stops the job cleanly and ends") {
+TEST_CASE("a node that is told to end in the middle of a job leaves it to the others and ends") {
   const TemporaryFolder folder;
   Node alpha(folder, "alpha"), beta(folder, "beta");
   const std::string cluster = cluster_file(folder, alpha, beta);
   Process client(train_command(folder / "run", 100'000, {"--cluster", cluster}, 5));
   REQUIRE(client.wait_for_output("step ", kRunDeadline));
   beta.process.signal(SIGTERM);
+  const auto end = beta.process.wait(kRunDeadline);
+  REQUIRE(end);
+  CHECK(end->code == 0);
+  REQUIRE(client.wait_for_output("node beta has left the job", kRunDeadline));
+  REQUIRE(client.wait_for_output(" on: alpha\n", kRunDeadline));
+  client.signal(SIGINT);
   const auto stopped = client.wait(kRunDeadline);
   REQUIRE(stopped);
   CHECK(stopped->code == 130);
   CHECK(digest_of(*stopped).size() == 64);
-  const auto end = beta.process.wait(kRunDeadline);
-  REQUIRE(end);
-  CHECK(end->code == 130);
   CHECK(alpha.process.running());
 }

@@ -184,3 +184,43 @@ TEST_CASE("a joiner that is far behind is told whom to follow; one that is not m
   CHECK(follow[0].second.sources == std::vector<Rank>{1});
   CHECK_FALSE(sent<Prepare>(membership.on_message(2, Join{{}, back, 8}, kSecond)).empty());
 }
+
+TEST_CASE("a node that was gone before the first view is not waited for") {
+  Membership membership(options(0, 3), 0, 0);
+  for (Rank peer : {Rank{1}, Rank{2}}) membership.on_peer_up(peer, 0);
+  membership.on_message(1, Join{{}, make_view(3).members[1], 0}, 0);
+  membership.on_tick(kSecond);
+  CHECK_FALSE(membership.preparing());
+  membership.on_peer_down(2, kSecond);
+  membership.on_tick(2 * kSecond);
+  CHECK(membership.preparing());
+}
+
+TEST_CASE("a view that names an earlier process of a node is not this one's") {
+  MembershipOptions o = options(2, 3);
+  o.self.incarnation = "another";
+  Membership membership(o, 5, 0);
+  membership.on_peer_up(0, 0);
+  membership.on_message(0, Prepare{{7, 0}}, 0);
+  membership.on_fenced(inventory({7, 0}, 2, 5), 0);
+  View view = make_view(3, 0, 5);
+  view.ballot = {7, 0};
+  const auto actions = membership.on_message(0, view, 0);
+  CHECK(pick<BeginView>(actions).empty());
+  CHECK(pick<LeaveView>(actions).size() == 1);
+}
+
+TEST_CASE("a node that hears of a view far ahead gives up its own") {
+  Membership alone(options(0, 2), 3, 0);
+  alone.on_peer_up(1, 0);
+  alone.on_peer_down(1, 0);
+  alone.on_tick(kSecond);
+  alone.on_fenced(inventory({1, 0}, 0, 3), kSecond);
+  REQUIRE(alone.leads());
+  alone.on_peer_up(1, 2 * kSecond);
+  CHECK(pick<FenceMember>(alone.on_message(1, Heartbeat{{9, 1}, 4, true}, 2 * kSecond)).empty());
+  const auto actions = alone.on_message(1, Heartbeat{{9, 1}, 50, true}, 2 * kSecond);
+  CHECK(pick<EndLead>(actions).size() == 1);
+  REQUIRE(pick<FenceMember>(actions).size() == 1);
+  CHECK(alone.promised() == Ballot{9, 1});
+}

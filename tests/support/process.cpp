@@ -130,9 +130,9 @@ bool Process::pump(int timeout_ms) {
   return true;
 }
 
-bool Process::wait_for_output(const std::string& text, std::chrono::seconds deadline) {
+bool Process::wait_for_output(const std::string& text, std::chrono::seconds deadline, size_t err_from) {
   const auto end = Clock::now() + deadline;
-  while (out_.find(text) == std::string::npos && err_.find(text) == std::string::npos) {
+  while (out_.find(text) == std::string::npos && err_.find(text, err_from) == std::string::npos) {
     const int left = milliseconds_until(end);
     if (left == 0 || !pump(left)) return false;
   }

@@ -7,6 +7,11 @@ namespace {
 constexpr Microseconds kTickUs = 10'000;
 constexpr size_t kFollowedMax = 256;  // totals that wait to be applied
 
+bool names(const scheduler::View& view, const auto& node) {
+  const auto place = view.position(node.rank);
+  return place && view.members[*place].incarnation == std::to_string(node.incarnation);
+}
+
 }  // namespace
 
 void Simulation::start_process(Rank rank) {
@@ -83,7 +88,7 @@ void Simulation::perform(Node& node, scheduler::SendTo& send) {
           [this, from = node.rank, sender = node.incarnation, message = send.message](Node& to) {
             if (nodes_[from].incarnation != sender) return;
             if (const auto* view = std::get_if<scheduler::View>(&message))
-              require(view->ballot != to.membership->promised() ||
+              require(!names(*view, to) || view->ballot != to.membership->promised() ||
                           to.member->phase() != scheduler::MemberRole::Phase::fenced ||
                           view->step >= to.state.step,
                       "a view goes back to an older step");

@@ -1,0 +1,232 @@
+#include <deque>
+#include <filesystem>
+#include <fstream>
+
+#include <caf/actor_system.hpp>
+#include <caf/stateful_actor.hpp>
+#include <caf/typed_event_based_actor.hpp>
+#include <spdlog/spdlog.h>
+
+#include "actors/clock.hpp"
+#include "actors/engine_setup.hpp"
+#include "actors/guarded.hpp"
+#include "actors/roles.hpp"
+#include "actors/wire.hpp"
+#include "comm/messages.hpp"
+#include "kernels/base/hash.hpp"
+
+namespace troupe::actors {
+
+namespace {
+
+constexpr std::chrono::milliseconds kTick{1000};
+constexpr scheduler::Microseconds kInterestUs = 20'000'000;  // after the last question nobody follows any more
+constexpr int64_t kBehindMax = 64;  // a state that is older is taken anew for the next who asks
+constexpr size_t kTotalBytesMax = size_t{1} << 30;           // of totals that wait to be asked for
+
+using Bytes = std::shared_ptr<const std::vector<std::byte>>;
+
+struct source_state {
+  source_state() = default;
+  ~source_state() { forget_state(); }
+  source_state(const source_state&) = delete;
+  source_state& operator=(const source_state&) = delete;
+  static inline const char* name = "source";
+  using Self = source_actor::stateful_pointer<source_state>;
+
+  struct Question {
+    scheduler::Rank from = 0;
+    wire::BlobKind kind = wire::BLOB_UNSPECIFIED;
+    int64_t step = 0;
+    uint32_t index = 0;
+  };
+
+  RoleSetup setup;
+  std::map<scheduler::Rank, post_actor> followers;
+  aggregator_actor aggregator;
+  std::shared_ptr<const model::CheckpointInfo> info;
+  std::vector<Question> open;  // bounded: one for each follower, kind, step and piece
+  int64_t state_step = -1;     // of the file
+  int64_t state_asked = -1;    // of the aggregator
+  std::map<int64_t, Bytes> totals;
+  size_t total_bytes = 0;
+  int64_t newest_step = -1;  // that the state is known to have reached
+  bool keeping = false;
+  scheduler::Microseconds asked_us = 0;
+
+  std::filesystem::path state_path() const {
+    return std::filesystem::path(setup.context->out_folder) / "transfer" /
+           fmt::format("state-of-{}.troupe", setup.context->node());
+  }
+
+  void on_fetch(Self self, const Post& post) {
+    const wire::Envelope& message = *post.envelope;
+    const Question question{post.from, message.fetch().kind(), message.fence().step(), message.fetch().index()};
+    asked_us = now_us();
+    if (!keeping) self->send(aggregator, KeepTotals{true});
+    keeping = true;
+    if (answer(self, question)) return;
+    give(self, question, {}, 0);  // not yet
+    std::erase_if(open, [&](const Question& old) {
+      return old.from == question.from && old.kind == question.kind && old.index == question.index;
+    });
+    open.push_back(question);
+    if (question.kind != wire::BLOB_STATE || question.step == state_asked) return;
+    state_asked = question.step;
+    self->send(aggregator, StateWanted{question.step});
+  }
+
+  // False when it has to wait.
+  bool answer(Self self, const Question& question) {
+    if (question.kind == wire::BLOB_STATE) {
+      if (question.step == state_step) return give(self, question, read_state(question.index), state_bytes());
+      if (offered_step() >= 0) return refuse(self, question, "another step's state is ready");
+      if (question.step < newest_step) return refuse(self, question, "the state is past that step");
+      return false;
+    }
+    const auto found = totals.find(question.step);
+    if (found != totals.end()) {
+      const size_t begin = std::min(found->second->size(), question.index * wire::kBulkFieldBytesMax);
+      const size_t bytes = std::min(wire::kBulkFieldBytesMax, found->second->size() - begin);
+      return give(self, question,
+                  {reinterpret_cast<const char*>(found->second->data()) + begin, bytes}, found->second->size());
+    }
+    if (question.step < newest_step) return refuse(self, question, "that total is not kept");
+    return false;
+  }
+
+  bool give(Self self, const Question& question, const std::string& data, uint64_t blob_bytes) {
+    wire::Envelope message = envelope(*setup.context, {{}, question.step});
+    wire::Piece& piece = *message.mutable_piece();
+    piece.set_kind(question.kind);
+    piece.set_index(question.index);
+    piece.set_blob_bytes(blob_bytes);
+    piece.set_checksum(checksum64(data.data(), data.size()));
+    piece.set_data(data);
+    piece.set_sender_step(newest_step);
+    self->send(followers.at(question.from), Post{setup.context->rank(), share(std::move(message))});
+    return true;
+  }
+
+  bool refuse(Self self, const Question& question, const std::string& why) {
+    wire::Envelope message = envelope(*setup.context, {{}, question.step});
+    wire::Piece& piece = *message.mutable_piece();
+    piece.set_kind(question.kind);
+    piece.set_index(question.index);
+    piece.set_absent(why);
+    piece.set_sender_step(newest_step);
+    piece.set_offered_step(offered_step());
+    self->send(followers.at(question.from), Post{setup.context->rank(), share(std::move(message))});
+    return true;
+  }
+
+  void answer_open(Self self) {
+    std::erase_if(open, [&](const Question& question) { return answer(self, question); });
+  }
+
+  // --- x(step) ---
+
+  void on_state(Self self, const StateTaken& taken) {
+    newest_step = std::max(newest_step, taken.step);
+    if (taken.state) {
+      std::filesystem::create_directories(state_path().parent_path());
+      model::save_checkpoint(state_path(), *info, *taken.state);
+      state_step = taken.state->step;
+      spdlog::info("offers the state of step {} to who follows", state_step);
+    }
+    answer_open(self);
+  }
+  // Two who follow share one state: else each would make the other's void.
+  int64_t offered_step() const {
+    const bool followed = totals.empty() ? state_step == newest_step : totals.begin()->first <= state_step;
+    return state_step >= 0 && followed && newest_step - state_step <= kBehindMax ? state_step : -1;
+  }
+  uint64_t state_bytes() const {
+    std::error_code none;
+    const auto bytes = std::filesystem::file_size(state_path(), none);
+    return none ? 0 : bytes;
+  }
+  std::string read_state(uint32_t index) const {
+    std::ifstream in(state_path(), std::ios::binary);
+    in.seekg(std::streamoff(index) * std::streamoff(wire::kBulkFieldBytesMax));
+    std::string data(wire::kBulkFieldBytesMax, '\0');
+    in.read(data.data(), std::streamsize(data.size()));
+    data.resize(size_t(std::max<std::streamsize>(0, in.gcount())));
+    return data;
+  }
+  void forget_state() {
+    if (state_step < 0) return;
+    state_step = state_asked = -1;
+    std::error_code none;
+    std::filesystem::remove(state_path(), none);
+  }
+
+  // --- every R after it ---
+
+  void on_total(Self self, const TotalKept& kept) {
+    newest_step = std::max(newest_step, kept.step + 1);
+    if (!keeping) return;
+    total_bytes += kept.bytes->size();
+    totals[kept.step] = kept.bytes;
+    while (total_bytes > kTotalBytesMax && totals.size() > 1) {
+      total_bytes -= totals.begin()->second->size();
+      totals.erase(totals.begin());
+    }
+    answer_open(self);
+  }
+
+  void tick(Self self) {
+    if (!keeping || now_us() - asked_us < kInterestUs) return;
+    keeping = false;
+    self->send(aggregator, KeepTotals{false});
+    open.clear();
+    totals.clear();
+    total_bytes = 0;
+    forget_state();
+  }
+};
+static_assert(!std::is_aggregate_v<source_state>);
+
+source_actor::behavior_type source(source_actor::stateful_pointer<source_state> self, RoleSetup setup,
+                                   std::map<scheduler::Rank, post_actor> followers, aggregator_actor aggregator,
+                                   std::shared_ptr<const model::CheckpointInfo> info) {
+  use_exception_handler(self);
+  self->state.setup = std::move(setup);
+  self->state.followers = std::move(followers);
+  self->state.aggregator = std::move(aggregator);
+  self->state.info = std::move(info);
+  self->delayed_send(self, kTick, Tick{});
+  // To have nothing to give is no failure of the job: who follows asks somebody else.
+  const auto try_to = [](const auto& run) {
+    try {
+      run();
+    } catch (const std::exception& problem) {
+      spdlog::warn("cannot give the state to a node that follows: {}", problem.what());
+    }
+  };
+  return {
+      [self, try_to](const Post& post) {
+        if (!post.envelope->has_fetch() || !self->state.followers.contains(post.from) ||
+            !same_job(*self->state.setup.context, *post.envelope))
+          return;
+        try_to([&] { self->state.on_fetch(self, post); });
+      },
+      [self, try_to](const StateTaken& taken) { try_to([&] { self->state.on_state(self, taken); }); },
+      [self, try_to](const TotalKept& kept) { try_to([&] { self->state.on_total(self, kept); }); },
+      [self, try_to](Tick) {
+        try_to([&] { self->state.tick(self); });
+        self->delayed_send(self, kTick, Tick{});
+      },
+  };
+}
+
+}  // namespace
+
+source_actor spawn_source(caf::actor_system& system, RoleSetup setup,
+                          std::map<scheduler::Rank, post_actor> followers, aggregator_actor aggregator,
+                          std::shared_ptr<const model::CheckpointInfo> info) {
+  return system.spawn<caf::detached>(source, std::move(setup), std::move(followers), std::move(aggregator),
+                                     std::move(info));
+}
+
+}  // namespace troupe::actors
