@@ -1,5 +1,7 @@
 #include "actors/engine_setup.hpp"
 
+#include <fstream>
+
 #include <spdlog/spdlog.h>
 
 #include "actors/train_engine.hpp"
@@ -136,6 +138,26 @@ void reset_state(TrainEngine& engine) {
 void load_into(const JobContext& context, TrainEngine& engine, const std::filesystem::path& path) {
   const auto stream = engine.backend().create_stream();
   engine.replace_state(load_state(context, engine.job(), engine.backend(), *stream, engine.model(), path));
+}
+
+void write_memory_map(const JobContext& context, const TrainEngine& engine) {
+  const auto folder = std::filesystem::path(context.out_folder) / "transfer";
+  std::error_code none;  // a drill finds the file, or it does not
+  std::filesystem::create_directories(folder, none);
+  const auto path = folder / (context.node() + ".memory"), part = folder / (context.node() + ".memory.part");
+  {
+    std::ofstream out(part);
+    const auto line = [&](const char* what, const void* data, size_t bytes) {
+      if (bytes > 0) out << fmt::format("{} {} {}\n", what, reinterpret_cast<uintptr_t>(data), bytes);
+    };
+    const model::TrainState& state = engine.state();
+    const size_t bytes = size_t(state.elements) * sizeof(float);
+    line("weights", state.weight_data(), bytes);
+    line("moments", state.moment1_data(), bytes);
+    line("moments", state.moment2_data(), bytes);
+    line("packed", state.packed.memory.data(), state.packed.memory.bytes());
+  }
+  std::filesystem::rename(part, path, none);
 }
 
 std::string fingerprint_text(const JobContext& context, const data::Dataset& dataset,

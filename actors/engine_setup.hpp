@@ -40,6 +40,10 @@ void reset_state(TrainEngine& engine);
 // Reads a checkpoint that came from another node into the engine.
 void load_into(const JobContext& context, TrainEngine& engine, const std::filesystem::path& path);
 
+// Where the state lies in this process, for a drill that changes a bit of it: OUT/transfer/NODE.memory, one
+// "what address bytes" a line.
+void write_memory_map(const JobContext& context, const TrainEngine& engine);
+
 // One "key=value" a line: everything that must be the same on all nodes for the same bits to come out.
 std::string fingerprint_text(const JobContext& context, const data::Dataset& dataset,
                              const TrainEngine& engine);

@@ -16,10 +16,9 @@ namespace troupe::actors {
 using post_actor = caf::typed_actor<caf::reacts_to<Post>>;
 
 // Where roles turn when something ends or fails.
-using supervisor_actor =
-    caf::typed_actor<caf::reacts_to<JobFailed>, caf::reacts_to<StepsDone>, caf::reacts_to<Publish>,
-                     caf::reacts_to<scheduler::BeginView>, caf::reacts_to<scheduler::EveryoneLeft>,
-                     caf::reacts_to<PartEnded>>;
+using supervisor_actor = caf::typed_actor<caf::reacts_to<JobFailed>, caf::reacts_to<StepsDone>,
+                                          caf::reacts_to<Publish>, caf::reacts_to<scheduler::BeginView>,
+                                          caf::reacts_to<scheduler::EveryoneLeft>, caf::reacts_to<PartEnded>>;
 
 using loader_actor =
     caf::typed_actor<caf::replies_to<OpenDataset>::with<DatasetOpened>, caf::reacts_to<PrefetchSamples>,
@@ -28,8 +27,8 @@ using trainer_actor = caf::typed_actor<caf::replies_to<SlotSamples>::with<SlotDo
                                        caf::replies_to<ShareWork>::with<WorkShared>>;
 using checkpointer_actor = caf::typed_actor<caf::replies_to<SaveState>::with<Saved>>;
 using evaluator_actor = caf::typed_actor<caf::reacts_to<StepReport>>;
-using monitor_actor =
-    caf::typed_actor<caf::reacts_to<StepReport>, caf::reacts_to<Validated>, caf::reacts_to<scheduler::BeginView>>;
+using monitor_actor = caf::typed_actor<caf::reacts_to<StepReport>, caf::reacts_to<Validated>,
+                                       caf::reacts_to<scheduler::BeginView>>;
 using membership_actor =
     post_actor::extend<caf::reacts_to<JoinCluster>, caf::reacts_to<PeerLinked>, caf::reacts_to<PeerUnlinked>,
                        caf::reacts_to<scheduler::Fenced>, caf::reacts_to<StepReached>,
@@ -49,13 +48,13 @@ using member_actor =
 struct MeetMembers {  // to the coordinator, once: a handle or proxy for every rank
   std::map<scheduler::Rank, post_actor> members;
 };
-using coordinator_actor =
-    post_actor::extend<caf::reacts_to<TellMembership>, caf::reacts_to<MeetMembers>,
-                       caf::reacts_to<scheduler::BeginView>, caf::reacts_to<scheduler::EndLead>,
-                       caf::reacts_to<StopWanted>>;
+using coordinator_actor = post_actor::extend<caf::reacts_to<TellMembership>, caf::reacts_to<MeetMembers>,
+                                             caf::reacts_to<scheduler::BeginView>,
+                                             caf::reacts_to<scheduler::EndLead>, caf::reacts_to<StopWanted>>;
 
 // Gives a node that lacks the state what it asks for.
-using source_actor = post_actor::extend<caf::reacts_to<StateTaken>, caf::reacts_to<TotalKept>, caf::reacts_to<Tick>>;
+using source_actor =
+    post_actor::extend<caf::reacts_to<StateTaken>, caf::reacts_to<TotalKept>, caf::reacts_to<Tick>>;
 // Takes it, on such a node.
 using follower_actor = post_actor::extend<caf::reacts_to<scheduler::FollowFrom>,
                                           caf::reacts_to<scheduler::BeginView>, caf::reacts_to<Tick>>;

@@ -64,8 +64,9 @@ std::vector<caf::actor> begin_training(caf::actor_system& system, JobActors& job
   job.coordinator = spawn_coordinator(system, job.setup);
   std::map<scheduler::Rank, post_actor> coordinators = proxies, members = proxies;
   coordinators[context.rank()] = job.coordinator;
-  job.member = spawn_member(system, job.setup, {std::move(coordinators), job.loader, job.aggregator, job.trainers},
-                            job.ring, engine->state().step, engine->chain());
+  job.member =
+      spawn_member(system, job.setup, {std::move(coordinators), job.loader, job.aggregator, job.trainers},
+                   job.ring, engine->state().step, engine->chain());
   members[context.rank()] = job.member;
   job.source = spawn_source(system, job.setup, proxies, job.aggregator, info);
   job.follower = spawn_follower(system, job.setup, proxies, job.member);

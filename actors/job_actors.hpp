@@ -32,8 +32,8 @@ struct JobActors {
 };
 
 JobActors begin_setup(caf::actor_system& system, RoleSetup setup);
-// Spawns the rest and lets this node join the cluster, of which `linked` can be reached now. Returns those that
-// are new.
+// Spawns the rest and lets this node join the cluster, of which `linked` can be reached now. Returns those
+// that are new.
 std::vector<caf::actor> begin_training(caf::actor_system& system, JobActors& job,
                                        const std::shared_ptr<const data::Dataset>& dataset,
                                        const std::shared_ptr<TrainEngine>& engine,

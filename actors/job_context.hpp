@@ -26,6 +26,7 @@ struct NodeServices {
   std::shared_ptr<SSL_CTX> tls_client;  // empty: plain connections
   std::string host_id;
   kernels::IsaLevel level = kernels::IsaLevel::v2;
+  bool drill = false;  // says where its state is in memory, so that a drill can change it
 };
 
 // Which slots the steps of a job have.
@@ -43,6 +44,7 @@ struct JobContext {
   std::string data_folder;
   std::string out_folder;
   bool resume = false;
+  int64_t stop_at = 0;  // after so many steps the job is stopped; 0: it is not
   uint32_t workers = 1;
   comm::Transport transport = comm::Transport::automatic;
   // Rank of the leader of the newest view of this node, -1 before the first; set by membership alone.

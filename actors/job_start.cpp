@@ -40,7 +40,10 @@ JobContextPtr job_context(std::shared_ptr<const NodeServices> services, const wi
   context->cluster = services->cluster;
   for (const wire::NodeAddress& where : start.nodes())
     for (config::NodeConfig& node : context->cluster.nodes)
-      if (node.name == where.name()) node.address = where.address();
+      if (node.name == where.name()) {
+        node.address = where.address();
+        if (!where.bulk_address().empty()) node.bulk_address = where.bulk_address();
+      }
   context->job = config::parse_job("the job", start.job_toml());
   context->job_text = config::canonical_text(context->job);
   const auto id = Sha256().update(context->job_text).digest();
@@ -48,6 +51,7 @@ JobContextPtr job_context(std::shared_ptr<const NodeServices> services, const wi
   context->data_folder = start.data_folder();
   context->out_folder = start.out_folder();
   context->resume = start.resume();
+  context->stop_at = start.stop_at();
   context->transport = transport_of(start, context->cluster);
   const int64_t configured = context->cluster.nodes.at(services->rank).threads;
   context->workers = start.threads() > 0 ? start.threads()

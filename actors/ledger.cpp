@@ -64,7 +64,8 @@ std::string to_line(const LedgerRecord& record) {
                                  {"packs", record.packs},
                                  {"tokens", record.target_tokens},
                                  {"skipped", record.skipped},
-                                 {"chain", record.chain}};
+                                 {"chain", record.chain},
+                                 {"at", record.committed_us}};
   line["check"] = checksum_of(line.dump());
   return line.dump();
 }
@@ -85,6 +86,7 @@ LedgerRecord parse_line(const std::string& line) {
     record.target_tokens = json.at("tokens");
     record.skipped = json.at("skipped");
     record.chain = json.at("chain");
+    record.committed_us = json.at("at");
     return record;
   } catch (const nlohmann::json::exception&) {
     throw error(ErrorKind::corrupt, "it is not a whole record");

@@ -1,7 +1,7 @@
 // The ledger of a training job: one record a step of what was counted: its slots and their packs of samples,
 // which node computed which, in which view, and the digest chain after it. Each node appends its own file,
-// OUT/ledger/NODE.jsonl: one JSON object a line with a checksum of its own. All but the view and who computed
-// what is a pure function of the job, so the files of a job's nodes agree.
+// OUT/ledger/NODE.jsonl: one JSON object a line with a checksum of its own. All but the view, who computed
+// what and when is a pure function of the job, so the files of a job's nodes agree.
 #pragma once
 
 #include <cstdint>
@@ -23,8 +23,9 @@ struct LedgerRecord {
   std::map<std::string, scheduler::SlotSet> computed_by;  // node name -> slots, held-out ones included
   std::vector<uint64_t> packs;                            // of each training slot, in order
   int64_t target_tokens = 0;
-  bool skipped = false;  // counted, but nothing was learned from it
-  std::string chain;     // hex, of x(step + 1)
+  bool skipped = false;      // counted, but nothing was learned from it
+  std::string chain;         // hex, of x(step + 1)
+  int64_t committed_us = 0;  // by this node's clock, since 1970
   bool operator==(const LedgerRecord&) const = default;
 };
 
@@ -65,6 +66,10 @@ struct LedgerSummary {
 // of its slots once, with the packs that the job says, and that no sample was counted twice in an epoch nor
 // left out of a whole one. Throws Error(corrupt) with the step, slot or sample that is wrong, Error(file)
 // when there is no ledger.
+// Every record of all nodes in `out`, as read: a step that several nodes have recorded comes several times.
+// Throws what verify_ledger throws for files that are missing or damaged.
+std::vector<LedgerRecord> read_ledgers(const std::filesystem::path& out);
+
 LedgerSummary verify_ledger(const std::filesystem::path& out, const config::JobConfig& job,
                             const data::Dataset& dataset);
 

@@ -17,29 +17,38 @@ using Records = std::map<int64_t, LedgerRecord>;
 
 // A last line without its end is what a crash leaves; the step will be recorded again. Any other bad line is
 // damage.
-void read_file(const std::filesystem::path& path, Records& records) {
+void read_file(const std::filesystem::path& path, std::vector<LedgerRecord>& records) {
   std::ifstream in(path);
   if (!in) throw error(ErrorKind::file, "cannot read {}", path.string());
   int64_t number = 0;
   for (std::string line; std::getline(in, line) && !in.eof();) {
     ++number;
-    LedgerRecord record;
     try {
-      record = parse_line(line);
+      records.push_back(parse_line(line));
     } catch (const Error& problem) {
       throw error(ErrorKind::corrupt, "line {} of {} is damaged: {}", number, path.string(), problem.what());
     }
+  }
+}
+
+// One record a step: the nodes' must agree.
+Records unite(const std::vector<LedgerRecord>& all) {
+  Records records;
+  for (const LedgerRecord& record : all) {
     const auto [first, fresh] = records.try_emplace(record.step, record);
     const LedgerRecord& other = first->second;
     if (fresh) continue;
     if (other.packs != record.packs || other.target_tokens != record.target_tokens ||
         other.skipped != record.skipped || other.chain != record.chain)
-      wrong(record.step, fmt::format("{} and another node's ledger disagree", path.filename().string()));
+      wrong(record.step, "the ledgers of two nodes disagree");
   }
+  return records;
 }
 
-Records read_all(const std::filesystem::path& out) {
-  Records records;
+}  // namespace
+
+std::vector<LedgerRecord> read_ledgers(const std::filesystem::path& out) {
+  std::vector<LedgerRecord> records;
   const std::filesystem::path folder = out / "ledger";
   std::error_code none;
   for (const auto& entry : std::filesystem::directory_iterator(folder, none))
@@ -49,6 +58,8 @@ Records read_all(const std::filesystem::path& out) {
                 folder.string());
   return records;
 }
+
+namespace {
 
 void check_slots(const LedgerRecord& record, const scheduler::SlotPlan& plan) {
   scheduler::SlotSet all;
@@ -96,7 +107,7 @@ class Epochs {
 
 LedgerSummary verify_ledger(const std::filesystem::path& out, const config::JobConfig& job,
                             const data::Dataset& dataset) {
-  const Records records = read_all(out);
+  const Records records = unite(read_ledgers(out));
   const scheduler::SlotPlan plan = slot_plan(job);
   LedgerSummary summary;
   std::set<scheduler::Ballot> views;

@@ -42,9 +42,11 @@ void write_file(const std::filesystem::path& path, const std::string& content) {
 
 }  // namespace
 
-LocalCluster::LocalCluster(int64_t nodes, int64_t threads, const std::string& out_folder, std::string program)
+LocalCluster::LocalCluster(int64_t nodes, int64_t threads, const std::string& out_folder, std::string program,
+                           std::vector<std::string> more)
     : out_folder_(out_folder),
       program_(program.empty() ? find_program() : std::move(program)),
+      more_(std::move(more)),
       config_(config::local_cluster(nodes, threads)) {
   std::error_code failed;
   std::filesystem::create_directories(out_folder_ + "/logs", failed);
@@ -58,7 +60,7 @@ LocalCluster::LocalCluster(int64_t nodes, int64_t threads, const std::string& ou
       std::filesystem::remove(log_path(config_.nodes[i].name));
       start(i);
     }
-    for (size_t i = 0; i < processes_.size(); ++i) config_.nodes[i].address = read_address(i);
+    for (size_t i = 0; i < processes_.size(); ++i) read_addresses(i);
     // A node that is started again listens where it did before.
     write_file(out_folder_ + "/cluster.toml", config::to_toml(config_));
     write_json();
@@ -78,7 +80,7 @@ void LocalCluster::start(size_t index) {
   int pipe_ends[2];
   if (pipe2(pipe_ends, O_CLOEXEC) != 0)
     throw error(ErrorKind::file, "cannot make a pipe to {}: {}", name, std::strerror(errno));
-  const std::string log = log_path(name), cluster = out_folder_ + "/cluster.toml";
+  const std::string log = log_path(name), cluster = cluster_path(index);
   posix_spawn_file_actions_t files;
   posix_spawn_file_actions_init(&files);
   posix_spawn_file_actions_addopen(&files, 0, "/dev/null", O_RDONLY, 0);
@@ -95,6 +97,7 @@ void LocalCluster::start(size_t index) {
   std::vector<std::string> words = {program_,    "node",          "--cluster",
                                     cluster,     "--name",        name,
                                     "--one-job", "--announce-fd", std::to_string(kAnnounceDescriptor)};
+  words.insert(words.end(), more_.begin(), more_.end());
   std::vector<char*> arguments;
   for (std::string& word : words) arguments.push_back(word.data());
   arguments.push_back(nullptr);
@@ -110,7 +113,7 @@ void LocalCluster::start(size_t index) {
   }
 }
 
-std::string LocalCluster::read_address(size_t index) {
+void LocalCluster::read_addresses(size_t index) {
   const std::string& name = config_.nodes[index].name;
   std::string line;
   const auto deadline = std::chrono::steady_clock::now() + kStartPatience;
@@ -128,7 +131,19 @@ std::string LocalCluster::read_address(size_t index) {
     line.push_back(byte);
   }
   line.pop_back();
-  return line;
+  const size_t space = line.find(' ');
+  config_.nodes[index].address = line.substr(0, space);
+  config_.nodes[index].bulk_address = line.substr(space + 1);
+}
+
+std::string LocalCluster::cluster_path(size_t index) const {
+  return out_folder_ + (have_map_.contains(index) ? fmt::format("/cluster-{}.toml", config_.nodes[index].name)
+                                                  : "/cluster.toml");
+}
+
+void LocalCluster::give_map(size_t index, const config::ClusterConfig& as_seen) {
+  have_map_.insert(index);
+  write_file(cluster_path(index), config::to_toml(as_seen));
 }
 
 void LocalCluster::write_json() const {
@@ -172,7 +187,7 @@ void LocalCluster::restart(size_t index) {
   if (processes_[index].announce >= 0) close(processes_[index].announce);
   processes_[index] = {};
   start(index);
-  read_address(index);
+  read_addresses(index);
   write_json();
 }
 

@@ -1,10 +1,11 @@
 // Node processes on this machine, for `troupe train` without a cluster file: each in its own session, with
-// its log in OUT/logs, at the same address when it is started again. They outlive their parent when it is killed (they finish the job); stop() ends those
-// that still run.
+// its log in OUT/logs, at the same address when it is started again. They outlive their parent when it is
+// killed (they finish the job); stop() ends those that still run.
 #pragma once
 
 #include <chrono>
 #include <optional>
+#include <set>
 #include <string>
 #include <vector>
 
@@ -18,7 +19,9 @@ class LocalCluster {
  public:
   // Writes OUT/cluster.toml, starts the processes, waits until each listens, and writes OUT/cluster.json
   // (name, address, pid). `program` is the troupe executable; empty: this one, or the one beside it.
-  LocalCluster(int64_t nodes, int64_t threads, const std::string& out_folder, std::string program = {});
+  // `more` goes to each node's command line.
+  LocalCluster(int64_t nodes, int64_t threads, const std::string& out_folder, std::string program = {},
+               std::vector<std::string> more = {});
   ~LocalCluster();  // leaves running processes alone unless stop() was called
   LocalCluster(const LocalCluster&) = delete;
   LocalCluster& operator=(const LocalCluster&) = delete;
@@ -27,6 +30,8 @@ class LocalCluster {
   std::optional<size_t> find(const std::string& node) const;
   pid_t process(size_t index) const { return processes_.at(index).id; }
   bool running(size_t index);
+  // From its next start on, `node` reaches the others where this says.
+  void give_map(size_t index, const config::ClusterConfig& as_seen);
   // Starts a node anew that does not run any more. Throws Error.
   void restart(size_t index);
   // Waits for all to end by themselves, then kills those that have not.
@@ -41,11 +46,14 @@ class LocalCluster {
     bool ended = false;
   };
   void start(size_t index);
-  std::string read_address(size_t index);
+  void read_addresses(size_t index);
+  std::string cluster_path(size_t index) const;
   void write_json() const;
   std::string log_path(const std::string& node) const;
 
   std::string out_folder_, program_;
+  std::vector<std::string> more_;
+  std::set<size_t> have_map_;
   config::ClusterConfig config_;
   std::vector<Process> processes_;
 };

@@ -206,6 +206,7 @@ struct Installed {
 // --- checkpoints ---
 struct SaveState {  // the snapshot belongs to the checkpointer
   std::shared_ptr<const model::TrainState> state;
+  bool last = false;  // must be written; the others may fail, as when the disk is full
 };
 struct SaveFinal {  // to the aggregator: the digest of the weights as they are, and a checkpoint
   bool write = true;

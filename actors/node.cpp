@@ -66,7 +66,8 @@ void node_state::send_peers(const EnvelopePtr& message) const {
 
 void node_state::publish_event(wire::Event::Kind kind, const std::vector<std::string>& nodes,
                                const std::string& why) const {
-  wire::Envelope message = envelope(context(), {view ? view->ballot : scheduler::Ballot{}, view ? view->step : 0});
+  wire::Envelope message =
+      envelope(context(), {view ? view->ballot : scheduler::Ballot{}, view ? view->step : 0});
   wire::Event& event = *message.mutable_event();
   event.set_kind(kind);
   event.set_unix_us(std::chrono::system_clock::now().time_since_epoch() / std::chrono::microseconds(1));

@@ -50,7 +50,8 @@ void node_state::start(Self self, const std::string& from, const wire::StartJob&
     return;
   }
   if (busy() || !preparers.empty())
-    return refuse(from, {ErrorKind::protocol, fmt::format("{} is busy with another job", setup.services->node), -1});
+    return refuse(
+        from, {ErrorKind::protocol, fmt::format("{} is busy with another job", setup.services->node), -1});
   JobContextPtr job_of_order;
   try {
     job_of_order = job_context(setup.services, start);
@@ -88,7 +89,8 @@ void node_state::start(Self self, const std::string& from, const wire::StartJob&
 void node_state::train(Self self, const std::shared_ptr<TrainEngine>& engine) {
   if (phase != Phase::starting) return;
   phase = Phase::training;
-  for (const caf::actor& role : begin_training(self->system(), *job, dataset, engine, {linked.begin(), linked.end()})) {
+  for (const caf::actor& role :
+       begin_training(self->system(), *job, dataset, engine, {linked.begin(), linked.end()})) {
     self->monitor(role);
     ++alive;
   }
@@ -108,6 +110,10 @@ void node_state::stop(Self self, const StopWanted& wanted) {
 void node_state::leave(Self self, const StopWanted& wanted) {
   if (phase == Phase::idle) return setup.ended(setup.one_job ? 130 : 0);
   if (phase == Phase::ending) return;
+  if (!wanted.now && joining && !view && phase == Phase::training) {  // nobody counts on it yet
+    leaving = true;
+    return part_ended(self);
+  }
   if (wanted.now || !others_take_part() || !context().elastic()) {
     if (!context().elastic() && others_take_part()) {
       wire::Envelope message = envelope(context());
@@ -119,7 +125,8 @@ void node_state::leave(Self self, const StopWanted& wanted) {
   spdlog::info("leaves the job: {}", wanted.why);
   leaving = true;
   self->send(job->member, LeaveWanted{});
-  set_deadline(kLeavePatience, {ErrorKind::timeout, "the others have not gone on without this node in time", -1});
+  set_deadline(kLeavePatience,
+               {ErrorKind::timeout, "the others have not gone on without this node in time", -1});
 }
 
 void node_state::part_ended(Self self) {
@@ -172,7 +179,8 @@ void node_state::steps_done(Self self, const StepsDone& done) {
 void node_state::saved(Self self, const Saved& written) {
   if (phase != Phase::finishing) return;
   result = written;
-  last_code = stopping && written.step < context().job.steps ? 130 : 0;
+  const bool stopped = stopping && written.step != context().stop_at;
+  last_code = stopped && written.step < context().job.steps ? 130 : 0;
   if (view)
     for (const scheduler::Member& member : view->members)
       if (member.rank != context().rank() && linked.contains(member.rank)) unaudited.insert(member.rank);

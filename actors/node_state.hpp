@@ -56,29 +56,32 @@ struct node_state {
   const JobContext& context() const { return job->context(); }
   bool busy() const { return phase != Phase::idle; }  // with a job
   std::optional<scheduler::Rank> rank_of(const std::string& node) const;
-  const std::string& name_of(scheduler::Rank rank) const { return setup.services->cluster.nodes.at(rank).name; }
+  const std::string& name_of(scheduler::Rank rank) const {
+    return setup.services->cluster.nodes.at(rank).name;
+  }
   bool others_take_part() const;  // members of the view that are linked now
   void send(const std::string& node, const EnvelopePtr& message) const;
   void send_peers(const EnvelopePtr& message) const;
   void publish(const EnvelopePtr& message) const;
   EnvelopePtr verdict(int code, const std::string& error) const;
-  void publish_event(wire::Event::Kind kind, const std::vector<std::string>& nodes, const std::string& why) const;
+  void publish_event(wire::Event::Kind kind, const std::vector<std::string>& nodes,
+                     const std::string& why) const;
   void set_deadline(std::chrono::milliseconds patience, JobFailed then);
 
   NodeSetup setup;
-  std::set<std::string> clients;       // linked now
-  std::set<scheduler::Rank> linked;    // nodes
+  std::set<std::string> clients;     // linked now
+  std::set<scheduler::Rank> linked;  // nodes
   bool had_client = false;
   Phase phase = Phase::idle;
   std::string preparing_for;  // the client whose dataset is being prepared
   std::vector<preparer_actor> preparers;
   size_t next_preparer = 0;
   std::optional<JobActors> job;
-  wire::StartJob order;                  // of the job
-  std::optional<scheduler::View> view;   // the newest that this node knows
+  wire::StartJob order;                 // of the job
+  std::optional<scheduler::View> view;  // the newest that this node knows
   std::shared_ptr<const data::Dataset> dataset;
-  size_t alive = 0;  // actors of the job that have not ended
-  bool joining = false;      // a job that others have begun
+  size_t alive = 0;      // actors of the job that have not ended
+  bool joining = false;  // a job that others have begun
   bool stopping = false;
   bool told = false;         // by a peer how the job ended
   bool leaving = false;      // asked by a signal to leave the job

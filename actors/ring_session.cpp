@@ -25,8 +25,15 @@ comm::BulkSession RingSession::session() const {
   session.rank = node.rank;
   session.host_id = node.host_id;
   session.transport = context_->transport;
-  session.silence_ms_max = int(context_->cluster.patience_ms * 2 / 3);  // sooner than the links, with the rank
+  session.silence_ms_max =
+      int(context_->cluster.patience_ms * 2 / 3);  // sooner than the links, with the rank
   return session;
+}
+
+// The cluster file may know a way to it that the member itself does not.
+std::string RingSession::reached_at(const scheduler::Member& member) const {
+  const std::string& known = context_->cluster.nodes.at(member.rank).bulk_address;
+  return known.empty() || known.ends_with(":0") ? member.bulk_address : known;
 }
 
 void RingSession::require_current() const {
@@ -39,7 +46,7 @@ void RingSession::connect(const scheduler::View& view) {
   position_ = view_.position(context_->rank()).value();
   std::vector<comm::BulkPeer> members;
   for (const scheduler::Member& m : view_.members)
-    members.push_back({m.rank, m.name, m.bulk_address, m.host_id});
+    members.push_back({m.rank, m.name, reached_at(m), m.host_id});
   comm::BulkSession session = this->session();
   std::shared_ptr<comm::Ring> before;
   {

@@ -1,5 +1,6 @@
-// A node's place in the ring of a view: connects, adds up the sums of a step, passes a total around. Called by
-// one thread, except supersede() and cancel(), which any thread may call at any time to end what is under way.
+// A node's place in the ring of a view: connects, adds up the sums of a step, passes a total around. Called
+// by one thread, except supersede() and cancel(), which any thread may call at any time to end what is under
+// way.
 #pragma once
 
 #include <atomic>
@@ -39,6 +40,7 @@ class RingSession {
 
  private:
   comm::BulkSession session() const;
+  std::string reached_at(const scheduler::Member& member) const;
   std::shared_ptr<comm::Ring> ring() const;
   void require_current() const;  // REQUIRES mutex_
 

@@ -13,6 +13,7 @@
 #include <sys/resource.h>
 #include <unistd.h>
 
+#include "actors/clock.hpp"
 #include "actors/node.hpp"
 #include "actors/security.hpp"
 #include "comm/messages.pb.h"
@@ -22,6 +23,8 @@
 namespace troupe::actors {
 
 namespace {
+
+constexpr std::chrono::seconds kDrillJump{20};  // longer than any patience by default
 
 std::string node_names(const config::ClusterConfig& cluster) {
   std::string out;
@@ -74,6 +77,7 @@ std::shared_ptr<NodeServices> open_services(const NodeOptions& options,
   services->rank = scheduler::Rank(own - services->cluster.nodes.data());
   services->incarnation = comm::new_incarnation();
   services->host_id = comm::host_id();
+  services->drill = options.drill;
   services->level = level_of(services->cluster);
   const comm::Security security = security_of(services->cluster, options.name);
 
@@ -111,9 +115,9 @@ void raise_file_limit() {
 }
 
 // The first line a parent reads: where this node listens.
-void announce(int descriptor, const std::string& address) {
+void announce(int descriptor, const NodeServices& services) {
   if (descriptor < 0) return;
-  const std::string line = address + "\n";
+  const std::string line = services.links->listen_address() + " " + services.bulk->address() + "\n";
   if (write(descriptor, line.data(), line.size()) != ssize_t(line.size()))
     throw error(ErrorKind::file, "cannot tell the parent process where this node listens");
   close(descriptor);
@@ -125,7 +129,10 @@ int wait_for_end(std::future<int>& ended, const sigset_t& signals, NodeDoor& doo
   while (ended.wait_for(std::chrono::seconds(0)) != std::future_status::ready) {
     const timespec poll{0, 50'000'000};
     const int signal = sigtimedwait(&signals, nullptr, &poll);
-    if (signal > 0) door.pass(StopWanted{signal == SIGTERM ? "SIGTERM" : "SIGINT", ++asked > 1});
+    if (signal == SIGUSR2)
+      make_clock_jump(kDrillJump);
+    else if (signal > 0)
+      door.pass(StopWanted{signal == SIGTERM ? "SIGTERM" : "SIGINT", ++asked > 1});
   }
   return ended.get();
 }
@@ -137,8 +144,10 @@ int run_node(const NodeOptions& options) {
   sigemptyset(&signals);
   sigaddset(&signals, SIGINT);
   sigaddset(&signals, SIGTERM);
+  if (options.drill) sigaddset(&signals, SIGUSR2);
   pthread_sigmask(SIG_BLOCK, &signals, nullptr);  // before any thread is made
   signal(SIGPIPE, SIG_IGN);
+  signal(SIGXFSZ, SIG_IGN);  // a file that may not grow is an error like a full disk
   raise_file_limit();
 
   const auto door = std::make_shared<NodeDoor>();
@@ -157,7 +166,7 @@ int run_node(const NodeOptions& options) {
                                           std::call_once(*once, [&] { ended->set_value(code); });
                                         }});
   door->open(node);
-  announce(options.announce_fd, services->links->listen_address());
+  announce(options.announce_fd, *services);
   spdlog::info("{} listens on {}", options.name, services->links->listen_address());
   const int code = wait_for_end(end, signals, *door);
   door->open({});

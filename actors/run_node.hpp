@@ -10,7 +10,8 @@ struct NodeOptions {
   std::string cluster_file;
   std::string name;
   bool one_job = false;  // of a local cluster: end with the first job, or when its client goes away before it
-  int announce_fd = -1;  // writes "HOST:PORT\n", the address it listens on, here
+  int announce_fd = -1;  // writes "HOST:PORT HOST:PORT\n" here: where it listens for links and for bulk
+  bool drill = false;    // SIGUSR2 makes its clock jump; it says where its state is in memory
 };
 
 // Returns the exit code. Throws Error for what is wrong before anything runs.

@@ -56,8 +56,9 @@ StepTotal total_of(const Head& head) {
   for (const auto& [rank, words] : head.contributions)
     total.seal.contributions[rank] = scheduler::SlotSet::from_words(words);
   if (head.end_step >= 0) total.seal.end_step = head.end_step;
-  total.sum = {head.sum[0], head.sum[1], head.sum[2], head.sum[3],
-               head.sum[4], {head.sum[5], head.sum[6], head.sum[7]}, head.flags};
+  total.sum = {head.sum[0], head.sum[1], head.sum[2],
+               head.sum[3], head.sum[4], {head.sum[5], head.sum[6], head.sum[7]},
+               head.flags};
   return total;
 }
 
@@ -66,7 +67,8 @@ class Cursor {
  public:
   explicit Cursor(std::span<const std::byte> bytes) : bytes_(bytes) {}
   std::span<const std::byte> take(uint64_t count) {
-    if (count > bytes_.size()) throw error(ErrorKind::corrupt, "a total that came from a peer ends too early");
+    if (count > bytes_.size())
+      throw error(ErrorKind::corrupt, "a total that came from a peer ends too early");
     const auto taken = bytes_.first(size_t(count));
     bytes_ = bytes_.subspan(size_t(count));
     return taken;
@@ -117,7 +119,8 @@ StepTotal step_total_of(std::span<const std::byte> bytes) {
   const auto head_bytes = cursor.take(cursor.take_number());
   Head head;
   try {
-    std::istringstream stream(std::string(reinterpret_cast<const char*>(head_bytes.data()), head_bytes.size()));
+    std::istringstream stream(
+        std::string(reinterpret_cast<const char*>(head_bytes.data()), head_bytes.size()));
     cereal::PortableBinaryInputArchive archive(stream);
     archive(head);
   } catch (const cereal::Exception& problem) {

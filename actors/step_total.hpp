@@ -1,5 +1,5 @@
-// A step's total R(s) with all that a node needs to apply it and to record it: what travels to a member that lacks it,
-// and to a node that catches up. As bytes: a record with an XXH3 checksum over the rest.
+// A step's total R(s) with all that a node needs to apply it and to record it: what travels to a member that
+// lacks it, and to a node that catches up. As bytes: a record with an XXH3 checksum over the rest.
 #pragma once
 
 #include <cstddef>

@@ -1,6 +1,5 @@
 #include "actors/train_client.hpp"
 
-#include <csignal>
 #include <filesystem>
 #include <memory>
 #include <optional>
@@ -10,6 +9,7 @@
 #include "actors/job_start.hpp"
 #include "actors/local_cluster.hpp"
 #include "actors/progress.hpp"
+#include "actors/stop_signals.hpp"
 
 namespace troupe::actors {
 
@@ -17,33 +17,16 @@ namespace {
 
 using Clock = std::chrono::steady_clock;
 constexpr std::chrono::milliseconds kPoll{20};
-constexpr std::chrono::milliseconds kNowPatience{1500};       // after the second Ctrl-C
-constexpr std::chrono::milliseconds kCheckpointPatience{60'000};  // for the node that wrote the last checkpoint
+constexpr std::chrono::milliseconds kNowPatience{1500};  // after the second Ctrl-C
+constexpr std::chrono::milliseconds kCheckpointPatience{
+    60'000};                                                  // for the node that wrote the last checkpoint
 constexpr std::chrono::milliseconds kSurvivorsPatience{700};  // for local nodes to end after a failed job
-
-// SIGINT and SIGTERM as something to ask for, not something that strikes. Made before any thread is.
-class StopSignals {
- public:
-  StopSignals() {
-    sigemptyset(&set_);
-    sigaddset(&set_, SIGINT);
-    sigaddset(&set_, SIGTERM);
-    pthread_sigmask(SIG_BLOCK, &set_, &before_);
-  }
-  ~StopSignals() { pthread_sigmask(SIG_SETMASK, &before_, nullptr); }
-  bool arrived() const {
-    const timespec at_once{0, 0};
-    return sigtimedwait(&set_, nullptr, &at_once) > 0;
-  }
-
- private:
-  sigset_t set_{}, before_{};
-};
 
 class TrainRun {
  public:
   // `local`: whose nodes are started again when they die; may be null.
-  TrainRun(const TrainOptions& options, ClusterClient& client, const StopSignals& signals, LocalCluster* local)
+  TrainRun(const TrainOptions& options, ClusterClient& client, const StopSignals& signals,
+           LocalCluster* local)
       : options_(options),
         client_(client),
         signals_(signals),
@@ -69,6 +52,7 @@ class TrainRun {
     if (!options_.data.empty()) order.set_data_folder(std::filesystem::absolute(options_.data));
     order.set_out_folder(std::filesystem::absolute(options_.out));
     order.set_resume(options_.resume);
+    order.set_stop_at(options_.stop_at);
     order.set_threads(uint32_t(options_.threads));
     order.set_transport(options_.transport);
     for (const config::NodeConfig& node : client_.cluster().nodes) {
@@ -165,8 +149,8 @@ class TrainRun {
     if (taking_part_.erase(node) == 0 || !taking_part_.empty()) return;
     if (expected_.digest().empty()) {
       expected_.set_exit_code(1);
-      expected_.set_error(fmt::format("lost node {}: {}; no node is left, go on from the newest checkpoint with --resume",
-                                      node, why));
+      expected_.set_error(fmt::format(
+          "lost node {}: {}; no node is left, go on from the newest checkpoint with --resume", node, why));
     }
     verdict_ = expected_;
   }

@@ -17,6 +17,7 @@ struct TrainOptions {
   std::string cluster_file;  // use the running nodes of this file instead
   int64_t threads = 0;       // workers a node; 0: as the cluster file says, or the cores shared out
   bool resume = false;
+  int64_t stop_at = 0;   // end after so many of the job's steps; 0: all
   bool restart = false;  // nodes of a local cluster that die are started again
   bool json = false;
   std::string transport = "auto";  // "tcp", "shm"

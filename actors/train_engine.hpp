@@ -62,7 +62,8 @@ class TrainEngine {
   bool exact() const { return exact_ != nullptr; }
   // The rounded total of the last reduction or commit: R of that step.
   const kernels::RoundedTotal& total() const { return total_; }
-  // One that came from elsewhere, to be committed as `reduced`. Throws Error(corrupt) when it is of another shape.
+  // One that came from elsewhere, to be committed as `reduced`. Throws Error(corrupt) when it is of another
+  // shape.
   void set_total(kernels::RoundedTotal total);
 
   // Before the sum counts: whether the weights are still what was written when the step began. To be shared

@@ -14,6 +14,7 @@ void add_evaluate(CLI::App& app, int& code);
 void add_train(CLI::App& app, int& code);
 void add_node(CLI::App& app, int& code);
 void add_digest(CLI::App& app, int& code);
+void add_drill(CLI::App& app, int& code);
 void add_ledger(CLI::App& app, int& code);
 void add_certs(CLI::App& app, int& code);
 void add_doctor(CLI::App& app, int& code);

@@ -52,6 +52,7 @@ int main(int argc, char** argv) {
   cli::add_train(app, code);
   cli::add_node(app, code);
   cli::add_digest(app, code);
+  cli::add_drill(app, code);
   cli::add_ledger(app, code);
   cli::add_certs(app, code);
   cli::add_doctor(app, code);

@@ -14,6 +14,7 @@ void add_node(CLI::App& app, int& code) {
   command->add_flag("--one-job", options->one_job, "End with the first job")->group("");
   command->add_option("--announce-fd", options->announce_fd, "Write the address to this descriptor")
       ->group("");
+  command->add_flag("--drill", options->drill, "Be ready for faults that a drill injects")->group("");
   command->callback([options, &code] { code = actors::run_node(*options); });
 }
 

@@ -42,6 +42,10 @@ void add_train(CLI::App& app, int& code) {
       ->check(CLI::Range(0, 1024));
   command->add_option("--steps", a->steps, "How many steps, in place of the job's")
       ->check(CLI::PositiveNumber);
+  command
+      ->add_option("--stop-at", o.stop_at,
+                   "End after this step with a checkpoint; --resume goes on from there")
+      ->check(CLI::PositiveNumber);
   command->add_option("--transport", o.transport, "How gradients travel: auto, tcp or shm")
       ->check(CLI::IsMember({"auto", "tcp", "shm"}))
       ->capture_default_str();

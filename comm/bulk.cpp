@@ -111,7 +111,7 @@ void BulkConnection::tend() {
   std::lock_guard lock(core.mutex);
   core.progress();
   if (Clock::now() - core.last_write >= core.silence_max / 4) {
-    core.owes_alive = true;
+    core.show_life();
     core.progress();
   }
   if (core.failure && (!core.frame_ready || core.handed_out)) throw PeerError(*core.failure);

@@ -44,9 +44,14 @@ void BulkConnection::Core::progress() {
   write_some();
 }
 
+// One that waits for an acknowledgement asks again: the first question or its answer may have been damaged.
+void BulkConnection::Core::show_life() {
+  (unacknowledged.empty() ? owes_alive : owes_ask) = true;
+}
+
 void BulkConnection::Core::wait_once(std::unique_lock<std::mutex>& lock, Deadline until) {
   if (Clock::now() - last_write >= silence_max / 4) {
-    owes_alive = true;
+    show_life();
     write_some();
   }
   const bool reads = wants_input() && !read_polled, writes = has_output();
@@ -108,7 +113,7 @@ bool BulkConnection::Core::parse_some() {
   if (bytes.size() < sizeof head) return false;
   std::memcpy(&head, bytes.data(), sizeof head);
   if (!head_is_intact(head)) {
-    if (!std::exchange(searching_head, true)) note_damage();
+    if (!std::exchange(searching_head, true)) note_unknown_damage();
     input_begin += next_head_candidate(bytes);
     return true;
   }
@@ -122,7 +127,7 @@ bool BulkConnection::Core::parse_some() {
   const auto body = bytes.subspan(sizeof head, head.body_bytes());
   input_begin += total;
   if (!body_is_intact(head, body))
-    note_damage();
+    head.is_data() ? miss_frame(head.sequence) : note_unknown_damage();
   else if (head.is_data())
     take_data(head, total);
   else
@@ -132,9 +137,8 @@ bool BulkConnection::Core::parse_some() {
 
 void BulkConnection::Core::take_data(const WireHead& head, size_t bytes) {
   if (head.sequence != expected) {
-    if (head.sequence > expected && !resend_asked) note_damage();
     if (head.sequence < expected && (head.flags & kWantsAck) != 0) owes_ack = true;
-    return;
+    return miss_frame(head.sequence);
   }
   if (BulkBallot{head.ballot_number, head.ballot_leader} != ballot)
     return fail(
@@ -155,8 +159,24 @@ void BulkConnection::Core::take_data(const WireHead& head, size_t bytes) {
   input_begin = 0;
 }
 
+// Data frame `sequence` came damaged, or before the one that is expected.
+void BulkConnection::Core::miss_frame(uint64_t sequence) {
+  // Those that were under way when the resend was asked for must come again anyway, and say nothing about it.
+  const bool under_way = resend_asked && sequence > expected;
+  if (sequence >= expected && !under_way) note_damage();
+}
+
+// Nobody knows which frame it was. If it was the resend, its successors tell, or a sign of life. If it was a
+// question or an answer about acknowledgements, it is answered or asked again.
+void BulkConnection::Core::note_unknown_damage() {
+  owes_ack = true;
+  if (!unacknowledged.empty()) owes_ask = true;
+  if (!resend_asked || Clock::now() - asked_at >= silence_max / 2) note_damage();
+}
+
 void BulkConnection::Core::note_damage() {
   resend_asked = owes_resend = true;
+  asked_at = Clock::now();
   if (!unacknowledged.empty()) owes_ask = true;
   if (++damaged_in_a_row > kResendsMax)
     fail(ErrorKind::corrupt,
@@ -172,8 +192,7 @@ void BulkConnection::Core::take_control(const WireHead& head, std::span<const st
       return take_acknowledgement(head.sequence);
     case ControlType::resend:
       take_acknowledgement(head.sequence);
-      if (unacknowledged.empty()) owes_ask = true;
-      rewind = true;
+      rewind = owes_ask = true;  // the answer to an earlier question may have been this one
       return;
     case ControlType::ask_ack:
       owes_ack = true;
@@ -271,6 +290,7 @@ void BulkConnection::Core::write_some() {
       if (control.empty() && rewind) {
         write_index = 0;
         rewind = false;
+        owes_alive = true;  // says from which frame on we write again
       }
       if (!control.empty() || next_control()) {
         if (!write_bytes(control, control_offset)) return;
@@ -300,6 +320,8 @@ bool BulkConnection::Core::next_control() {
     encode_control(ControlType::resend, expected);
   } else if (std::exchange(owes_ack, false)) {
     encode_control(ControlType::ack, expected);
+  } else if (std::exchange(owes_alive, false)) {
+    encode_control(ControlType::alive, written());
   } else if (std::exchange(owes_ask, false)) {
     // After the frames that it asks about, so that the answer covers them.
     if (write_index < unacknowledged.size()) {
@@ -307,8 +329,6 @@ bool BulkConnection::Core::next_control() {
       return false;
     }
     encode_control(ControlType::ask_ack, written());
-  } else if (std::exchange(owes_alive, false)) {
-    encode_control(ControlType::alive, written());
   }
   return !control.empty();
 }

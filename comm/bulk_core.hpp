@@ -60,8 +60,9 @@ struct BulkConnection::Core {
   // --- incoming ---
   std::vector<std::byte> input;
   size_t input_begin = 0, input_end = 0;
-  uint64_t expected = 0;  // the next data frame's number
-  bool resend_asked = false;
+  uint64_t expected = 0;      // the next data frame's number
+  bool resend_asked = false;  // and the peer has not begun to resend, as far as we know
+  Clock::time_point asked_at{};
   bool searching_head = false;  // after a damaged head: until the next intact one
   int damaged_in_a_row = 0;
   bool frame_ready = false;    // at ready_begin of `ready` lies the intact data frame of ready_head
@@ -72,7 +73,8 @@ struct BulkConnection::Core {
   WireHead ready_head;
   uint64_t heard = 0;  // reads that gave bytes
 
-  void progress();  // reads and writes what is possible now
+  void progress();   // reads and writes what is possible now
+  void show_life();  // when nothing else was written for a while
   void release_frame();
   // Until done(), polling or letting another thread poll. `lock` holds `mutex`.
   template <typename Done>
@@ -92,6 +94,8 @@ struct BulkConnection::Core {
   void take_control(const WireHead& head, std::span<const std::byte> payload);
   void take_acknowledgement(uint64_t next);
   void take_abort(std::span<const std::byte> payload);
+  void miss_frame(uint64_t sequence);
+  void note_unknown_damage();
   void note_damage();
   void make_room(size_t bytes);
   void write_some();

@@ -15,6 +15,7 @@
 #include <grpcpp/grpcpp.h>
 #include <sys/resource.h>
 
+#include "comm/link_checksum.hpp"
 #include "comm/messages.hpp"
 
 namespace troupe::comm {
@@ -167,7 +168,7 @@ void common_settings(const TransportSettings& settings, Set set) {
   set(GRPC_ARG_KEEPALIVE_TIMEOUT_MS, keepalive_ms);
   set(GRPC_ARG_KEEPALIVE_PERMIT_WITHOUT_CALLS, 1);
   set(GRPC_ARG_HTTP2_MAX_PINGS_WITHOUT_DATA, 0);  // no bound
-  set(GRPC_ARG_MAX_RECEIVE_MESSAGE_LENGTH, int(wire::kMessageBytesMax));
+  set(GRPC_ARG_MAX_RECEIVE_MESSAGE_LENGTH, int(wire::kMessageBytesMax + kLinkChecksumBytes));
 }
 
 class Listener final : public LinkListener, private grpc::CallbackGenericService {
@@ -226,6 +227,7 @@ class Listener final : public LinkListener, private grpc::CallbackGenericService
 
   struct Nobody : LinkStream::Owner {
     void received(std::string_view) override {}
+    void received_damaged() override {}
     void ended(const StreamEnd&) override {}
   };
 

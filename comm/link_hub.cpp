@@ -50,6 +50,9 @@ LinkSession::LinkSession(std::shared_ptr<LinkHub::Core> hub, std::shared_ptr<Lin
 void LinkSession::received(std::string_view bytes) {
   hub_->received(*this, bytes);
 }
+void LinkSession::received_damaged() {
+  hub_->received_damaged(*this);
+}
 void LinkSession::ended(const StreamEnd& end) {
   hub_->ended(shared_from_this(), end);
 }

@@ -38,6 +38,7 @@ class LinkSession final : public LinkStream::Owner, public std::enable_shared_fr
   LinkSession(std::shared_ptr<LinkHub::Core> hub, std::shared_ptr<LinkStream> stream, std::string dialled,
               std::string address);
   void received(std::string_view bytes) override;
+  void received_damaged() override;
   void ended(const StreamEnd& end) override;
 
   const std::shared_ptr<LinkHub::Core> hub_;
@@ -65,6 +66,7 @@ class LinkHub::Core final : public std::enable_shared_from_this<LinkHub::Core> {
 
   // For sessions.
   void received(LinkSession& session, std::string_view bytes);
+  void received_damaged(LinkSession& session);
   void ended(const std::shared_ptr<LinkSession>& session, const StreamEnd& end);
 
  private:

@@ -16,6 +16,13 @@ constexpr size_t kRetiredMax = 16;  // incarnations remembered for each node
 constexpr int kRefusalsToldPerSecond = 10;
 constexpr int kPauseMsMin = 50;  // between attempts to dial, doubling
 constexpr int kPauseMsMax = 400;
+
+// REQUIRES the hub's lock.
+std::string describe(const LinkSession& session) {
+  if (!session.dialled_.empty()) return fmt::format("'{}' at {}", session.dialled_, session.address_);
+  if (!session.peer_.node.empty()) return fmt::format("'{}'", session.peer_.node);
+  return "a peer that gave no name";
+}
 }  // namespace
 
 std::shared_ptr<LinkStream::Owner> LinkHub::Core::accept(const std::shared_ptr<LinkStream>& stream) {
@@ -41,6 +48,20 @@ void LinkHub::Core::received(LinkSession& session, std::string_view bytes) {
   if (envelope.body_case() != wire::Envelope::BODY_NOT_SET)
     events_.message(session.peer_, std::move(envelope));
   session.stream_->read_next();
+}
+
+void LinkHub::Core::received_damaged(LinkSession& session) {
+  if (session.stage_ == Stage::refused) return;
+  std::string who;
+  {
+    const std::lock_guard lock(mutex_);
+    who = describe(session);
+  }
+  turn_away(session,
+            error(ErrorKind::corrupt,
+                  "a message of {} arrived damaged, or one before it was lost: the path to it alters "
+                  "data (bad memory, network card or proxy), or it runs another version of troupe",
+                  who));
 }
 
 void LinkHub::Core::greet(LinkSession& session, std::string_view bytes) {
@@ -196,11 +217,7 @@ void LinkHub::Core::bury(const SessionPointer& session, const StreamEnd& end) {
 
 Error LinkHub::Core::reason(const LinkSession& session, const StreamEnd& end) const {
   const std::lock_guard lock(mutex_);
-  std::string who = "a peer that gave no name";
-  if (!session.dialled_.empty())
-    who = fmt::format("'{}' at {}", session.dialled_, session.address_);
-  else if (!session.peer_.node.empty())
-    who = fmt::format("'{}'", session.peer_.node);
+  const std::string who = describe(session);
   const bool linked = session.stage_ == Stage::up;
   switch (end.cause) {
     case StreamEnd::Cause::ours:

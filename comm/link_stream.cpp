@@ -2,6 +2,8 @@
 
 #include <utility>
 
+#include "comm/link_checksum.hpp"
+
 #ifdef __SANITIZE_THREAD__
 #include <sanitizer/tsan_interface.h>
 #endif
@@ -44,6 +46,7 @@ Sent LinkStream::send(std::string bytes, size_t queue_bytes_max) {
   const size_t cost = bytes.size() + kMessageOverheadBytes;
   if (queued_bytes_ + cost > queue_bytes_max) return Sent::busy;
   queued_bytes_ += cost;
+  append_checksum(bytes, sent_++);
   queue_.push_back(std::move(bytes));
   if (!writing_) write_next();
   return Sent::ok;
@@ -61,7 +64,7 @@ void LinkStream::read_next() {
 
 void LinkStream::write_next() {
   writing_ = true;
-  writing_bytes_ = queue_.front().size() + kMessageOverheadBytes;
+  writing_bytes_ = queue_.front().size() - kLinkChecksumBytes + kMessageOverheadBytes;
   start_write(std::move(queue_.front()));
   queue_.pop_front();
 }
@@ -105,11 +108,14 @@ void LinkStream::on_read(bool ok, std::string_view bytes) {
   take_over(this);
   if (ok) {
     Owner* owner = nullptr;  // stays: on_done, which drops it, comes after all other reactions
+    uint64_t sequence = 0;
     {
       const std::lock_guard lock(mutex_);
       owner = owner_.get();
+      sequence = received_++;
     }
-    return owner->received(bytes);
+    const auto message = strip_checksum(bytes, sequence);
+    return message ? owner->received(*message) : owner->received_damaged();
   }
   finish();  // the other end is done, or gone: then the next write fails
 }

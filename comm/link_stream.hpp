@@ -1,6 +1,7 @@
-// One gRPC stream of Envelopes as bytes, at either end, with its bounded sending queue: one write at a time,
-// in order. Keeps itself alive until it has ended. Thread-safe; the owner's callbacks come from gRPC's
-// threads, received() one at a time and only after read_next(), ended() last and once. Internal to the links.
+// One gRPC stream of Envelopes as bytes, each with its checksum, at either end, with its bounded sending
+// queue: one write at a time, in order. Keeps itself alive until it has ended. Thread-safe; the owner's
+// callbacks come from gRPC's threads, received() one at a time and only after read_next(), ended() last and
+// once. Internal to the links.
 #pragma once
 
 #include <chrono>
@@ -33,6 +34,7 @@ class LinkStream : public std::enable_shared_from_this<LinkStream> {
    public:
     virtual ~Owner() = default;
     virtual void received(std::string_view bytes) = 0;
+    virtual void received_damaged() = 0;  // in place of received(): not what was sent, or one was lost before
     virtual void ended(const StreamEnd& end) = 0;
   };
 
@@ -83,6 +85,7 @@ class LinkStream : public std::enable_shared_from_this<LinkStream> {
   bool writes_ended_ = false;
   size_t queued_bytes_ = 0;  // with what is being written
   size_t writing_bytes_ = 0;
+  uint64_t sent_ = 0, received_ = 0;  // messages
   std::deque<std::string> queue_;
   std::optional<StreamEnd> ours_;
   std::shared_ptr<Owner> owner_;

@@ -144,11 +144,13 @@ void check(Check& c, const StartJob& m) {
   c.text("start_job.data_folder", m.data_folder(), kTextBytesMax);
   c.text("start_job.out_folder", m.out_folder(), kTextBytesMax);
   c.at_most("start_job.threads", m.threads(), 4096);
+  c.at_least("start_job.stop_at", m.stop_at(), 0);
   c.one_of("start_job.transport", m.transport(), {"", "auto", "tcp", "shm"});
   c.count("start_job.nodes", m.nodes_size(), kRanksMax);
   for (const NodeAddress& node : m.nodes()) {
     c.text("start_job.nodes.name", node.name(), kNameBytesMax);
     c.text("start_job.nodes.address", node.address(), kNameBytesMax + 16);
+    c.text("start_job.nodes.bulk_address", node.bulk_address(), kNameBytesMax + 16);
   }
 }
 

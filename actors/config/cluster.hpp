@@ -14,7 +14,7 @@ enum class Transport : uint8_t { automatic = 1, tcp, shm };
 struct NodeConfig {
   std::string name;                       // unique; the rank is the place in the file
   std::string address = "127.0.0.1:0";    // control links: host:port, 0 lets the system choose
-  std::string bulk_address;               // gradients and states; empty: the host of `address`, any port
+  std::string bulk_address;               // gradients; empty: the host of `address`, any port
   int64_t threads = 0;                    // workers; 0: the machine's cores
 };
 

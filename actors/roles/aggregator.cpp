@@ -42,9 +42,9 @@ struct aggregator_state {
   std::shared_ptr<TrainEngine> engine;
   TakePart peers;
   scheduler::View view;
-  scheduler::Seal seal;   // of the step that is being reduced and committed, then of the one before
-  comm::SumMeta sum;      // its total
-  bool rounded = false;   // the engine's total is that of `seal` already
+  scheduler::Seal seal;  // of the step that is being reduced and committed, then of the one before
+  comm::SumMeta sum;     // its total
+  bool rounded = false;  // the engine's total is that of `seal` already
   bool committing = false;
   bool saving = false;  // a snapshot is on its way to disk
   bool keep_totals = false;
@@ -53,6 +53,7 @@ struct aggregator_state {
 
   EngineBuilt build(const BuildEngine& from) {
     engine = build_engine(*setup.context, *from.dataset);
+    if (setup.context->services->drill) write_memory_map(*setup.context, *engine);
     return {engine};
   }
 
@@ -81,8 +82,8 @@ struct aggregator_state {
   void take_total(std::span<const std::byte> bytes) {
     StepTotal total = step_total_of(bytes);
     if (total.seal.fence.step != engine->state().step)
-      throw error(ErrorKind::corrupt, "the total of step {} came to a state at step {}", total.seal.fence.step,
-                  engine->state().step);
+      throw error(ErrorKind::corrupt, "the total of step {} came to a state at step {}",
+                  total.seal.fence.step, engine->state().step);
     engine->set_total(std::move(total.total));
     seal = std::move(total.seal);
     sum = total.sum;
@@ -177,7 +178,7 @@ struct aggregator_state {
     }
     saving = true;
     self->request(peers.checkpointer, kWorkPatience,
-                  SaveState{std::make_shared<const model::TrainState>(engine->snapshot())})
+                  SaveState{std::make_shared<const model::TrainState>(engine->snapshot()), false})
         .then([self](const Saved&) { self->state.saving = false; },
               report_silence(self, setup.supervisor, "checkpointer"));
   }
@@ -194,13 +195,19 @@ struct aggregator_state {
       return Installed{false, false, engine->state().step, engine->chain()};
     }
     auto promise = self->make_response_promise<Installed>();
-    work([this, promise]() mutable { promise.deliver(Installed{true, false, engine->state().step, engine->chain()}); });
+    work([this, promise]() mutable {
+      promise.deliver(Installed{true, false, engine->state().step, engine->chain()});
+    });
     return promise;
   }
 
   caf::result<Installed> install_state(Self self, const InstallState& from) {
     return install(
-        self, "a state", [&] { load_into(*setup.context, *engine, from.path); },
+        self, "a state",
+        [&] {
+          load_into(*setup.context, *engine, from.path);
+          if (setup.context->services->drill) write_memory_map(*setup.context, *engine);
+        },
         [this, self](std::function<void()> done) { share_out(self, engine->clear_work(), std::move(done)); });
   }
 
@@ -217,7 +224,7 @@ struct aggregator_state {
     if (!wanted.write) return saved;
     auto promise = self->make_response_promise<Saved>();
     self->request(peers.checkpointer, kWorkPatience,
-                  SaveState{std::make_shared<const model::TrainState>(engine->snapshot())})
+                  SaveState{std::make_shared<const model::TrainState>(engine->snapshot()), true})
         .then(
             [promise, saved](const Saved& written) mutable {
               saved.path = written.path;
@@ -264,10 +271,12 @@ aggregator_actor::behavior_type aggregator(aggregator_actor::stateful_pointer<ag
       },
       [self](const KeepTotals& wanted) { self->state.keep_totals = wanted.keep; },
       [self, supervisor](const InstallState& from) {
-        return guarded_answer<Installed>(self, supervisor, [&] { return self->state.install_state(self, from); });
+        return guarded_answer<Installed>(self, supervisor,
+                                         [&] { return self->state.install_state(self, from); });
       },
       [self, supervisor](const InstallTotal& from) {
-        return guarded_answer<Installed>(self, supervisor, [&] { return self->state.install_total(self, from); });
+        return guarded_answer<Installed>(self, supervisor,
+                                         [&] { return self->state.install_total(self, from); });
       },
       [self, supervisor](const SaveFinal& wanted) {
         return guarded_answer<Saved>(self, supervisor, [&] { return self->state.save_final(self, wanted); });

@@ -27,6 +27,20 @@ Saved save(const JobContext& context, const model::CheckpointInfo& info, const m
   return {state.step, path.string(), ""};
 }
 
+// One that is not the last may fail: the job goes on, and the next may succeed.
+Saved try_to_save(const JobContext& context, const model::CheckpointInfo& info, const SaveState& snapshot) {
+  try {
+    return save(context, info, *snapshot.state);
+  } catch (const Error& problem) {
+    if (snapshot.last) throw;
+    spdlog::warn("no checkpoint at step {}: {}", snapshot.state->step, problem.what());
+  } catch (const std::filesystem::filesystem_error& problem) {
+    if (snapshot.last) throw error(ErrorKind::file, "cannot write a checkpoint: {}", problem.what());
+    spdlog::warn("no checkpoint at step {}: {}", snapshot.state->step, problem.what());
+  }
+  return {snapshot.state->step, "", ""};
+}
+
 checkpointer_actor::behavior_type checkpointer(checkpointer_actor::stateful_pointer<checkpointer_state> self,
                                                RoleSetup setup,
                                                std::shared_ptr<const model::CheckpointInfo> info) {
@@ -34,7 +48,7 @@ checkpointer_actor::behavior_type checkpointer(checkpointer_actor::stateful_poin
   return {
       [self, setup, info](const SaveState& snapshot) {
         return guarded_answer<Saved>(self, setup.supervisor,
-                                     [&] { return save(*setup.context, *info, *snapshot.state); });
+                                     [&] { return try_to_save(*setup.context, *info, snapshot); });
       },
   };
 }

@@ -24,7 +24,9 @@ struct coordinator_state {
   std::optional<scheduler::Coordinator> decide;  // while this node leads
   bool stop_wanted = false;                      // whoever leads when it is asked for, or comes to lead later
 
-  void begin(Self self, const scheduler::View& view) {
+  void begin(Self self, scheduler::View view) {
+    const int64_t stop_at = setup.context->stop_at;
+    if (stop_at > 0) view.end_step = std::max(view.step, std::min(stop_at, view.end_step.value_or(stop_at)));
     decide.emplace(view, setup.context->plan(), now_us());
     if (stop_wanted) apply(self, decide->stop());
   }

@@ -18,7 +18,7 @@ namespace troupe::actors {
 namespace {
 
 constexpr std::chrono::milliseconds kTick{50};
-constexpr scheduler::Microseconds kAskAgainUs = 1'000'000;  // an unanswered question
+constexpr scheduler::Microseconds kAskAgainUs = 1'000'000;        // an unanswered question
 constexpr scheduler::Microseconds kSourcePatienceUs = 5'000'000;  // without an answer: another source
 constexpr size_t kAskedAtOnce = 4;                                // pieces
 constexpr uint64_t kBlobBytesMax = uint64_t{1} << 40;
@@ -82,7 +82,10 @@ class Assembly {
     asked_.erase(piece.index());
     return true;
   }
-  bool whole() const { return kind != wire::BLOB_UNSPECIFIED && size_ && std::find(here_.begin(), here_.end(), false) == here_.end(); }
+  bool whole() const {
+    return kind != wire::BLOB_UNSPECIFIED && size_ &&
+           std::find(here_.begin(), here_.end(), false) == here_.end();
+  }
   std::vector<std::byte> take_bytes() { return std::move(bytes_); }
 
  private:
@@ -156,7 +159,7 @@ struct follower_state {
     if (!source || from != *source || piece.kind() != blob.kind || step != blob.step || installing) return;
     heard_us = now_us();
     if (!piece.absent().empty()) return refused(self, piece);
-    if (piece.blob_bytes() == 0) return;  // not yet
+    if (piece.blob_bytes() == 0) return;    // not yet
     if (!blob.take(piece, path())) return;  // it is asked for again
     if (blob.whole()) return install(self);
     ask(self);
@@ -224,7 +227,12 @@ follower_actor::behavior_type follower(follower_actor::stateful_pointer<follower
       [self, supervisor](const Post& post) {
         if (!post.envelope->has_piece() || !same_job(*self->state.setup.context, *post.envelope)) return;
         guarded(self, supervisor, [&] {
-          self->state.on_piece(self, post.from, post.envelope->fence().step(), post.envelope->piece());
+          try {
+            self->state.on_piece(self, post.from, post.envelope->fence().step(), post.envelope->piece());
+          } catch (const Error& problem) {  // tried again at the leader's next word
+            spdlog::warn("{}", problem.what());
+            self->state.stop();
+          }
         });
       },
       [self, supervisor](const scheduler::FollowFrom& from) {

@@ -25,7 +25,7 @@ struct member_state {
   std::shared_ptr<RingSession> ring;
   membership_actor membership;
   std::optional<scheduler::MemberRole> role;
-  std::vector<uint32_t> free;  // workers without a slot
+  std::vector<uint32_t> free;                   // workers without a slot
   scheduler::Microseconds broken_since_us = 0;  // a ring that nobody has said a word about; 0: none
   bool installing = false;                      // the state is being replaced: what concerns it waits
   std::optional<scheduler::Ballot> fence_after;

@@ -48,13 +48,15 @@ struct membership_state {
   void join(Self self, const JoinCluster& ready) {
     const NodeServices& node = *setup.context->services;
     // Each part that a process takes in a job is an incarnation of its own.
-    own = {node.rank, node.node, node.bulk ? node.bulk->address() : "", comm::new_incarnation(), node.host_id};
+    own = {node.rank, node.node, node.bulk ? node.bulk->address() : "", comm::new_incarnation(),
+           node.host_id};
     const auto hash = Sha256().update(ready.fingerprint_text).digest();
     fingerprint = {hash.begin(), hash.end()};
     fingerprint_text = ready.fingerprint_text;
     scheduler::MembershipOptions options;
     options.self = own;
-    for (size_t i = 0; i < setup.context->cluster.nodes.size(); ++i) options.nodes.push_back(scheduler::Rank(i));
+    for (size_t i = 0; i < setup.context->cluster.nodes.size(); ++i)
+      options.nodes.push_back(scheduler::Rank(i));
     options.first_ballot =
         uint64_t(std::chrono::system_clock::now().time_since_epoch() / std::chrono::microseconds(1));
     options.quorum = setup.context->cluster.quorum;
@@ -76,7 +78,8 @@ struct membership_state {
   void introduce(Self self, scheduler::Rank peer, bool reply) {
     const auto to = peers.members.find(peer);
     if (to == peers.members.end()) return;
-    self->send(to->second, Post{own.rank, introduction(*setup.context, own, fingerprint, fingerprint_text, reply)});
+    self->send(to->second,
+               Post{own.rank, introduction(*setup.context, own, fingerprint, fingerprint_text, reply)});
   }
 
   void on_introduction(Self self, scheduler::Rank from, const wire::Introduction& hello) {
@@ -95,10 +98,9 @@ struct membership_state {
     const bool first = own.rank < peer;
     const std::string reference = setup.context->name_of(std::min(own.rank, peer)),
                       other = setup.context->name_of(std::max(own.rank, peer));
-    const std::string why =
-        fmt::format("node {} differs from {}: it has {}", other, reference,
-                    first ? scheduler::first_difference(fingerprint_text, theirs)
-                          : scheduler::first_difference(theirs, fingerprint_text));
+    const std::string why = fmt::format("node {} differs from {}: it has {}", other, reference,
+                                        first ? scheduler::first_difference(fingerprint_text, theirs)
+                                              : scheduler::first_difference(theirs, fingerprint_text));
     if (!decide->view())
       self->send(setup.supervisor, JobFailed{ErrorKind::version, why, -1});
     else
@@ -118,7 +120,8 @@ struct membership_state {
 
   void on_post(Self self, const Post& post) {
     if (!decide || !same_job(*setup.context, *post.envelope)) return;
-    if (post.envelope->has_introduction()) return on_introduction(self, post.from, post.envelope->introduction());
+    if (post.envelope->has_introduction())
+      return on_introduction(self, post.from, post.envelope->introduction());
     if (!introduced.contains(post.from)) return;
     if (const auto message = membership_message_of(*post.envelope))
       apply(self, decide->on_message(post.from, *message, now_us()));

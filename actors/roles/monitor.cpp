@@ -1,3 +1,4 @@
+#include <deque>
 #include <filesystem>
 
 #include <caf/actor_system.hpp>
@@ -19,6 +20,7 @@ namespace troupe::actors {
 namespace {
 
 using Clock = std::chrono::steady_clock;
+constexpr size_t kUnwrittenMax = 100'000;  // records of the ledger
 
 struct monitor_state {
   monitor_state() = default;
@@ -29,6 +31,8 @@ struct monitor_state {
   std::shared_ptr<const data::Dataset> dataset;
   std::shared_ptr<spdlog::logger> log;  // once this node leads
   std::optional<LedgerWriter> ledger;
+  std::deque<LedgerRecord> unwritten;  // as when the disk is full
+  Clock::time_point write_again_at;
   model::LossTotals since;  // the last report
   int64_t steps_since = 0;
   Clock::time_point reported_at = Clock::now();
@@ -64,9 +68,27 @@ struct monitor_state {
                                               uint32_t(context.job.slots)));
     line.target_tokens = outcome.plan.tokens;
     line.skipped = outcome.plan.skipped;
+    line.committed_us = std::chrono::system_clock::now().time_since_epoch() / std::chrono::microseconds(1);
     line.chain = to_hex(report.chain.data(), report.chain.size());
-    if (!ledger) ledger.emplace(ledger_path(context.out_folder, context.node()), line.step);
-    ledger->append(line);
+    unwritten.push_back(std::move(line));
+    write_ledger();
+  }
+
+  // What cannot be written now is written later: a full disk is no reason to stop.
+  void write_ledger() {
+    const bool late = unwritten.size() > 1;
+    if (late && Clock::now() < write_again_at) return;
+    try {
+      if (!ledger)
+        ledger.emplace(ledger_path(setup.context->out_folder, setup.context->node()), unwritten.front().step);
+      for (; !unwritten.empty(); unwritten.pop_front()) ledger->append(unwritten.front());
+      if (late) spdlog::info("the ledger is complete again");
+    } catch (const std::exception& problem) {
+      ledger.reset();
+      write_again_at = Clock::now() + std::chrono::seconds(1);
+      if (!late) spdlog::warn("the ledger waits: {}", problem.what());
+      if (unwritten.size() > kUnwrittenMax) throw;
+    }
   }
 
   void on_validated(const Validated& result) {

@@ -20,9 +20,10 @@ namespace troupe::actors {
 namespace {
 
 constexpr std::chrono::milliseconds kTick{1000};
-constexpr scheduler::Microseconds kInterestUs = 20'000'000;  // after the last question nobody follows any more
+constexpr scheduler::Microseconds kInterestUs =
+    20'000'000;                     // after the last question nobody follows any more
 constexpr int64_t kBehindMax = 64;  // a state that is older is taken anew for the next who asks
-constexpr size_t kTotalBytesMax = size_t{1} << 30;           // of totals that wait to be asked for
+constexpr size_t kTotalBytesMax = size_t{1} << 30;  // of totals that wait to be asked for
 
 using Bytes = std::shared_ptr<const std::vector<std::byte>>;
 
@@ -61,7 +62,8 @@ struct source_state {
 
   void on_fetch(Self self, const Post& post) {
     const wire::Envelope& message = *post.envelope;
-    const Question question{post.from, message.fetch().kind(), message.fence().step(), message.fetch().index()};
+    const Question question{post.from, message.fetch().kind(), message.fence().step(),
+                            message.fetch().index()};
     asked_us = now_us();
     if (!keeping) self->send(aggregator, KeepTotals{true});
     keeping = true;
@@ -88,8 +90,8 @@ struct source_state {
     if (found != totals.end()) {
       const size_t begin = std::min(found->second->size(), question.index * wire::kBulkFieldBytesMax);
       const size_t bytes = std::min(wire::kBulkFieldBytesMax, found->second->size() - begin);
-      return give(self, question,
-                  {reinterpret_cast<const char*>(found->second->data()) + begin, bytes}, found->second->size());
+      return give(self, question, {reinterpret_cast<const char*>(found->second->data()) + begin, bytes},
+                  found->second->size());
     }
     if (question.step < newest_step) return refuse(self, question, "that total is not kept");
     return false;
@@ -188,7 +190,8 @@ struct source_state {
 static_assert(!std::is_aggregate_v<source_state>);
 
 source_actor::behavior_type source(source_actor::stateful_pointer<source_state> self, RoleSetup setup,
-                                   std::map<scheduler::Rank, post_actor> followers, aggregator_actor aggregator,
+                                   std::map<scheduler::Rank, post_actor> followers,
+                                   aggregator_actor aggregator,
                                    std::shared_ptr<const model::CheckpointInfo> info) {
   use_exception_handler(self);
   self->state.setup = std::move(setup);

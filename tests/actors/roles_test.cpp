@@ -80,7 +80,9 @@ membership_actor spawn_membership_stand_in(TestSystem& test, std::shared_ptr<std
   });
 }
 
-scheduler::BeginView begin(uint32_t nodes) { return {view_of_nodes(nodes)}; }
+scheduler::BeginView begin(uint32_t nodes) {
+  return {view_of_nodes(nodes)};
+}
 
 }  // namespace
 

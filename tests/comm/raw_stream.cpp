@@ -5,6 +5,7 @@
 #include <grpcpp/generic/generic_stub.h>
 #include <grpcpp/grpcpp.h>
 
+#include "comm/link_checksum.hpp"
 #include "comm/messages.hpp"
 
 namespace troupe::comm::test {
@@ -35,8 +36,18 @@ std::shared_ptr<grpc::Channel> channel_to(const std::string& address, const std:
 
 }  // namespace
 
+std::vector<std::string> with_checksums(std::vector<std::string> messages) {
+  for (size_t i = 0; i < messages.size(); ++i) append_checksum(messages[i], i);
+  return messages;
+}
+
 RawAnswer talk_raw(const std::string& address, const std::vector<std::string>& messages,
                    const std::optional<RawTls>& tls, size_t answers) {
+  return talk_bytes(address, with_checksums(messages), tls, answers);
+}
+
+RawAnswer talk_bytes(const std::string& address, const std::vector<std::string>& messages,
+                     const std::optional<RawTls>& tls, size_t answers) {
   grpc::GenericStub stub(channel_to(address, tls));
   grpc::ClientContext context;
   context.set_deadline(std::chrono::system_clock::now() + std::chrono::seconds(60));
@@ -48,6 +59,7 @@ RawAnswer talk_raw(const std::string& address, const std::vector<std::string>& m
     return queue.Next(&tag, &ok) && ok;
   };
   RawAnswer answer;
+  uint64_t received = 0;
   stream->StartCall(nullptr);
   bool open = finished();
   for (const std::string& message : messages) {
@@ -59,7 +71,9 @@ RawAnswer talk_raw(const std::string& address, const std::vector<std::string>& m
     grpc::ByteBuffer buffer;
     stream->Read(&buffer, nullptr);
     if (!finished()) break;
-    if (buffer.Length() > 0) answer.messages.push_back(text_of(buffer));
+    const std::string bytes = text_of(buffer);
+    const auto message = strip_checksum(bytes, received++);
+    if (!message || !message->empty()) answer.messages.emplace_back(message.value_or("damaged"));
   }
   if (answer.messages.size() >= answers) context.TryCancel();
   grpc::Status status;

@@ -28,6 +28,12 @@ struct RawTls {
 RawAnswer talk_raw(const std::string& address, const std::vector<std::string>& messages,
                    const std::optional<RawTls>& tls = std::nullopt, size_t answers = 1000);
 
+// What really goes over the stream: the messages with their checksums, as talk_raw() sends them. Those that
+// `talk_bytes` is given go as they are.
+std::vector<std::string> with_checksums(std::vector<std::string> messages);
+RawAnswer talk_bytes(const std::string& address, const std::vector<std::string>& messages,
+                     const std::optional<RawTls>& tls = std::nullopt, size_t answers = 1000);
+
 // A hello as `node` of cluster "test" would say it.
 wire::Envelope raw_hello(const std::string& node);
 

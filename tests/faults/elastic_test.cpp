@@ -1,5 +1,5 @@
-// Nodes that are killed, stopped, asked to leave and started again, in the middle of a job: it goes on, and ends with
-// the bits of a run that nobody disturbed.
+// Nodes that are killed, stopped, asked to leave and started again, in the middle of a job: it goes on, and
+// ends with the bits of a run that nobody disturbed.
 #include <csignal>
 
 #include <doctest/doctest.h>
@@ -19,7 +19,9 @@ class Run {
     REQUIRE(client_->wait_for_output("step 5/", kRunDeadline));
   }
   std::string out() const { return folder_ / "run"; }
-  void signal(const std::string& node, int number) const { REQUIRE(kill(process_of(out(), node), number) == 0); }
+  void signal(const std::string& node, int number) const {
+    REQUIRE(kill(process_of(out(), node), number) == 0);
+  }
   void wait_for(const std::string& text) {
     CAPTURE(text);
     const bool came = client_->wait_for_output(text, kRunDeadline);

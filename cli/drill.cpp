@@ -1,0 +1,84 @@
+#include "actors/drill/drill.hpp"
+
+#include <CLI/CLI.hpp>
+#include <fmt/format.h>
+
+#include "actors/config/cluster.hpp"
+#include "cli/commands.hpp"
+#include "kernels/base/error.hpp"
+
+namespace troupe::cli {
+
+namespace {
+
+struct DrillArguments {
+  drill::DrillOptions options;
+  std::string job, plan;
+  std::vector<std::string> overrides, kinds;
+  uint64_t faults = 20;
+  int64_t steps = 0;
+  bool json = false;
+};
+
+std::vector<std::string> node_names(int64_t nodes) {
+  std::vector<std::string> names;
+  for (const auto& node : config::local_cluster(nodes, 1).nodes) names.push_back(node.name);
+  return names;
+}
+
+void run(DrillArguments& a, int& code) {
+  // The time line is made of reports: one a step, unless the job is told otherwise on the command line.
+  a.overrides.insert(a.overrides.begin(), "report.every=1");
+  a.options.whole_job = a.steps > 0;
+  a.overrides.push_back("training.steps=" + std::to_string(a.steps > 0 ? a.steps : 10'000'000));
+  a.options.job =
+      a.job.empty() ? config::parse_job("--set", "", a.overrides) : config::read_job_file(a.job, a.overrides);
+  if (a.options.job.sum != config::SumKind::exact)
+    throw error(ErrorKind::usage, "a drill needs training.sum = \"exact\": a float sum depends on who adds");
+  if (a.options.job.source == config::DataSource::folder && a.options.data.empty())
+    throw error(ErrorKind::usage,
+                "say with --data which dataset to train on, or use examples/jobs/tiny.toml");
+  const std::vector<std::string> names = node_names(a.options.nodes);
+  if (!a.plan.empty()) {
+    a.options.plan = drill::read_plan(a.plan, {names.begin(), names.end()});
+  } else {
+    std::vector<drill::FaultKind> kinds;
+    for (const std::string& kind : a.kinds) kinds.push_back(drill::kind_of(kind));
+    if (kinds.empty()) kinds = drill::all_kinds();
+    a.options.plan = drill::random_plan(a.options.seed, a.faults, kinds, names);
+  }
+  const drill::DrillResult result = drill::run_drill(a.options);
+  fmt::print("{}", a.json ? to_json(result) + "\n" : to_text(result));
+  code = result.passed() ? kDone : kFailed;
+}
+
+}  // namespace
+
+void add_drill(CLI::App& app, int& code) {
+  CLI::App* command = app.add_subcommand(
+      "drill", "Train on a local cluster, inject faults, and compare the weights with an undisturbed run");
+  auto a = std::make_shared<DrillArguments>();
+  auto& o = a->options;
+  command->add_option("--job", a->job, "Job file (TOML); examples/jobs/tiny.toml needs no data");
+  command->add_option("--set", a->overrides, "Change a setting of the job: section.key=value")
+      ->expected(1)
+      ->take_all();
+  command->add_option("--data", o.data, "Dataset folder, as troupe prepare makes it");
+  command->add_option("--out", o.out, "Folder for logs, checkpoints and ledgers; must be new")->required();
+  command->add_option("--nodes", o.nodes, "Node processes")->check(CLI::Range(1, 64))->capture_default_str();
+  command->add_option("--threads", o.threads, "Workers a node")
+      ->check(CLI::Range(1, 64))
+      ->capture_default_str();
+  command->add_option("--steps", a->steps, "Steps of the job; without it, it ends when the faults are over")
+      ->check(CLI::PositiveNumber);
+  auto* plan = command->add_option("--plan", a->plan, "Faults from this file (TOML)");
+  command->add_option("--seed", o.seed, "Faults from this seed")->excludes(plan)->capture_default_str();
+  command->add_option("--faults", a->faults, "How many")->excludes(plan)->capture_default_str();
+  command->add_option("--kinds", a->kinds, "Which kinds, with commas; all when left out")
+      ->delimiter(',')
+      ->excludes(plan);
+  command->add_flag("--json", a->json, "The result as JSON");
+  command->callback([a, &code] { run(*a, code); });
+}
+
+}  // namespace troupe::cli
