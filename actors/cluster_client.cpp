@@ -51,7 +51,7 @@ void ClusterClient::push(ClusterEvent event) {
   arrived_.notify_one();
 }
 
-void ClusterClient::wait_for_links(std::chrono::milliseconds patience) {
+std::vector<std::string> ClusterClient::wait_for_links(std::chrono::milliseconds patience, size_t enough) {
   std::unique_lock lock(mutex_);
   const auto all = [&] {
     for (const config::NodeConfig& node : cluster_.nodes)
@@ -59,7 +59,14 @@ void ClusterClient::wait_for_links(std::chrono::milliseconds patience) {
     return true;
   };
   // What came before, attempts to dial that failed among it, is nothing that happens to a job of ours.
-  if (arrived_.wait_for(lock, patience, all)) return events_.clear();
+  const bool whole = arrived_.wait_for(lock, patience, all);
+  std::vector<std::string> linked;
+  for (const config::NodeConfig& node : cluster_.nodes)
+    if (linked_[node.name]) linked.push_back(node.name);
+  if (whole || (enough > 0 && linked.size() >= enough)) {
+    events_.clear();
+    return linked;
+  }
   std::string missing;
   for (const config::NodeConfig& node : cluster_.nodes)
     if (!linked_[node.name])

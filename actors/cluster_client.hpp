@@ -10,6 +10,7 @@
 #include <mutex>
 #include <optional>
 #include <string>
+#include <vector>
 
 #include "actors/config/cluster.hpp"
 #include "comm/link.hpp"
@@ -31,8 +32,9 @@ class ClusterClient {
   explicit ClusterClient(const config::ClusterConfig& cluster);
   ~ClusterClient();
 
-  // Throws Error(network) that names the nodes that cannot be reached, and why.
-  void wait_for_links(std::chrono::milliseconds patience);
+  // Until all are linked, or the patience is over and at least `enough` are (0: all). Returns who is. Throws
+  // Error(network) that names the nodes that cannot be reached, and why.
+  std::vector<std::string> wait_for_links(std::chrono::milliseconds patience, size_t enough = 0);
   bool send(const std::string& node, const wire::Envelope& message);
   void send_all(const wire::Envelope& message);
   std::optional<ClusterEvent> next(std::chrono::milliseconds patience);

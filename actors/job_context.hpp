@@ -5,6 +5,7 @@
 #include <atomic>
 #include <memory>
 #include <string>
+#include <vector>
 
 #include "actors/config/cluster.hpp"
 #include "actors/config/job.hpp"
@@ -47,6 +48,7 @@ struct JobContext {
   int64_t stop_at = 0;  // after so many steps the job is stopped; 0: it is not
   uint32_t workers = 1;
   comm::Transport transport = comm::Transport::automatic;
+  std::vector<scheduler::Rank> awaited;  // who is to be there when it begins; empty: all nodes
   // Rank of the leader of the newest view of this node, -1 before the first; set by membership alone.
   std::shared_ptr<std::atomic<int64_t>> leader = std::make_shared<std::atomic<int64_t>>(-1);
 

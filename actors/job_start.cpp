@@ -44,6 +44,9 @@ JobContextPtr job_context(std::shared_ptr<const NodeServices> services, const wi
         node.address = where.address();
         if (!where.bulk_address().empty()) node.bulk_address = where.bulk_address();
       }
+  for (const wire::NodeAddress& where : start.nodes())
+    if (const config::NodeConfig* node = context->cluster.find(where.name()))
+      context->awaited.push_back(scheduler::Rank(node - context->cluster.nodes.data()));
   context->job = config::parse_job("the job", start.job_toml());
   context->job_text = config::canonical_text(context->job);
   const auto id = Sha256().update(context->job_text).digest();

@@ -76,8 +76,10 @@ void node_state::publish_event(wire::Event::Kind kind, const std::vector<std::st
   publish(share(std::move(message)));
 }
 
-void node_state::on_view(const scheduler::View& begins) {
+void node_state::on_view(Self self, const scheduler::View& begins) {
+  const bool first = !view;
   view = begins;
+  if (first && leaving) begin_to_leave(self);
   std::vector<std::string> names;
   for (const scheduler::Member& member : begins.members) names.push_back(member.name);
   publish_event(wire::Event::VIEW, names, "");
@@ -230,7 +232,7 @@ node_actor::behavior_type node(node_state::Self self, NodeSetup setup) {
       [self](const JobFailed& failure) { self->state.fail(self, failure); },
       [self](const StepsDone& done) { self->state.steps_done(self, done); },
       [self](const Publish& report) { self->state.publish(report.envelope); },
-      [self](const scheduler::BeginView& begins) { self->state.on_view(begins.view); },
+      [self](const scheduler::BeginView& begins) { self->state.on_view(self, begins.view); },
       [self](scheduler::EveryoneLeft) {
         self->state.stopping = true;
         self->state.steps_done(self, {});

@@ -110,27 +110,27 @@ void node_state::stop(Self self, const StopWanted& wanted) {
 void node_state::leave(Self self, const StopWanted& wanted) {
   if (phase == Phase::idle) return setup.ended(setup.one_job ? 130 : 0);
   if (phase == Phase::ending) return;
-  if (!wanted.now && joining && !view && phase == Phase::training) {  // nobody counts on it yet
-    leaving = true;
-    return part_ended(self);
-  }
-  if (wanted.now || !others_take_part() || !context().elastic()) {
-    if (!context().elastic() && others_take_part()) {
-      wire::Envelope message = envelope(context());
-      message.mutable_stop_job()->set_why(wanted.why);
-      send_peers(share(std::move(message)));
-    }
+  const bool in_job = phase == Phase::training;
+  if (wanted.now || (!in_job && !joining) || (in_job && view && !others_take_part())) return stop(self, wanted);
+  if (!context().elastic()) {
+    wire::Envelope message = envelope(context());
+    message.mutable_stop_job()->set_why(wanted.why);
+    send_peers(share(std::move(message)));
     return stop(self, wanted);
   }
   spdlog::info("leaves the job: {}", wanted.why);
   leaving = true;
+  if (joining && !view) return part_ended(self);  // nobody counts on it yet
+  if (view) begin_to_leave(self);
+}
+
+void node_state::begin_to_leave(Self self) {
   self->send(job->member, LeaveWanted{});
-  set_deadline(kLeavePatience,
-               {ErrorKind::timeout, "the others have not gone on without this node in time", -1});
+  set_deadline(kLeavePatience, {ErrorKind::timeout, "the others have not gone on without this node in time", -1});
 }
 
 void node_state::part_ended(Self self) {
-  if (!leaving || phase != Phase::training) return;
+  if (!leaving || (phase != Phase::training && phase != Phase::starting)) return;
   publish_event(wire::Event::LEFT, {}, "");
   phase = Phase::ending;
   last_code = 0;

@@ -40,8 +40,9 @@ struct node_state {
   void train(Self self, const std::shared_ptr<TrainEngine>& engine);
   void stop(Self self, const StopWanted& wanted);
   void leave(Self self, const StopWanted& wanted);
+  void begin_to_leave(Self self);
   void part_ended(Self self);
-  void on_view(const scheduler::View& begins);
+  void on_view(Self self, const scheduler::View& begins);
   void fail(Self self, const JobFailed& failure);
   void rejoin(Self self, const std::string& why);
   void steps_done(Self self, const StepsDone& done);

@@ -24,14 +24,15 @@ constexpr std::chrono::milliseconds kSurvivorsPatience{700};  // for local nodes
 
 class TrainRun {
  public:
-  // `local`: whose nodes are started again when they die; may be null.
+  // `local`: whose nodes are started again when they die; may be null. `nodes`: those that are linked.
   TrainRun(const TrainOptions& options, ClusterClient& client, const StopSignals& signals,
-           LocalCluster* local)
+           LocalCluster* local, const std::vector<std::string>& nodes)
       : options_(options),
         client_(client),
         signals_(signals),
         local_(local),
-        progress_(Progress::form_for(options.json)) {}
+        progress_(Progress::form_for(options.json)),
+        taking_part_(nodes.begin(), nodes.end()) {}
 
   int follow() {
     start();
@@ -56,11 +57,11 @@ class TrainRun {
     order.set_threads(uint32_t(options_.threads));
     order.set_transport(options_.transport);
     for (const config::NodeConfig& node : client_.cluster().nodes) {
+      if (!taking_part_.contains(node.name)) continue;
       wire::NodeAddress& where = *order.add_nodes();
       where.set_name(node.name);
       where.set_address(node.address);
     }
-    for (const config::NodeConfig& node : client_.cluster().nodes) taking_part_.insert(node.name);
     client_.send_all(message);
   }
 
@@ -187,8 +188,8 @@ int run_local(const TrainOptions& options, const StopSignals& signals) {
   LocalCluster local(options.nodes, threads, options.out, options.program);
   try {
     ClusterClient client(local.config());
-    client.wait_for_links(std::chrono::seconds(30));
-    const int code = TrainRun(options, client, signals, options.restart ? &local : nullptr).follow();
+    const auto nodes = client.wait_for_links(std::chrono::seconds(30));
+    const int code = TrainRun(options, client, signals, options.restart ? &local : nullptr, nodes).follow();
     client.close();
     local.stop(std::chrono::seconds(5));
     return code;
@@ -218,8 +219,9 @@ int train(const TrainOptions& options) {
   if (options.cluster_file.empty()) return run_local(options, signals);
   const config::ClusterConfig cluster = config::read_cluster_file(options.cluster_file);
   ClusterClient client(cluster);
-  client.wait_for_links(std::chrono::milliseconds(cluster.patience_ms) + std::chrono::seconds(3));
-  return TrainRun(options, client, signals, nullptr).follow();
+  const auto nodes = client.wait_for_links(
+      std::chrono::milliseconds(cluster.patience_ms) + std::chrono::seconds(3), size_t(options.min_nodes));
+  return TrainRun(options, client, signals, nullptr, nodes).follow();
 }
 
 }  // namespace troupe::actors

@@ -36,8 +36,14 @@ void add_train(CLI::App& app, int& code) {
   auto* nodes = command->add_option("--nodes", o.nodes, "Node processes on this machine")
                     ->check(CLI::Range(1, 1024))
                     ->capture_default_str();
-  command->add_option("--cluster", o.cluster_file, "Use the running nodes of this cluster file")
-      ->excludes(nodes);
+  auto* cluster =
+      command->add_option("--cluster", o.cluster_file, "Use the running nodes of this cluster file");
+  cluster->excludes(nodes);
+  command
+      ->add_option("--min-nodes", o.min_nodes,
+                   "Begin with at least so many of them; the others may come later")
+      ->check(CLI::Range(1, 1024))
+      ->needs(cluster);
   command->add_option("--threads", o.threads, "Workers a node; 0: the cores, shared out")
       ->check(CLI::Range(0, 1024));
   command->add_option("--steps", a->steps, "How many steps, in place of the job's")

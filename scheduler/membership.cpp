@@ -12,7 +12,7 @@ Membership::Membership(MembershipOptions options, int64_t step, Microseconds now
       heard_leader_us_(now_us),
       mode_since_us_(now_us),
       repeated_at_us_(now_us) {
-  for (Rank rank : options_.nodes)
+  for (Rank rank : options_.awaited.empty() ? options_.nodes : options_.awaited)
     if (rank != self()) awaited_.insert(rank);
 }
 

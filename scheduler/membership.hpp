@@ -47,7 +47,8 @@ using MembershipActions = std::vector<MembershipAction>;
 
 struct MembershipOptions {
   Member self;
-  std::vector<Rank> nodes;  // all ranks that could ever be members, self among them
+  std::vector<Rank> nodes;      // all ranks that could ever be members, self among them
+  std::vector<Rank> awaited{};  // before the first view, of those; empty: all
   // Higher than any ballot of an earlier process of this node, which is forgotten: a clock will do.
   uint64_t first_ballot = 1;
   bool quorum = false;                           // a view needs the promises of more than half of `nodes`

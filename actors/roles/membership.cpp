@@ -57,6 +57,7 @@ struct membership_state {
     options.self = own;
     for (size_t i = 0; i < setup.context->cluster.nodes.size(); ++i)
       options.nodes.push_back(scheduler::Rank(i));
+    options.awaited = setup.context->awaited;
     options.first_ballot =
         uint64_t(std::chrono::system_clock::now().time_since_epoch() / std::chrono::microseconds(1));
     options.quorum = setup.context->cluster.quorum;

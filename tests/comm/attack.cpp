@@ -26,8 +26,8 @@ constexpr int64_t kEndMs = 30'000;
 
 class Attacker {
  public:
-  Attacker(const std::string& address, AttackInput input)
-      : input_(std::move(input)), socket_(raw_connect(address)), deadline_(deadline_in_ms(kEndMs)) {
+  explicit Attacker(AttackInput input)
+      : input_(std::move(input)), socket_(raw_connect(input_.address)), deadline_(deadline_in_ms(kEndMs)) {
     if (input_.tls == nullptr) return;
     ssl_ = make_ssl(input_.tls, socket_.get());
     SSL_set_connect_state(ssl_.get());
@@ -59,9 +59,9 @@ class Attacker {
       return true;
     }
     if (sent_ < input_.bytes.size()) {
-      const long count = ssl_ ? SSL_write(ssl_.get(), input_.bytes.data() + sent_, int(input_.bytes.size() - sent_))
-                              : send(socket_.get(), input_.bytes.data() + sent_, input_.bytes.size() - sent_,
-                                     MSG_NOSIGNAL);
+      const long count =
+          ssl_ ? SSL_write(ssl_.get(), input_.bytes.data() + sent_, int(input_.bytes.size() - sent_))
+               : send(socket_.get(), input_.bytes.data() + sent_, input_.bytes.size() - sent_, MSG_NOSIGNAL);
       if (count <= 0) return wait_for(count);
       sent_ += size_t(count);
       totals.bytes += uint64_t(count);
@@ -114,21 +114,21 @@ class Attacker {
 
 }  // namespace
 
-AttackTotals attack(const std::string& address, uint64_t count, size_t at_once,
-                    const std::function<AttackInput(uint64_t)>& next) {
+AttackTotals attack(uint64_t count, size_t at_once, const std::function<AttackInput(uint64_t)>& next) {
   std::signal(SIGPIPE, SIG_IGN);  // OpenSSL writes to sockets that the other end has closed
   AttackTotals totals;
   std::vector<std::unique_ptr<Attacker>> under_way;
   const auto begin = Clock::now();
   while (totals.inputs < count || !under_way.empty()) {
     while (totals.inputs < count && under_way.size() < at_once)
-      under_way.push_back(std::make_unique<Attacker>(address, next(totals.inputs++)));
+      under_way.push_back(std::make_unique<Attacker>(next(totals.inputs++)));
     std::vector<pollfd> entries;
     for (const auto& each : under_way) entries.push_back(each->wanted());
     poll(entries.data(), entries.size(), 1000);
     for (size_t i = 0; i < entries.size(); ++i)
       if (entries[i].revents != 0 || under_way[i]->late()) under_way[i]->step(totals);
-    if (totals.inputs % 512 == 0) totals.descriptors_max = std::max(totals.descriptors_max, open_descriptors());
+    if (totals.inputs % 512 == 0)
+      totals.descriptors_max = std::max(totals.descriptors_max, open_descriptors());
     std::erase_if(under_way, [](const auto& each) { return each->over(); });
   }
   totals.seconds = std::chrono::duration<double>(Clock::now() - begin).count();

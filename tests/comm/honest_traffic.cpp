@@ -9,6 +9,7 @@ using namespace troupe::test;
 namespace {
 
 constexpr auto kLong = std::chrono::seconds(120);
+constexpr auto kPace = std::chrono::milliseconds(5);
 constexpr uint64_t kAhead = 64;  // messages that an end sends before it waits for them to arrive
 
 wire::Envelope numbered(uint64_t number) {
@@ -75,7 +76,7 @@ void HonestLink::run() {
         ++own.sent;
       }
     }
-    changed_.wait_for(lock, std::chrono::milliseconds(5));
+    changed_.wait_for(lock, kPace, [this] { return stop_; });
   }
 }
 
@@ -128,7 +129,12 @@ void HonestRing::reduce_once(size_t rank, uint64_t round, const std::shared_ptr<
             connect_ring(*listeners_[rank], session(uint32_t(rank), round), members_, tls, deadline));
   const auto values = test_values(layout_, rank);
   kernels::RoundedTotal total;
-  ring.reduce(ExactReduction{int64_t(round), &layout_, values, &total, {24, 5}, test_contributions(2),
+  ring.reduce(ExactReduction{int64_t(round),
+                             &layout_,
+                             values,
+                             &total,
+                             {24, 5},
+                             test_contributions(2),
                              buckets_last_first(layout_, 10'000)},
               {}, deadline);
   if (total != wanted_) throw error(ErrorKind::numeric, "rank {} has a wrong sum in round {}", rank, round);
