@@ -32,7 +32,8 @@ using monitor_actor = caf::typed_actor<caf::reacts_to<StepReport>, caf::reacts_t
 using membership_actor =
     post_actor::extend<caf::reacts_to<JoinCluster>, caf::reacts_to<PeerLinked>, caf::reacts_to<PeerUnlinked>,
                        caf::reacts_to<scheduler::Fenced>, caf::reacts_to<StepReached>,
-                       caf::reacts_to<ViewStepReached>, caf::reacts_to<RingBroken>, caf::reacts_to<Tick>>;
+                       caf::reacts_to<ViewStepReached>, caf::reacts_to<MemberIsStuck>,
+                       caf::reacts_to<RingBroken>, caf::reacts_to<Tick>>;
 
 struct TellMembership {  // to the member and the coordinator, once: to whom they report
   membership_actor membership;
@@ -48,9 +49,10 @@ using member_actor =
 struct MeetMembers {  // to the coordinator, once: a handle or proxy for every rank
   std::map<scheduler::Rank, post_actor> members;
 };
-using coordinator_actor = post_actor::extend<caf::reacts_to<TellMembership>, caf::reacts_to<MeetMembers>,
-                                             caf::reacts_to<scheduler::BeginView>,
-                                             caf::reacts_to<scheduler::EndLead>, caf::reacts_to<StopWanted>>;
+using coordinator_actor =
+    post_actor::extend<caf::reacts_to<TellMembership>, caf::reacts_to<MeetMembers>,
+                       caf::reacts_to<scheduler::BeginView>, caf::reacts_to<scheduler::EndLead>,
+                       caf::reacts_to<StopWanted>, caf::reacts_to<Tick>>;
 
 // Gives a node that lacks the state what it asks for.
 using source_actor =

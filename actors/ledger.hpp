@@ -66,9 +66,12 @@ struct LedgerSummary {
 // of its slots once, with the packs that the job says, and that no sample was counted twice in an epoch nor
 // left out of a whole one. Throws Error(corrupt) with the step, slot or sample that is wrong, Error(file)
 // when there is no ledger.
-// Every record of all nodes in `out`, as read: a step that several nodes have recorded comes several times.
-// Throws what verify_ledger throws for files that are missing or damaged.
-std::vector<LedgerRecord> read_ledgers(const std::filesystem::path& out);
+struct LedgerFile {
+  std::string node;
+  std::vector<LedgerRecord> records;
+};
+// Those of all nodes in `out`. Throws what verify_ledger throws for files that are missing or damaged.
+std::vector<LedgerFile> read_ledgers(const std::filesystem::path& out);
 
 LedgerSummary verify_ledger(const std::filesystem::path& out, const config::JobConfig& job,
                             const data::Dataset& dataset);

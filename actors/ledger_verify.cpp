@@ -17,46 +17,51 @@ using Records = std::map<int64_t, LedgerRecord>;
 
 // A last line without its end is what a crash leaves; the step will be recorded again. Any other bad line is
 // damage.
-void read_file(const std::filesystem::path& path, std::vector<LedgerRecord>& records) {
+LedgerFile read_file(const std::filesystem::path& path) {
+  LedgerFile file{path.stem().string(), {}};
   std::ifstream in(path);
   if (!in) throw error(ErrorKind::file, "cannot read {}", path.string());
   int64_t number = 0;
   for (std::string line; std::getline(in, line) && !in.eof();) {
     ++number;
     try {
-      records.push_back(parse_line(line));
+      file.records.push_back(parse_line(line));
     } catch (const Error& problem) {
       throw error(ErrorKind::corrupt, "line {} of {} is damaged: {}", number, path.string(), problem.what());
     }
   }
+  return file;
 }
 
 // One record a step: the nodes' must agree.
-Records unite(const std::vector<LedgerRecord>& all) {
+Records unite(const std::vector<LedgerFile>& files) {
   Records records;
-  for (const LedgerRecord& record : all) {
-    const auto [first, fresh] = records.try_emplace(record.step, record);
-    const LedgerRecord& other = first->second;
-    if (fresh) continue;
-    if (other.packs != record.packs || other.target_tokens != record.target_tokens ||
-        other.skipped != record.skipped || other.chain != record.chain)
-      wrong(record.step, "the ledgers of two nodes disagree");
-  }
+  for (const LedgerFile& file : files)
+    for (const LedgerRecord& record : file.records) {
+      const auto [first, fresh] = records.try_emplace(record.step, record);
+      const LedgerRecord& other = first->second;
+      if (fresh) continue;
+      if (other.packs != record.packs || other.target_tokens != record.target_tokens ||
+          other.skipped != record.skipped || other.chain != record.chain)
+        wrong(record.step, fmt::format("{} and another node's ledger disagree", file.node));
+    }
   return records;
 }
 
 }  // namespace
 
-std::vector<LedgerRecord> read_ledgers(const std::filesystem::path& out) {
-  std::vector<LedgerRecord> records;
+std::vector<LedgerFile> read_ledgers(const std::filesystem::path& out) {
+  std::vector<LedgerFile> files;
   const std::filesystem::path folder = out / "ledger";
   std::error_code none;
   for (const auto& entry : std::filesystem::directory_iterator(folder, none))
-    if (entry.path().extension() == ".jsonl") read_file(entry.path(), records);
-  if (records.empty())
+    if (entry.path().extension() == ".jsonl") files.push_back(read_file(entry.path()));
+  const bool empty =
+      std::all_of(files.begin(), files.end(), [](const auto& file) { return file.records.empty(); });
+  if (empty)
     throw error(ErrorKind::file, "{} holds no ledger; name the --out folder of a training run",
                 folder.string());
-  return records;
+  return files;
 }
 
 namespace {

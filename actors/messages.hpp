@@ -92,6 +92,9 @@ struct StepReached {    // member to membership
 struct ViewStepReached {  // coordinator to membership
   int64_t step = 0;
 };
+struct MemberIsStuck {  // coordinator to membership
+  scheduler::Rank rank = 0;
+};
 struct RingBroken {  // aggregator to membership
   scheduler::Ballot ballot;
   scheduler::Rank peer = 0;
@@ -235,6 +238,7 @@ TROUPE_LOCAL_MESSAGE(PeerUnlinked)
 TROUPE_LOCAL_MESSAGE(LeaveWanted)
 TROUPE_LOCAL_MESSAGE(StepReached)
 TROUPE_LOCAL_MESSAGE(ViewStepReached)
+TROUPE_LOCAL_MESSAGE(MemberIsStuck)
 TROUPE_LOCAL_MESSAGE(RingBroken)
 TROUPE_LOCAL_MESSAGE(OpenDataset)
 TROUPE_LOCAL_MESSAGE(DatasetOpened)

@@ -111,7 +111,8 @@ void node_state::leave(Self self, const StopWanted& wanted) {
   if (phase == Phase::idle) return setup.ended(setup.one_job ? 130 : 0);
   if (phase == Phase::ending) return;
   const bool in_job = phase == Phase::training;
-  if (wanted.now || (!in_job && !joining) || (in_job && view && !others_take_part())) return stop(self, wanted);
+  if (wanted.now || (!in_job && !joining) || (in_job && view && !others_take_part()))
+    return stop(self, wanted);
   if (!context().elastic()) {
     wire::Envelope message = envelope(context());
     message.mutable_stop_job()->set_why(wanted.why);
@@ -126,7 +127,8 @@ void node_state::leave(Self self, const StopWanted& wanted) {
 
 void node_state::begin_to_leave(Self self) {
   self->send(job->member, LeaveWanted{});
-  set_deadline(kLeavePatience, {ErrorKind::timeout, "the others have not gone on without this node in time", -1});
+  set_deadline(kLeavePatience,
+               {ErrorKind::timeout, "the others have not gone on without this node in time", -1});
 }
 
 void node_state::part_ended(Self self) {

@@ -77,6 +77,7 @@ void add_drill(CLI::App& app, int& code) {
   command->add_option("--kinds", a->kinds, "Which kinds, with commas; all when left out")
       ->delimiter(',')
       ->excludes(plan);
+  command->add_option("--node-program", o.program, "Start nodes with this program in place of troupe")->group("");
   command->add_flag("--json", a->json, "The result as JSON");
   command->callback([a, &code] { run(*a, code); });
 }

@@ -13,9 +13,10 @@ constexpr double kClearlySooner = 0.9;  // of the claimant's own finish; equals 
 
 }  // namespace
 
-Coordinator::Coordinator(View view, SlotPlan plan, Microseconds now_us)
+Coordinator::Coordinator(View view, SlotPlan plan, Microseconds now_us, Microseconds stuck_us)
     : view_(std::move(view)),
       plan_(plan),
+      stuck_us_(stuck_us),
       end_step_(std::min(plan.steps, view_.end_step.value_or(plan.steps))) {
   if (view_.members.empty()) throw std::invalid_argument("a view needs a member");
   for (const Member& member : view_.members) members_[member.rank];
@@ -70,7 +71,25 @@ void Coordinator::begin_step(int64_t step, Microseconds now_us) {
     member.claim.reset();
     member.granted_before = std::exchange(member.granted, SlotSet());
     member.claimed_at_us = now_us;
+    member.progress_us = now_us;
   }
+}
+
+// A member claims again with each slot that it has done, so one of which nothing is heard computes. It is
+// stuck when the others have nothing left to do meanwhile, and it takes many times as long as they would.
+CoordinatorActions Coordinator::on_tick(Microseconds now_us) {
+  if (!sealed_ || ended_ || step_ >= end_step_) return {};
+  std::optional<Rank> stuck;
+  for (const auto& [rank, member] : members_) {
+    const bool done = (member.granted - (member.claim ? member.claim->done : SlotSet())).empty();
+    const double allowed_us = std::max(double(stuck_us_), kStuckSlots * expected_seconds(member) / kMicro);
+    if (done || double(now_us - member.progress_us) < allowed_us) continue;
+    if (stuck) return {};  // two at once: rather the machine than they
+    stuck = rank;
+  }
+  if (!stuck || members_.size() == 1) return {};
+  members_[*stuck].progress_us = now_us;  // said once a while
+  return {MemberStuck{*stuck}};
 }
 
 std::optional<Failure> Coordinator::check_digest(Rank from, const Claim& claim) {
@@ -90,11 +109,13 @@ CoordinatorActions Coordinator::answer(Rank from, const Claim& claim, Microsecon
   if (!repeated) {
     if (!(claim.done - member.granted).empty())
       return {Failure{Failure::Kind::protocol, name(from) + " reports slots that it was not granted"}};
+    if (!member.claim || claim.done != member.claim->done) member.progress_us = now_us;
     member.claim = claim;
     member.claimed_at_us = now_us;
     member.workers = std::max(1u, claim.workers);
     if (claim.slot_seconds > 0) member.slot_seconds = claim.slot_seconds;
     member.answer = Grant{{view_.ballot, step_}, claim.sequence, choose(from, claim, now_us)};
+    if (!member.answer.slots.empty()) member.progress_us = now_us;
     member.granted = member.granted | member.answer.slots;
     free_ = free_ - member.answer.slots;
     sealed_ = free_.empty();

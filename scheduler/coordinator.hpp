@@ -29,15 +29,23 @@ struct AllCommitted {  // every member has committed the last step and agrees on
   int64_t step = 0;
   std::string digest;
 };
-using CoordinatorAction = std::variant<SendGrant, SendSeal, AllCommitted, Failure>;
+struct MemberStuck {  // every slot is granted, and this member alone has made no headway for far too long
+  Rank rank = 0;
+};
+using CoordinatorAction = std::variant<SendGrant, SendSeal, AllCommitted, MemberStuck, Failure>;
 using CoordinatorActions = std::vector<CoordinatorAction>;
 
 class Coordinator {
  public:
+  // How long a member may hold the others up: `stuck_us`, or so many times what its slots should take.
+  static constexpr double kStuckSlots = 10;
+
   // Begins at view.step; slots that the view keeps count as granted. The leader need not be a member.
-  Coordinator(View view, SlotPlan plan, Microseconds now_us);
+  Coordinator(View view, SlotPlan plan, Microseconds now_us, Microseconds stuck_us = 10'000'000);
 
   CoordinatorActions on_claim(Rank from, const Claim& claim, Microseconds now_us);
+  // Finds members that stand still. Call it every now and then.
+  CoordinatorActions on_tick(Microseconds now_us);
   // Ends the job at the next boundary: after the current step, or before it when none of it was granted yet.
   CoordinatorActions stop();
 
@@ -53,6 +61,7 @@ class Coordinator {
     SlotSet granted;
     SlotSet granted_before;  // in the step before: its samples may be at hand
     Microseconds claimed_at_us = 0;
+    Microseconds progress_us = 0;  // when it last had more slots done, or was granted one
     double slot_seconds = 0;
     uint32_t workers = 1;
     bool committed = false;  // has claimed at end_step
@@ -72,6 +81,7 @@ class Coordinator {
 
   View view_;
   SlotPlan plan_;
+  Microseconds stuck_us_;
   int64_t step_ = 0;
   int64_t end_step_ = 0;
   Microseconds began_at_us_ = 0;

@@ -242,6 +242,13 @@ MembershipActions Membership::on_broken(Rank peer, const std::string& why, Micro
   return {SendTo{view_->ballot.leader, Suspect{view_->ballot, peer, why}}};
 }
 
+MembershipActions Membership::on_stuck(Rank peer, Microseconds now_us) {
+  if (!leads() || peer == self() || !view_->position(peer)) return {};
+  MembershipActions actions = prepare(now_us);
+  attempt_->stuck = peer;
+  return actions;
+}
+
 MembershipActions Membership::on_step(int64_t step, bool wants_to_leave, Microseconds now_us) {
   step_ = step;
   if (wants_to_leave_ || !wants_to_leave) return {};

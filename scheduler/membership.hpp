@@ -70,6 +70,8 @@ class Membership {
   MembershipActions on_peer_down(Rank peer, Microseconds now_us);
   // The ring or a fetch of this node failed at `peer`; self: it is not known at whom.
   MembershipActions on_broken(Rank peer, const std::string& why, Microseconds now_us);
+  // The coordinator of this node's view finds that `peer` holds the others up.
+  MembershipActions on_stuck(Rank peer, Microseconds now_us);
   MembershipActions on_fenced(const Inventory& inventory, Microseconds now_us);
   // A commit, or a state that came from a peer.
   MembershipActions on_step(int64_t step, bool wants_to_leave, Microseconds now_us);
@@ -97,6 +99,7 @@ class Membership {
     std::map<Rank, Inventory> answers;
     Microseconds began_at_us = 0;
     std::optional<std::pair<Rank, Rank>> broken_pair;
+    std::optional<Rank> stuck;
   };
   struct Pause {
     Microseconds until_us = 0;
@@ -117,6 +120,7 @@ class Membership {
   MembershipActions form_if_ready(Microseconds now_us);
   MembershipActions form(Microseconds now_us);
   std::set<Rank> choose_members(int64_t step, Microseconds now_us);
+  bool needed(Rank out, int64_t step, const std::set<Rank>& chosen) const;
   void separate(const std::pair<Rank, Rank>& pair, int64_t step, std::set<Rank>& chosen, Microseconds now_us);
   std::optional<Failure> compare_states() const;
   MembershipActions announce(View view, Microseconds now_us);

@@ -68,8 +68,25 @@ std::set<Rank> Membership::choose_members(int64_t step, Microseconds now_us) {
   if (chosen.empty() && !all_leave)
     for (const auto& [rank, answer] : attempt_->answers)
       if (answer.step == step) chosen.insert(rank);
+  if (attempt_->stuck && chosen.contains(*attempt_->stuck) && !needed(*attempt_->stuck, step, chosen)) {
+    bar(*attempt_->stuck, now_us);
+    chosen.erase(*attempt_->stuck);
+  }
   if (attempt_->broken_pair) separate(*attempt_->broken_pair, step, chosen, now_us);
   return chosen;
+}
+
+// Whether the others could not go on without `out`.
+bool Membership::needed(Rank out, int64_t step, const std::set<Rank>& chosen) const {
+  bool state = false, behind = false, total = false;
+  for (Rank rank : chosen) {
+    if (rank == out) continue;
+    const Inventory& answer = attempt_->answers.at(rank);
+    state = state || answer.step == step;
+    behind = behind || answer.step < step;
+    total = total || (answer.step == step && answer.holds_total);
+  }
+  return !state || (behind && !total);
 }
 
 // Leaves out one of two members whose link is broken: the higher rank, or the lower where the higher is this
@@ -77,20 +94,9 @@ std::set<Rank> Membership::choose_members(int64_t step, Microseconds now_us) {
 void Membership::separate(const std::pair<Rank, Rank>& pair, int64_t step, std::set<Rank>& chosen,
                           Microseconds now_us) {
   if (!chosen.contains(pair.first) || !chosen.contains(pair.second)) return;
-  const auto needed = [&](Rank out) {
-    bool state = false, behind = false, total = false;
-    for (Rank rank : chosen) {
-      if (rank == out) continue;
-      const Inventory& answer = attempt_->answers.at(rank);
-      state = state || answer.step == step;
-      behind = behind || answer.step < step;
-      total = total || (answer.step == step && answer.holds_total);
-    }
-    return !state || (behind && !total);
-  };
   Rank out = std::max(pair.first, pair.second), other = std::min(pair.first, pair.second);
-  if (out == self() || needed(out)) std::swap(out, other);
-  if (needed(out)) return;
+  if (out == self() || needed(out, step, chosen)) std::swap(out, other);
+  if (needed(out, step, chosen)) return;
   bar(out, now_us);
   chosen.erase(out);
 }

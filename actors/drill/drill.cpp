@@ -336,11 +336,12 @@ std::string undisturbed_digest(const DrillOptions& options, int64_t steps) {
 void read_times(const DrillOptions& options, DrillResult& result) {
   std::map<int64_t, int64_t> first;  // step -> when a node had committed it first
   std::set<scheduler::Ballot> views;
-  for (const actors::LedgerRecord& record : actors::read_ledgers(options.out)) {
-    const auto [at, fresh] = first.try_emplace(record.step, record.committed_us);
-    if (!fresh) at->second = std::min(at->second, record.committed_us);
-    views.insert(record.view);
-  }
+  for (const actors::LedgerFile& file : actors::read_ledgers(options.out))
+    for (const actors::LedgerRecord& record : file.records) {
+      const auto [at, fresh] = first.try_emplace(record.step, record.committed_us);
+      if (!fresh) at->second = std::min(at->second, record.committed_us);
+      views.insert(record.view);
+    }
   result.views = views.size();
   for (int64_t step = 0; step < result.steps; ++step) result.steps_lost += first.contains(step) ? 0 : 1;
   std::vector<int64_t> times, gaps;

@@ -13,6 +13,8 @@ namespace troupe::actors {
 
 namespace {
 
+constexpr std::chrono::milliseconds kTick{200};
+
 struct coordinator_state {
   coordinator_state() = default;
   static inline const char* name = "coordinator";
@@ -27,7 +29,7 @@ struct coordinator_state {
   void begin(Self self, scheduler::View view) {
     const int64_t stop_at = setup.context->stop_at;
     if (stop_at > 0) view.end_step = std::max(view.step, std::min(stop_at, view.end_step.value_or(stop_at)));
-    decide.emplace(view, setup.context->plan(), now_us());
+    decide.emplace(view, setup.context->plan(), now_us(), 3000 * setup.context->cluster.patience_ms);
     if (stop_wanted) apply(self, decide->stop());
   }
 
@@ -59,6 +61,9 @@ struct coordinator_state {
   void perform(Self self, const scheduler::AllCommitted& all) {
     self->send(setup.supervisor, StepsDone{all.step});
   }
+  void perform(Self self, const scheduler::MemberStuck& stuck) {
+    self->send(membership, MemberIsStuck{stuck.rank});
+  }
   void perform(Self self, const scheduler::Failure& failure) {
     self->send(setup.supervisor, JobFailed{to_error_kind(failure.kind), failure.message, -1});
   }
@@ -69,6 +74,7 @@ coordinator_actor::behavior_type coordinator(coordinator_actor::stateful_pointer
                                              RoleSetup setup) {
   use_exception_handler(self);
   self->state.setup = std::move(setup);
+  self->delayed_send(self, kTick, Tick{});
   const supervisor_actor supervisor = self->state.setup.supervisor;
   return {
       [self, supervisor](const Post& post) {
@@ -81,6 +87,12 @@ coordinator_actor::behavior_type coordinator(coordinator_actor::stateful_pointer
       },
       [self](scheduler::EndLead) { self->state.decide.reset(); },
       [self, supervisor](const StopWanted&) { guarded(self, supervisor, [&] { self->state.stop(self); }); },
+      [self, supervisor](Tick) {
+        guarded(self, supervisor, [&] {
+          if (self->state.decide) self->state.apply(self, self->state.decide->on_tick(now_us()));
+        });
+        self->delayed_send(self, kTick, Tick{});
+      },
   };
 }
 

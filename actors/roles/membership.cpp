@@ -219,6 +219,12 @@ membership_actor::behavior_type membership(membership_actor::stateful_pointer<me
         });
       },
       [run](const ViewStepReached& at) { run([&](auto& state) { state.decide->on_view_step(at.step); }); },
+      [self, run](const MemberIsStuck& stuck) {
+        run([&](auto& state) {
+          spdlog::warn("{} holds the others up", state.setup.context->name_of(stuck.rank));
+          if (state.setup.context->elastic()) state.apply(self, state.decide->on_stuck(stuck.rank, now_us()));
+        });
+      },
       [self, run](const RingBroken& ring) { run([&](auto& state) { state.broken(self, ring); }); },
       [self, run](Tick) { run([&](auto& state) { state.tick(self); }); },
   };

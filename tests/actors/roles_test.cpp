@@ -75,6 +75,7 @@ membership_actor spawn_membership_stand_in(TestSystem& test, std::shared_ptr<std
             [](const scheduler::Fenced&) {},
             [steps](const StepReached& at) { steps->push_back(at.step); },
             [](const ViewStepReached&) {},
+            [](const MemberIsStuck&) {},
             [](const RingBroken&) {},
             [](Tick) {}};
   });

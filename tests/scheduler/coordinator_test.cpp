@@ -164,3 +164,27 @@ TEST_CASE("a view that keeps every slot is sealed from the start; whoever claims
   CHECK(coordinator.sealed());
   CHECK(pick<SendSeal>(coordinator.on_claim(0, claim(0, 1, 2, slots({0, 1, 2})), 10)).size() == 1);
 }
+
+TEST_CASE("a member that alone holds up the others is found, once a while; a slow step is no reason") {
+  constexpr Microseconds kSecond = 1'000'000;
+  Coordinator coordinator(make_view(2), {.training = 2, .evaluation = 0, .evaluate_every = 0, .steps = 2}, 0,
+                          5 * kSecond);
+  const auto claim = [&](Rank from, uint64_t sequence, SlotSet done, uint32_t wanted, Microseconds at) {
+    Claim one;
+    one.fence = {{1, 0}, 0};
+    one.sequence = sequence;
+    one.done = std::move(done);
+    one.wanted = wanted;
+    one.slot_seconds = 0.1;
+    return coordinator.on_claim(from, one, at);
+  };
+  const SlotSet first = pick<SendGrant>(claim(0, 1, {}, 1, 0)).at(0).grant.slots;
+  claim(1, 1, {}, 1, 0);
+  REQUIRE(coordinator.sealed());
+  claim(0, 2, first, 0, kSecond);
+  CHECK(coordinator.on_tick(4 * kSecond).empty());
+  const auto stuck = pick<MemberStuck>(coordinator.on_tick(6 * kSecond));
+  REQUIRE(stuck.size() == 1);
+  CHECK(stuck[0].rank == 1);
+  CHECK(coordinator.on_tick(7 * kSecond).empty());
+}

@@ -56,6 +56,7 @@ void Simulation::end_process(Node& node, Microseconds notice_us) {
 void Simulation::tick(Node& node) {
   apply(node, node.member->on_tick(now_));
   apply(node, node.membership->on_tick(now_));
+  if (node.alive && node.coordinator) apply(node, node.coordinator->on_tick(now_));
   if (!node.alive) return;
   take_followed(node);
   on_node(node.rank, now_ + kTickUs, [this](Node& self) { tick(self); });
@@ -129,7 +130,8 @@ void Simulation::perform(Node& node, scheduler::BeginView& begin) {
                   (source.total && source.total_step == view.step - 1),
               "a total is to be fetched from a member that lacks it");
     }
-    node.coordinator = std::make_unique<scheduler::Coordinator>(view, scenario_.plan, now_);
+    node.coordinator = std::make_unique<scheduler::Coordinator>(
+        view, scenario_.plan, now_, std::max<Microseconds>(1'000'000, 3 * scenario_.slot_us));
   }
   if (view.position(node.rank)) apply(node, node.member->begin(view, now_));
 }
@@ -299,6 +301,10 @@ void Simulation::perform(Node& node, scheduler::AllCommitted& all) {
                 nodes_[member.rank].state.step == all.step,
             "the job ends before a member has its weights");
   ended_ = true;
+}
+
+void Simulation::perform(Node& node, scheduler::MemberStuck& stuck) {
+  apply(node, node.membership->on_stuck(stuck.rank, now_));
 }
 
 void Simulation::perform(Node& node, scheduler::Failure& failure) {

@@ -138,6 +138,7 @@ class Simulation {
   void perform(Node& node, scheduler::EndLead&);
   void perform(Node& node, scheduler::FollowFrom& follow);
   void perform(Node& node, scheduler::HasLeft&);
+  void perform(Node& node, scheduler::MemberStuck& stuck);
   void perform(Node& node, scheduler::EveryoneLeft&);
   void perform(Node& node, scheduler::SendClaim& send);
   void perform(Node&, scheduler::PrefetchSlots&) {}
