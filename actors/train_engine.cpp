@@ -184,6 +184,16 @@ void TrainEngine::note(const std::optional<std::string>& changed) {
   if (!changed_) changed_ = changed;
 }
 
+model::TrainState TrainEngine::snapshot() {
+  model::TrainState copy = state_.clone(*backend_);
+  for (int64_t range = 0; range < checksums_.ranges(); ++range) {
+    note(checksums_.check_weights(range, copy));
+    note(checksums_.check_moments(range, copy));
+  }
+  require_sound();
+  return copy;
+}
+
 void TrainEngine::require_sound() const {
   const std::lock_guard lock(changed_mutex_);
   if (changed_)

@@ -84,9 +84,11 @@ class TrainEngine {
   std::shared_ptr<SharedWork> pack_work();
   StepOutcome finish_commit(const comm::SumMeta& sum);
 
-  model::TrainState snapshot() const { return state_.clone(*backend_); }
-  std::string weights_digest() const {
-    return model::weights_digest(model_->parameters(), state_.weight_data());
+  // A copy of the state, checked: what others get of it, or a disk, is what was written here. Throws like
+  // require_sound().
+  model::TrainState snapshot();
+  std::string weights_digest(const model::TrainState& state) const {
+    return model::weights_digest(model_->parameters(), state.weight_data());
   }
 
  private:

@@ -220,11 +220,11 @@ struct aggregator_state {
   }
 
   caf::result<Saved> save_final(Self self, const SaveFinal& wanted) {
-    Saved saved{engine->state().step, "", engine->weights_digest()};
+    const auto state = std::make_shared<const model::TrainState>(engine->snapshot());
+    Saved saved{state->step, "", engine->weights_digest(*state)};
     if (!wanted.write) return saved;
     auto promise = self->make_response_promise<Saved>();
-    self->request(peers.checkpointer, kWorkPatience,
-                  SaveState{std::make_shared<const model::TrainState>(engine->snapshot()), true})
+    self->request(peers.checkpointer, kWorkPatience, SaveState{state, true})
         .then(
             [promise, saved](const Saved& written) mutable {
               saved.path = written.path;

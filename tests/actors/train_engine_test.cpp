@@ -86,7 +86,7 @@ TEST_CASE("an engine of three workers ends at the bits of the one-thread referen
       *fixture.backend, *model, options,
       [&](int64_t step, uint32_t slot) { return fixture.batch(step, slot); }, 4, state,
       [&](const model::StepResult& result) { CHECK(result.loss.mean_loss() == losses[at++]); });
-  CHECK(engine->weights_digest() == model::weights_digest(model->parameters(), state.weight_data()));
+  CHECK(engine->weights_digest(engine->state()) == model::weights_digest(model->parameters(), state.weight_data()));
   CHECK(engine->state().chain == state.chain);
 }
 
@@ -124,6 +124,19 @@ TEST_CASE("a model that does not fit its data is refused") {
   job = small_job();
   job.model.family = model::Family::decoder;
   CHECK_THROWS_WITH_AS(complete_model(job, *fixture.dataset), doctest::Contains("model.family"), Error);
+}
+
+TEST_CASE("a state that has changed in memory is given to nobody") {
+  const Fixture fixture;
+  for (const int which : {0, 1, 2}) {
+    const auto engine = fixture.engine(1);
+    run_step(fixture, *engine, 0);
+    CHECK_NOTHROW(engine->snapshot());
+    const model::TrainState& state = engine->state();
+    float* data = which == 0 ? state.weight_data() : which == 1 ? state.moment1_data() : state.moment2_data();
+    reinterpret_cast<unsigned char*>(data + state.elements / 2)[2] ^= 1;
+    CHECK_THROWS_WITH_AS(engine->snapshot(), doctest::Contains("has changed in this node's memory"), Error);
+  }
 }
 
 TEST_CASE("a bit that flips in memory is found in the same step, by the name of its tensor") {
