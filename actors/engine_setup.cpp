@@ -1,5 +1,6 @@
 #include "actors/engine_setup.hpp"
 
+#include <cstring>
 #include <fstream>
 
 #include <spdlog/spdlog.h>
@@ -138,6 +139,15 @@ void reset_state(TrainEngine& engine) {
 void load_into(const JobContext& context, TrainEngine& engine, const std::filesystem::path& path) {
   const auto stream = engine.backend().create_stream();
   engine.replace_state(load_state(context, engine.job(), engine.backend(), *stream, engine.model(), path));
+  // Read twice: what has changed in memory between the first reading and its seal differs from the second.
+  const model::Checkpoint again = model::load_checkpoint(path, engine.backend());
+  const model::TrainState& state = engine.state();
+  const size_t bytes = size_t(state.elements) * sizeof(float);
+  if (std::memcmp(state.weight_data(), again.state.weight_data(), bytes) != 0 ||
+      std::memcmp(state.moment1_data(), again.state.moment1_data(), bytes) != 0 ||
+      std::memcmp(state.moment2_data(), again.state.moment2_data(), bytes) != 0)
+    throw error(ErrorKind::corrupt, "the state of {} has changed in this node's memory while it was loaded",
+                path.string());
 }
 
 void write_memory_map(const JobContext& context, const TrainEngine& engine) {

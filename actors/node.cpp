@@ -115,6 +115,11 @@ void node_state::on_message(Self self, const LinkMessage& message) {
     offer.mutable_start_job()->set_resume(order.resume() || view.has_value());
     return send(message.peer, share(std::move(offer)));
   }
+  if (body.has_node_status() && body.node_status().state() == "stopping" && phase == Phase::training &&
+      same_job(context(), body)) {
+    self->send(job->membership, PeerUnlinked{*rank, fmt::format("{} takes part no more", message.peer)});
+    return self->send(job->membership, PeerLinked{*rank});
+  }
   if (busy() && same_job(context(), body)) route(self, *rank, message.envelope);
 }
 

@@ -31,6 +31,13 @@ bool ends_the_job(ErrorKind kind) {
 
 }  // namespace
 
+// To peers, for whom the link alone is no sign.
+EnvelopePtr node_state::out_of_it() const {
+  wire::Envelope message = envelope(context());
+  message.mutable_node_status()->set_state("stopping");
+  return share(std::move(message));
+}
+
 void node_state::refuse(const std::string& to, const JobFailed& why) const {
   wire::Envelope message;
   message.mutable_job_ended()->set_exit_code(exit_code_of(why.kind));
@@ -154,6 +161,7 @@ void node_state::fail(Self self, const JobFailed& failure) {
   if (!goes_on || (joined && ends_the_job(failure.kind))) return end(self, code, message);
   // Only this node's part ends here: its disk, its memory.
   publish_event(wire::Event::FAILED, {}, message);
+  send_peers(out_of_it());
   phase = Phase::ending;
   last_code = code;
   end_roles(self);
@@ -163,6 +171,7 @@ void node_state::fail(Self self, const JobFailed& failure) {
 void node_state::rejoin(Self self, const std::string& why) {
   spdlog::warn("takes the state from another node: {}", why);
   publish_event(wire::Event::HEALING, {}, why);
+  send_peers(out_of_it());
   rejoining = true;
   phase = Phase::ending;
   end_roles(self);

@@ -64,6 +64,7 @@ struct node_state {
   void send(const std::string& node, const EnvelopePtr& message) const;
   void send_peers(const EnvelopePtr& message) const;
   void publish(const EnvelopePtr& message) const;
+  EnvelopePtr out_of_it() const;
   EnvelopePtr verdict(int code, const std::string& error) const;
   void publish_event(wire::Event::Kind kind, const std::vector<std::string>& nodes,
                      const std::string& why) const;

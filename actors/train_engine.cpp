@@ -1,6 +1,7 @@
 #include "actors/train_engine.hpp"
 
 #include <algorithm>
+#include <cstring>
 
 #include "model/step.hpp"
 
@@ -173,7 +174,7 @@ std::shared_ptr<SharedWork> TrainEngine::verify_work() {
   const int64_t ranges = checksums_.ranges();
   return std::make_shared<SharedWork>(
       ranges + int64_t(pack_order_.size()), [this, ranges](kernels::Stream& stream, int64_t item) {
-        note(item < ranges ? checksums_.check_weights(item, state_)
+        note(item < ranges ? checksums_.check_weights(item, state_.arrays())
                            : checksums_.check_packed(stream, pack_order_[size_t(item - ranges)], state_));
       });
 }
@@ -187,8 +188,8 @@ void TrainEngine::note(const std::optional<std::string>& changed) {
 model::TrainState TrainEngine::snapshot() {
   model::TrainState copy = state_.clone(*backend_);
   for (int64_t range = 0; range < checksums_.ranges(); ++range) {
-    note(checksums_.check_weights(range, copy));
-    note(checksums_.check_moments(range, copy));
+    note(checksums_.check_weights(range, copy.arrays()));
+    note(checksums_.check_moments(range, copy.arrays()));
   }
   require_sound();
   return copy;
@@ -219,13 +220,36 @@ std::shared_ptr<SharedWork> TrainEngine::apply_work(const comm::SumMeta& sum) {
   const int64_t ranges = model::commit_ranges(model_->parameters().layout());
   return std::make_shared<SharedWork>(ranges, [this](kernels::Stream& stream, int64_t r) {
     if (!step_plan_.skipped) {
-      note(checksums_.check_weights(r, state_));
-      note(checksums_.check_moments(r, state_));
-      model::apply_range(stream, step_plan_, model_->parameters(), total_, r, state_);
-      checksums_.seal_range(r, state_);
+      apply_checked(stream, r);
     }
     clear_range(r);
   });
+}
+
+// On a copy of the range: what is checked is what is computed with, and what is sealed is what comes out,
+// whatever happens to the state meanwhile.
+void TrainEngine::apply_checked(kernels::Stream& stream, int64_t range) {
+  thread_local std::vector<float> scratch;
+  const kernels::BlockLayout& layout = model_->parameters().layout();
+  const int64_t begin = range * model::kRangeBlocks,
+                end = std::min(begin + model::kRangeBlocks, layout.blocks());
+  const int64_t first = layout.block(begin).offset;
+  const auto count = size_t(layout.elements_in(begin, end));
+  scratch.resize(3 * count);
+  float* const arrays[] = {state_.weight_data() + first, state_.moment1_data() + first,
+                           state_.moment2_data() + first};
+  for (size_t i = 0; i < 3; ++i) std::memcpy(scratch.data() + i * count, arrays[i], count * sizeof(float));
+  // Indexed from the beginning of the flat space, of which only this range is here.
+  const auto shifted = [&](size_t i) {
+    const auto address = reinterpret_cast<uintptr_t>(scratch.data() + i * count);
+    return reinterpret_cast<float*>(address - uintptr_t(first) * sizeof(float));
+  };
+  const model::StateArrays copy{shifted(0), shifted(1), shifted(2)};
+  note(checksums_.check_weights(range, copy));
+  note(checksums_.check_moments(range, copy));
+  model::apply_range(stream, step_plan_, model_->parameters(), total_, range, copy);
+  checksums_.seal_range(range, copy);
+  for (size_t i = 0; i < 3; ++i) std::memcpy(arrays[i], scratch.data() + i * count, count * sizeof(float));
 }
 
 std::shared_ptr<SharedWork> TrainEngine::pack_work() {

@@ -97,6 +97,7 @@ class TrainEngine {
   kernels::LossSums train(Worker& worker, int64_t step, uint32_t slot, const Batch& batch, uint32_t& flags);
   void round_range(int64_t range);
   void clear_range(int64_t range);
+  void apply_checked(kernels::Stream& stream, int64_t range);
   void note(const std::optional<std::string>& changed);
 
   std::shared_ptr<kernels::Backend> backend_;

@@ -182,7 +182,7 @@ void run_thread(Node& node, int thread, std::vector<double>& step_seconds, doubl
                                     node.work.sentences * node.work.length, kernels::kSumClean);
     });
     share(node, ranges, [&](int64_t range) {
-      model::apply_range(*stream, node.plan, table, node.total, range, node.state);
+      model::apply_range(*stream, node.plan, table, node.total, range, node.state.arrays());
     });
     alone(node, thread, [] {});
     share(node, int64_t(table.all().size()),

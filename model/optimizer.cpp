@@ -96,7 +96,7 @@ StepPlan begin_step(const OptimizerConfig& config, const TrainState& state, cons
 }
 
 void apply_range(kernels::Stream& stream, const StepPlan& plan, const ParameterTable& table,
-                 const RoundedTotal& total, int64_t range, TrainState& state) {
+                 const RoundedTotal& total, int64_t range, const StateArrays& state) {
   if (plan.skipped) return;
   const BlockLayout& layout = table.layout();
   const auto [begin, end] = blocks_of(layout, range);
@@ -110,8 +110,7 @@ void apply_range(kernels::Stream& stream, const StepPlan& plan, const ParameterT
     const int64_t stop = std::min(end, segments[index].first_block + segments[index].blocks());
     kernels::AdamW adamw = plan.adamw;
     if (!table.all()[index].decays) adamw.weight_decay = 0;
-    stream.adamw(adamw, layout, total, block, stop, state.weight_data(), state.moment1_data(),
-                 state.moment2_data());
+    stream.adamw(adamw, layout, total, block, stop, state.weights, state.moment1, state.moment2);
     block = stop;
   }
 }
@@ -142,7 +141,7 @@ StepPlan commit_step(kernels::Stream& stream, const OptimizerConfig& config, con
   CommitMeasures measures(table.layout());
   for (int64_t r = 0; r < ranges; ++r) measure_range(stream, table.layout(), total, r, measures);
   const StepPlan plan = begin_step(config, state, measures, tokens, flags);
-  for (int64_t r = 0; r < ranges; ++r) apply_range(stream, plan, table, total, r, state);
+  for (int64_t r = 0; r < ranges; ++r) apply_range(stream, plan, table, total, r, state.arrays());
   if (!plan.skipped)
     for (size_t i = 0; i < table.all().size(); ++i) pack_parameter(stream, table, i, state);
   finish_step(plan, measures, state);

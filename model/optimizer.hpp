@@ -60,7 +60,7 @@ StepPlan begin_step(const OptimizerConfig& config, const TrainState& state, cons
 
 // A skipped plan does nothing here.
 void apply_range(kernels::Stream& stream, const StepPlan& plan, const ParameterTable& table,
-                 const kernels::RoundedTotal& total, int64_t range, TrainState& state);
+                 const kernels::RoundedTotal& total, int64_t range, const StateArrays& state);
 
 // Advances counters and the chain: SHA-256(chain, step, flags, tokens, norm, rate, hashes of R). The weights
 // are a function of x(0) and the R(s), so equal chains mean equal weights, at the price of hashing R once

@@ -33,6 +33,13 @@ struct PackedWeights {
 };
 PackedWeights allocate_packed(kernels::Backend& backend, const kernels::Stream& stream, const Model& model);
 
+// The three arrays, each indexed from the flat space's beginning; of a copy of one range, no other may be touched.
+struct StateArrays {
+  float* weights = nullptr;
+  float* moment1 = nullptr;
+  float* moment2 = nullptr;
+};
+
 struct TrainState {
   int64_t step = 0;     // steps committed, skipped ones included: the next step to compute
   int64_t updates = 0;  // of them, those that changed the weights: AdamW's t
@@ -47,6 +54,7 @@ struct TrainState {
   float* weight_data() const { return static_cast<float*>(weights.data()); }
   float* moment1_data() const { return static_cast<float*>(moment1.data()); }
   float* moment2_data() const { return static_cast<float*>(moment2.data()); }
+  StateArrays arrays() const { return {weight_data(), moment1_data(), moment2_data()}; }
   WeightsView view() const { return {weight_data(), &packed.views}; }
   // A copy without packed weights (a snapshot to write or send).
   TrainState clone(kernels::Backend& backend) const;

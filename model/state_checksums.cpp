@@ -41,12 +41,12 @@ StateChecksums::StateChecksums(const ParameterTable& table) : table_(table), pac
   first_piece_.push_back(pieces_.size());
 }
 
-void StateChecksums::seal_range(int64_t range, const TrainState& state) {
+void StateChecksums::seal_range(int64_t range, const StateArrays& state) {
   for (size_t i = first_piece_[size_t(range)]; i < first_piece_[size_t(range) + 1]; ++i) {
     Piece& piece = pieces_[i];
-    piece.weights = hash_of(state.weight_data(), piece.offset, piece.count);
-    piece.moment1 = hash_of(state.moment1_data(), piece.offset, piece.count);
-    piece.moment2 = hash_of(state.moment2_data(), piece.offset, piece.count);
+    piece.weights = hash_of(state.weights, piece.offset, piece.count);
+    piece.moment1 = hash_of(state.moment1, piece.offset, piece.count);
+    piece.moment2 = hash_of(state.moment2, piece.offset, piece.count);
   }
 }
 
@@ -56,25 +56,25 @@ void StateChecksums::seal_packed(const kernels::Stream& stream, size_t parameter
 }
 
 void StateChecksums::seal(const kernels::Stream& stream, const TrainState& state) {
-  for (int64_t range = 0; range < ranges(); ++range) seal_range(range, state);
+  for (int64_t range = 0; range < ranges(); ++range) seal_range(range, state.arrays());
   for (size_t i = 0; i < table_.all().size(); ++i) seal_packed(stream, i, state);
 }
 
-std::optional<std::string> StateChecksums::check_weights(int64_t range, const TrainState& state) const {
+std::optional<std::string> StateChecksums::check_weights(int64_t range, const StateArrays& state) const {
   for (size_t i = first_piece_[size_t(range)]; i < first_piece_[size_t(range) + 1]; ++i) {
     const Piece& piece = pieces_[i];
-    if (piece.weights != hash_of(state.weight_data(), piece.offset, piece.count))
+    if (piece.weights != hash_of(state.weights, piece.offset, piece.count))
       return fmt::format("a weight of {}", table_.all()[piece.parameter].name);
   }
   return std::nullopt;
 }
 
-std::optional<std::string> StateChecksums::check_moments(int64_t range, const TrainState& state) const {
+std::optional<std::string> StateChecksums::check_moments(int64_t range, const StateArrays& state) const {
   for (size_t i = first_piece_[size_t(range)]; i < first_piece_[size_t(range) + 1]; ++i) {
     const Piece& piece = pieces_[i];
-    if (piece.moment1 != hash_of(state.moment1_data(), piece.offset, piece.count))
+    if (piece.moment1 != hash_of(state.moment1, piece.offset, piece.count))
       return fmt::format("a first moment of {}", table_.all()[piece.parameter].name);
-    if (piece.moment2 != hash_of(state.moment2_data(), piece.offset, piece.count))
+    if (piece.moment2 != hash_of(state.moment2, piece.offset, piece.count))
       return fmt::format("a second moment of {}", table_.all()[piece.parameter].name);
   }
   return std::nullopt;

@@ -23,13 +23,13 @@ class StateChecksums {
   int64_t ranges() const { return int64_t(first_piece_.size()) - 1; }
 
   // What lies there now is right.
-  void seal_range(int64_t range, const TrainState& state);
+  void seal_range(int64_t range, const StateArrays& state);
   void seal_packed(const kernels::Stream& stream, size_t parameter, const TrainState& state);
   void seal(const kernels::Stream& stream, const TrainState& state);  // all of it
 
   // What has changed since it was sealed, in words; nullopt: nothing has.
-  std::optional<std::string> check_weights(int64_t range, const TrainState& state) const;
-  std::optional<std::string> check_moments(int64_t range, const TrainState& state) const;
+  std::optional<std::string> check_weights(int64_t range, const StateArrays& state) const;
+  std::optional<std::string> check_moments(int64_t range, const StateArrays& state) const;
   std::optional<std::string> check_packed(const kernels::Stream& stream, size_t parameter,
                                           const TrainState& state) const;
 

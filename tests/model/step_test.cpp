@@ -123,7 +123,7 @@ TEST_CASE("a commit is the same bits in whatever order its ranges are done") {
   CommitMeasures measures(table.layout());
   for (int64_t r = ranges; r-- > 0;) measure_range(*shuffled.stream, table.layout(), total, r, measures);
   const StepPlan plan = begin_step(optimizer, shuffled.state, measures, 100, 0);
-  for (int64_t r = ranges; r-- > 0;) apply_range(*shuffled.stream, plan, table, total, r, shuffled.state);
+  for (int64_t r = ranges; r-- > 0;) apply_range(*shuffled.stream, plan, table, total, r, shuffled.state.arrays());
   for (size_t i = table.all().size(); i-- > 0;) pack_parameter(*shuffled.stream, table, i, shuffled.state);
   finish_step(plan, measures, shuffled.state);
   CHECK(state_digest(straight.state) == state_digest(shuffled.state));
@@ -175,7 +175,7 @@ TEST_CASE("threads that share slots and commits give the same bits as one") {
     });
     const StepPlan plan = begin_step(options.optimizer, shared.state, measures, tokens, 0);
     share(ranges, [&](int64_t r, kernels::Stream& stream) {
-      apply_range(stream, plan, table, total, r, shared.state);
+      apply_range(stream, plan, table, total, r, shared.state.arrays());
     });
     share(int64_t(table.all().size()), [&](int64_t i, kernels::Stream& stream) {
       pack_parameter(stream, table, size_t(i), shared.state);
