@@ -117,9 +117,7 @@ void node_state::stop(Self self, const StopWanted& wanted) {
 void node_state::leave(Self self, const StopWanted& wanted) {
   if (phase == Phase::idle) return setup.ended(setup.one_job ? 130 : 0);
   if (phase == Phase::ending) return;
-  const bool in_job = phase == Phase::training;
-  if (wanted.now || (!in_job && !joining) || (in_job && view && !others_take_part()))
-    return stop(self, wanted);
+  if (wanted.now || (phase != Phase::training && !joining)) return stop(self, wanted);
   if (!context().elastic()) {
     wire::Envelope message = envelope(context());
     message.mutable_stop_job()->set_why(wanted.why);

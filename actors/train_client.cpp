@@ -1,6 +1,7 @@
 #include "actors/train_client.hpp"
 
 #include <filesystem>
+#include <map>
 #include <memory>
 #include <optional>
 #include <set>
@@ -93,7 +94,7 @@ class TrainRun {
     const wire::Event& event = message.event();
     switch (event.kind()) {
       case wire::Event::VIEW:
-        return on_view(message);
+        return on_view(node, message);
       case wire::Event::LEFT:
         taking_part_.erase(node);
         return progress_.say(fmt::format("node {} has left the job", node));
@@ -108,7 +109,8 @@ class TrainRun {
   }
 
   // All members say the same; the first word of each view counts.
-  void on_view(const wire::Envelope& message) {
+  void on_view(const std::string& node, const wire::Envelope& message) {
+    view_sizes_[node] = message.event().nodes_size();
     const wire::Ballot& ballot = message.fence().ballot();
     const std::pair<uint64_t, uint32_t> number(ballot.number(), ballot.leader());
     if (number <= view_) return;
@@ -119,13 +121,22 @@ class TrainRun {
       progress_.say(fmt::format("from step {} on: {}", message.fence().step(), fmt::join(nodes, ", ")));
   }
 
+  // Its newest view has no other node.
+  bool alone(const std::string& node) const {
+    const auto found = view_sizes_.find(node);
+    return found != view_sizes_.end() && found->second == 1;
+  }
+
   void ended(const std::string& node, const wire::JobEnded& how) {
+    taking_part_.erase(node);
+    // Told to leave while it was cut off from the others, which go on.
+    const bool left = how.exit_code() == 130 && how.error().empty() && stops_ == 0 && alone(node);
+    if (left && !taking_part_.empty()) return progress_.say(fmt::format("node {} has left the job", node));
     if (!how.error().empty() || !how.checkpoint().empty()) {
       verdict_ = how;
       return;
     }
     // A member that has ended well; the node that writes the checkpoint still waits for others like it.
-    taking_part_.erase(node);
     if (!how.digest().empty()) expected_ = how;
     if (taking_part_.empty()) verdict_ = expected_;
     if (!deadline_) deadline_ = Clock::now() + kCheckpointPatience;
@@ -176,6 +187,7 @@ class TrainRun {
   int stops_ = 0;
   int64_t shown_step_ = -1;
   std::pair<uint64_t, uint32_t> view_;     // the newest that was shown
+  std::map<std::string, int> view_sizes_;  // of each node's newest view
   std::set<std::string> taking_part_;      // nodes, as far as this client knows
   std::optional<wire::JobEnded> verdict_;  // how the job has ended
   wire::JobEnded expected_;                // what is known of that before, for the deadline

@@ -121,7 +121,9 @@ class Drill {
     if (message.has_event()) on_event(event.node, message.event());
     if (message.has_job_ended()) {
       const wire::JobEnded& how = message.job_ended();
-      if (!how.error().empty() || (!verdict_ && !how.digest().empty())) verdict_ = how;
+      // A node that was told to leave while it was cut off ends by itself; the others go on.
+      const bool left = how.exit_code() == 130 && !stopping_ && how.error().empty();
+      if (!left && (!how.error().empty() || (!verdict_ && !how.digest().empty()))) verdict_ = how;
     }
   }
 
