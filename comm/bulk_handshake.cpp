@@ -25,7 +25,7 @@ struct Hello {
   std::array<char, 152> host_id{};
   uint64_t reserved = 0;
 };
-static_assert(sizeof(Hello) == kHelloBytes);
+static_assert(sizeof(Hello) == 256);
 
 enum class Verdict : uint8_t {
   welcome = 1,
@@ -160,49 +160,113 @@ std::optional<Handshaken> dial_handshake(std::unique_ptr<ByteChannel> channel, c
   return std::nullopt;
 }
 
-std::optional<Handshaken> accept_handshake(std::unique_ptr<ByteChannel> channel, const BulkSession& session,
-                                           std::span<const BulkPeer> peers, const Patience& patience,
-                                           std::string& why) try {
-  HandshakeExchange exchange(*channel, session.key, patience);
-  const auto hello = exchange.receive<Hello>();
-  if (hello.magic != kHelloMagic) {
-    why = "it does not speak our protocol";
-    return std::nullopt;
+struct AcceptHandshake::Core {
+  enum class Stage : uint8_t { hello = 1, proof, answer };
+
+  State refuse(std::string& why, const std::string& reason) {
+    why = reason;
+    return State::refused;
   }
-  const auto peer =
-      std::find_if(peers.begin(), peers.end(), [&](const BulkPeer& p) { return p.rank == hello.from; });
-  const Verdict verdict = judge(hello, session, peer == peers.end() ? nullptr : &*peer, *channel);
-  exchange.send(Challenge{uint8_t(verdict), {}, random_bytes()});
-  if (verdict != Verdict::welcome) {
-    why = fmt::format("a node that says it is rank {} was refused (reason {})", hello.from, int(verdict));
-    return std::nullopt;
+  State finish(Transport transport) {
+    done = Handshaken{peer, purpose, transport, std::move(channel)};
+    return State::done;
   }
-  exchange.send_mac("acceptor");
-  if (!exchange.receive_mac("dialler")) {
-    why = fmt::format("a node that says it is rank {} does not have the key", hello.from);
-    return std::nullopt;
-  }
+  State advance(const BulkSession& now, std::span<const BulkPeer> peers, std::string& why);
+  State take_hello(const BulkSession& now, std::span<const BulkPeer> peers, std::string& why);
+  State take_proof(std::string& why);
+  State take_answer(std::string& why);
+
+  std::unique_ptr<ByteChannel> channel;
+  std::unique_ptr<HandshakeExchange> exchange;
+  Stage stage = Stage::hello;
+  BulkSession session;  // from the hello on
+  Hello hello;
+  BulkPeer peer;
+  BulkPurpose purpose{};
   std::optional<ShmRegion> region;
-  if (may_share(hello, session)) region.emplace(ShmRegion::create());
-  exchange.send(Offer{region.has_value(), region ? region->offer() : ShmOffer{}});
-  exchange.send_mac("offer");
-  const auto purpose = BulkPurpose(hello.purpose);
-  if (!region) return Handshaken{*peer, purpose, Transport::tcp, std::move(channel)};
-  const auto answer = exchange.receive<Answer>();
-  if (!exchange.receive_mac("answer")) {
-    why = fmt::format("rank {} sent a wrong proof", hello.from);
-    return std::nullopt;
-  }
-  if (answer.opened == 1 && region->confirmed())
-    return Handshaken{*peer, purpose, Transport::shm,
-                      make_shm_channel(std::move(*region), true, std::move(channel))};
-  if (shm_demanded(hello, session)) throw no_shared_memory(*peer, "it could not open ours");
-  return Handshaken{*peer, purpose, Transport::tcp, std::move(channel)};
+  Handshaken done;
+};
+
+AcceptHandshake::AcceptHandshake(std::unique_ptr<ByteChannel> channel) : core_(std::make_unique<Core>()) {
+  core_->channel = std::move(channel);
+  // What is written fits into a new connection's buffer, so nothing waits.
+  core_->exchange = std::make_unique<HandshakeExchange>(*core_->channel, core_->session.key, Clock::now());
+}
+AcceptHandshake::~AcceptHandshake() = default;
+AcceptHandshake::AcceptHandshake(AcceptHandshake&&) noexcept = default;
+AcceptHandshake& AcceptHandshake::operator=(AcceptHandshake&&) noexcept = default;
+
+AcceptHandshake::State AcceptHandshake::step(const BulkSession& session, std::span<const BulkPeer> peers,
+                                             std::string& why) try {
+  return core_->advance(session, peers, why);
 } catch (const PeerError&) {
   throw;
 } catch (const Error& lost) {
-  why = lost.what();
-  return std::nullopt;
+  return core_->refuse(why, lost.what());
+}
+
+bool AcceptHandshake::belongs_elsewhere(const BulkSession& session) const {
+  const BulkSession& own = core_->session;
+  return core_->stage != Core::Stage::hello && (own.job != session.job || own.ballot != session.ballot ||
+                                                own.key != session.key || own.rank != session.rank);
+}
+
+Handshaken AcceptHandshake::take() {
+  return std::move(core_->done);
+}
+
+AcceptHandshake::State AcceptHandshake::Core::advance(const BulkSession& now, std::span<const BulkPeer> peers,
+                                                      std::string& why) {
+  State state = State::waiting;
+  if (stage == Stage::hello && exchange->arrived(sizeof(Hello))) state = take_hello(now, peers, why);
+  if (state == State::waiting && stage == Stage::proof && exchange->arrived(sizeof(Mac)))
+    state = take_proof(why);
+  if (state == State::waiting && stage == Stage::answer && exchange->arrived(sizeof(Answer) + sizeof(Mac)))
+    state = take_answer(why);
+  return state;
+}
+
+AcceptHandshake::State AcceptHandshake::Core::take_hello(const BulkSession& now,
+                                                         std::span<const BulkPeer> peers, std::string& why) {
+  hello = exchange->receive<Hello>();
+  if (hello.magic != kHelloMagic) return refuse(why, "it does not speak our protocol");
+  const auto found =
+      std::find_if(peers.begin(), peers.end(), [&](const BulkPeer& p) { return p.rank == hello.from; });
+  const Verdict verdict = judge(hello, now, found == peers.end() ? nullptr : &*found, *channel);
+  exchange->send(Challenge{uint8_t(verdict), {}, random_bytes()});
+  if (verdict != Verdict::welcome)
+    return refuse(
+        why, fmt::format("a node that says it is rank {} was refused (reason {})", hello.from, int(verdict)));
+  session = now;
+  peer = *found;
+  purpose = BulkPurpose(hello.purpose);
+  exchange->set_key(session.key);
+  exchange->send_mac("acceptor");
+  stage = Stage::proof;
+  return State::waiting;
+}
+
+AcceptHandshake::State AcceptHandshake::Core::take_proof(std::string& why) {
+  if (!exchange->receive_mac("dialler"))
+    return refuse(why, fmt::format("a node that says it is rank {} does not have the key", hello.from));
+  if (may_share(hello, session)) region.emplace(ShmRegion::create());
+  exchange->send(Offer{region.has_value(), region ? region->offer() : ShmOffer{}});
+  exchange->send_mac("offer");
+  if (!region) return finish(Transport::tcp);
+  stage = Stage::answer;
+  return State::waiting;
+}
+
+AcceptHandshake::State AcceptHandshake::Core::take_answer(std::string& why) {
+  const auto answer = exchange->receive<Answer>();
+  if (!exchange->receive_mac("answer"))
+    return refuse(why, fmt::format("rank {} sent a wrong proof", hello.from));
+  if (answer.opened == 1 && region->confirmed()) {
+    channel = make_shm_channel(std::move(*region), true, std::move(channel));
+    return finish(Transport::shm);
+  }
+  if (shm_demanded(hello, session)) throw no_shared_memory(peer, "it could not open ours");
+  return finish(Transport::tcp);
 }
 
 }  // namespace troupe::comm

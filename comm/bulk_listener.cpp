@@ -1,7 +1,5 @@
 #include <algorithm>
-#include <array>
 #include <atomic>
-#include <cstring>
 
 #include <poll.h>
 #include <sys/socket.h>
@@ -15,15 +13,21 @@
 namespace troupe::comm {
 namespace {
 
-constexpr size_t kCandidatesMax = 64;          // dialled and not yet spoken; beyond it the oldest goes
-constexpr int64_t kSilentCandidateMs = 5'000;  // before it has said who it is
-constexpr int64_t kHandshakeMs = 3'000;        // once it has begun to speak
+constexpr size_t kCandidatesMax = 64;  // who dialled and is not yet let in
+constexpr int64_t kCandidateMs = 5'000;
 constexpr int64_t kDialPauseMsMax = 100;
 
 struct Candidate {
-  Descriptor socket;
-  Clock::time_point since;
+  int fd = -1;  // the handshake's
+  AcceptHandshake handshake;
+  Deadline deadline;
+  bool spoke = false;
 };
+
+bool has_spoken(int fd) {
+  char first = 0;
+  return recv(fd, &first, 1, MSG_PEEK | MSG_DONTWAIT) == 1;
+}
 
 BulkConnection connection_of(Handshaken done, const BulkSession& session) {
   return BulkConnection(std::make_unique<BulkConnection::Core>(std::move(done.channel), done.peer, session,
@@ -40,25 +44,22 @@ struct BulkListener::Core {
   std::vector<Candidate> candidates;
   std::atomic<uint64_t> refused = 0;
 
-  // Enough has come from it for a handshake without waiting for a dialler who says nothing (with TLS:
-  // anything).
-  bool has_spoken(int fd) const {
-    std::array<char, kHelloBytes> seen;
-    const ssize_t bytes = recv(fd, seen.data(), tls ? 1 : seen.size(), MSG_PEEK | MSG_DONTWAIT);
-    return tls ? bytes == 1 : bytes == ssize_t(seen.size());
-  }
-  static bool has_left(int fd) {
-    pollfd entry{fd, POLLRDHUP, 0};
-    return poll(&entry, 1, 0) > 0 && (entry.revents & (POLLRDHUP | POLLHUP | POLLERR)) != 0;
-  }
-
   void take_in() {
-    for (;;) {
+    for (size_t i = 0; i < kCandidatesMax; ++i) {
       Descriptor fresh = accept_from(socket.get());
       if (!fresh.valid()) return;
-      if (candidates.size() >= kCandidatesMax) drop(0);
-      candidates.push_back({std::move(fresh), Clock::now()});
+      if (candidates.size() >= kCandidatesMax) drop(least_promising());
+      const int fd = fresh.get();
+      auto channel = tls ? accept_tls_channel(std::move(fresh), tls) : make_tcp_channel(std::move(fresh));
+      candidates.push_back({fd, AcceptHandshake(std::move(channel)), deadline_in_ms(kCandidateMs)});
+      candidates.back().spoke = has_spoken(fd);
     }
+  }
+  // The oldest that has said nothing, or else the oldest.
+  size_t least_promising() const {
+    const auto silent = std::find_if(candidates.begin(), candidates.end(),
+                                     [](const Candidate& candidate) { return !candidate.spoke; });
+    return silent == candidates.end() ? 0 : size_t(silent - candidates.begin());
   }
   void drop(size_t index) {
     candidates.erase(candidates.begin() + std::ptrdiff_t(index));
@@ -69,39 +70,37 @@ struct BulkListener::Core {
   bool wait(Deadline deadline) {
     std::vector<pollfd> entries{{socket.get(), POLLIN, 0}, {cancelled.fd(), POLLIN, 0}};
     for (const Candidate& candidate : candidates) {
-      // One that has sent half of a hello is readable and would end every wait: look at it again a little
-      // later.
-      std::array<char, 1> seen;
-      const bool half = recv(candidate.socket.get(), seen.data(), 1, MSG_PEEK | MSG_DONTWAIT) == 1;
-      if (half) deadline = std::min(deadline, deadline_in_ms(20));
-      entries.push_back({candidate.socket.get(), short(half ? 0 : POLLIN | POLLRDHUP), 0});
-      deadline = std::min(deadline, candidate.since + std::chrono::milliseconds(kSilentCandidateMs));
+      entries.push_back({candidate.fd, POLLIN, 0});
+      deadline = std::min(deadline, candidate.deadline);
     }
     poll(entries.data(), entries.size(), milliseconds_until(deadline));
     return (entries[1].revents & POLLIN) != 0;
   }
 
+  // Goes on with all handshakes, and gives the first connection that is ready.
   std::optional<BulkConnection> try_candidates(const BulkSession& session, std::span<const BulkPeer> peers,
-                                               const Patience& patience, std::string& last_refused) {
+                                               std::string& last_refused) {
+    using State = AcceptHandshake::State;
     for (size_t i = 0; i < candidates.size();) {
-      const int fd = candidates[i].socket.get();
-      if (!has_spoken(fd)) {
-        const bool over = Clock::now() - candidates[i].since >= std::chrono::milliseconds(kSilentCandidateMs);
-        if (over || has_left(fd))
-          drop(i);
-        else
-          ++i;
-        continue;
+      Candidate& candidate = candidates[i];
+      candidate.spoke = candidate.spoke || has_spoken(candidate.fd);
+      State state = State::refused;
+      try {
+        if (!candidate.handshake.belongs_elsewhere(session))
+          state = candidate.handshake.step(session, peers, last_refused);
+      } catch (const PeerError&) {
+        drop(i);
+        throw;
       }
-      Descriptor spoken = std::move(candidates[i].socket);
-      candidates.erase(candidates.begin() + std::ptrdiff_t(i));
-      const Patience until = patience.at_most(deadline_in_ms(kHandshakeMs));
-      auto channel = tls ? make_tls_channel(std::move(spoken), tls, TlsRole::server, "", until, last_refused)
-                         : make_tcp_channel(std::move(spoken));
-      auto done =
-          channel ? accept_handshake(std::move(channel), session, peers, until, last_refused) : std::nullopt;
-      if (done) return connection_of(std::move(*done), session);
-      ++refused;
+      if (state == State::done) {
+        Handshaken done = candidate.handshake.take();
+        candidates.erase(candidates.begin() + std::ptrdiff_t(i));
+        return connection_of(std::move(done), session);
+      }
+      if (state == State::refused || Clock::now() >= candidate.deadline)
+        drop(i);
+      else
+        ++i;
     }
     return std::nullopt;
   }
@@ -132,8 +131,7 @@ BulkConnection BulkListener::accept(const BulkSession& session, std::span<const 
   std::string last_refused;
   for (;;) {
     core_->take_in();
-    if (auto connection = core_->try_candidates(session, peers, patience, last_refused))
-      return std::move(*connection);
+    if (auto connection = core_->try_candidates(session, peers, last_refused)) return std::move(*connection);
     if (Clock::now() >= deadline) break;
     const bool cancelled = core_->wait(patience.next_look());
     if (cancelled || patience.cancelled()) {
@@ -154,7 +152,7 @@ BulkConnection bulk_connect(const BulkSession& session, const BulkPeer& peer, Bu
   Wakeup never;
   for (int64_t pause_ms = 5;; pause_ms = std::min(2 * pause_ms, kDialPauseMsMax)) {
     if (Descriptor socket = connect_to(peer.address, patience, why); socket.valid()) {
-      auto channel = tls ? make_tls_channel(std::move(socket), tls, TlsRole::client, peer.name, patience, why)
+      auto channel = tls ? dial_tls_channel(std::move(socket), tls, peer.name, patience, why)
                          : make_tcp_channel(std::move(socket));
       auto done =
           channel ? dial_handshake(std::move(channel), session, peer, purpose, patience, why) : std::nullopt;

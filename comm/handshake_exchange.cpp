@@ -1,5 +1,7 @@
 #include "comm/handshake_exchange.hpp"
 
+#include <algorithm>
+
 #include <openssl/crypto.h>
 #include <openssl/evp.h>
 #include <openssl/hmac.h>
@@ -45,8 +47,24 @@ void HandshakeExchange::write(std::span<const std::byte> bytes) {
   }
 }
 
+bool HandshakeExchange::arrived(size_t bytes) {
+  while (arrived_.size() < bytes) {
+    const size_t before = arrived_.size();
+    arrived_.resize(bytes);
+    const Moved moved = channel_.read(std::span(arrived_).subspan(before));
+    arrived_.resize(before + moved.bytes);
+    if (moved.closed) throw error(ErrorKind::network, "{}", moved.why);
+    if (moved.bytes == 0) return false;
+  }
+  return true;
+}
+
 void HandshakeExchange::read(std::span<std::byte> bytes) {
   const auto whole = bytes;
+  const size_t early = std::min(arrived_.size(), bytes.size());
+  std::copy_n(arrived_.begin(), early, bytes.begin());
+  arrived_.erase(arrived_.begin(), arrived_.begin() + std::ptrdiff_t(early));
+  bytes = bytes.subspan(early);
   while (!bytes.empty()) {
     const Moved moved = channel_.read(bytes);
     bytes = bytes.subspan(moved.bytes);

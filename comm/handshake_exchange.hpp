@@ -6,6 +6,7 @@
 #include <cstring>
 #include <string_view>
 #include <type_traits>
+#include <vector>
 
 #include "comm/byte_channel.hpp"
 #include "comm/patience.hpp"
@@ -21,6 +22,13 @@ class HandshakeExchange {
  public:
   HandshakeExchange(ByteChannel& channel, std::string_view key, Patience patience)
       : channel_(channel), key_(key), patience_(std::move(patience)) {}
+
+  // Where only the first message shows in which session it is. The key must outlive this.
+  void set_key(std::string_view key) { key_ = key; }
+
+  // Whether so many bytes are there to be received without waiting. Throws Error(network) when the peer is
+  // gone.
+  bool arrived(size_t bytes);
 
   // Throw Error(network) when the peer is gone and Error(timeout) at the deadline.
   template <typename Message>
@@ -47,7 +55,8 @@ class HandshakeExchange {
   ByteChannel& channel_;
   std::string_view key_;
   Patience patience_;
-  std::string transcript_;  // bounded: a handshake has five small messages
+  std::string transcript_;          // bounded: a handshake has five small messages
+  std::vector<std::byte> arrived_;  // and not yet received
 };
 
 }  // namespace troupe::comm

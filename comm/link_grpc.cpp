@@ -183,6 +183,8 @@ class Listener final : public LinkListener, private grpc::CallbackGenericService
     builder.AddChannelArgument(GRPC_ARG_ALLOW_REUSEPORT, 0);         // a port has one owner
     builder.AddChannelArgument(GRPC_ARG_SERVER_HANDSHAKE_TIMEOUT_MS, std::max(1000, settings.patience_ms));
     builder.AddChannelArgument(GRPC_ARG_MAX_CONCURRENT_STREAMS, 4);  // one is used
+    // Whoever keeps a connection without a stream, though it answers pings, is no node.
+    builder.AddChannelArgument(GRPC_ARG_MAX_CONNECTION_IDLE_MS, std::max(1000, settings.patience_ms));
     int port = 0;
     builder.AddListeningPort(address.text(), credentials(settings), &port);
     builder.RegisterCallbackGenericService(this);

@@ -71,8 +71,8 @@ class TlsChannel : public ByteChannel {
 
   SSL* ssl() { return ssl_.get(); }
   // Of the handshake. Empty `why` and false: has to wait.
-  bool handshake_step(TlsRole role, std::string& why) {
-    const int done = role == TlsRole::server ? SSL_accept(ssl_.get()) : SSL_connect(ssl_.get());
+  bool handshake_step(std::string& why) {
+    const int done = SSL_connect(ssl_.get());
     return done == 1 || (result(done, why), false);
   }
 
@@ -134,18 +134,17 @@ class TlsChannel : public ByteChannel {
 
 }  // namespace
 
-std::unique_ptr<ByteChannel> make_tls_channel(Descriptor socket, const std::shared_ptr<SSL_CTX>& context,
-                                              TlsRole role, const std::string& name, const Patience& patience,
+std::unique_ptr<ByteChannel> dial_tls_channel(Descriptor socket, const std::shared_ptr<SSL_CTX>& context,
+                                              const std::string& name, const Patience& patience,
                                               std::string& why) {
   auto channel = std::make_unique<TlsChannel>(std::move(socket), context);
-  if (role == TlsRole::client) expect_peer(channel->ssl(), name);
+  expect_peer(channel->ssl(), name);
   for (;;) {
     std::string over;
-    if (channel->handshake_step(role, over)) return channel;
+    if (channel->handshake_step(over)) return channel;
     if (!over.empty()) {
       why = over;
-      const bool distrust = SSL_get_verify_result(channel->ssl()) != X509_V_OK;
-      if (role == TlsRole::client && distrust)
+      if (SSL_get_verify_result(channel->ssl()) != X509_V_OK)
         throw error(ErrorKind::security,
                     "the certificate of {} is refused: {}; check ca, certificate and names in the "
                     "cluster file",
@@ -158,6 +157,12 @@ std::unique_ptr<ByteChannel> make_tls_channel(Descriptor socket, const std::shar
     }
     channel->wait(false, false, patience.next_look());
   }
+}
+
+std::unique_ptr<ByteChannel> accept_tls_channel(Descriptor socket, const std::shared_ptr<SSL_CTX>& context) {
+  auto channel = std::make_unique<TlsChannel>(std::move(socket), context);
+  SSL_set_accept_state(channel->ssl());
+  return channel;
 }
 
 }  // namespace troupe::comm

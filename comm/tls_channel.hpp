@@ -9,13 +9,16 @@
 
 namespace troupe::comm {
 
-enum class TlsRole : uint8_t { client = 1, server };
-
-// Does the TLS handshake over a connected socket. A client insists on the peer's `name`; a server asks the
-// channel's peer_carries() once it knows whom to expect. Null with `why` when the peer is gone or does not
-// answer in time; throws Error(security) when a client's peer is not whom it should be.
-std::unique_ptr<ByteChannel> make_tls_channel(Descriptor socket, const std::shared_ptr<SSL_CTX>& context,
-                                              TlsRole role, const std::string& name, const Patience& patience,
+// The dialling end: does the TLS handshake over a connected socket and insists on the peer's `name`. Null
+// with `why` when the peer is gone or does not answer in time; throws Error(security) when it is not who it
+// should be.
+std::unique_ptr<ByteChannel> dial_tls_channel(Descriptor socket, const std::shared_ptr<SSL_CTX>& context,
+                                              const std::string& name, const Patience& patience,
                                               std::string& why);
+
+// The accepting end: the handshake is part of reading, so nothing waits here. Ask peer_carries() once
+// something was read. REQUIRES that the dialler speaks first, and that reading goes on until something has
+// come.
+std::unique_ptr<ByteChannel> accept_tls_channel(Descriptor socket, const std::shared_ptr<SSL_CTX>& context);
 
 }  // namespace troupe::comm

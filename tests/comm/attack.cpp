@@ -127,7 +127,7 @@ AttackTotals attack(uint64_t count, size_t at_once, const std::function<AttackIn
     poll(entries.data(), entries.size(), 1000);
     for (size_t i = 0; i < entries.size(); ++i)
       if (entries[i].revents != 0 || under_way[i]->late()) under_way[i]->step(totals);
-    if (totals.inputs % 512 == 0)
+    if (totals.inputs % 64 == 0)
       totals.descriptors_max = std::max(totals.descriptors_max, open_descriptors());
     std::erase_if(under_way, [](const auto& each) { return each->over(); });
   }

@@ -1,6 +1,7 @@
 #include "tests/comm/honest_traffic.hpp"
 
 #include "tests/comm/certificate_files.hpp"
+#include "tests/comm/hostile_inputs.hpp"
 
 namespace troupe::comm::test {
 
@@ -31,7 +32,7 @@ HonestLink::HonestLink(const std::string& folder, int patience_ms) {
     options.interval_ms = 200;
     options.patience_ms = patience_ms;
     if (!folder.empty()) options.security = files_of(folder, options.node);
-    ends_[end].hub = std::make_unique<LinkHub>(options, events(end));
+    ends_[end].hub = std::make_unique<LinkHub>(options, events(end, folder));
   }
   ends_[0].hub->dial(ends_[0].peer, address(1));
   thread_ = std::thread([this] { run(); });
@@ -41,7 +42,7 @@ HonestLink::~HonestLink() {
   finish();
 }
 
-LinkEvents HonestLink::events(size_t end) {
+LinkEvents HonestLink::events(size_t end, const std::string& folder) {
   const auto from_peer = [this, end](const LinkPeer& peer) { return peer.node == ends_[end].peer; };
   const auto note = [this](auto change) {
     const std::lock_guard lock(mutex_);
@@ -49,7 +50,12 @@ LinkEvents HonestLink::events(size_t end) {
     changed_.notify_all();
   };
   return {[=, this](const LinkPeer& peer) {
-            if (from_peer(peer)) note([&] { ++ups_; });
+            // Without certificates a name is whoever says it.
+            const bool known = from_peer(peer) || peer.node == LinkInputs::kName || folder.empty();
+            note([&] {
+              ups_ += from_peer(peer);
+              wrong_ += !known;
+            });
           },
           [=, this](const LinkPeer& peer, const wire::Envelope& envelope) {
             if (!from_peer(peer)) return;

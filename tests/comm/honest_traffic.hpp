@@ -23,8 +23,8 @@ class HonestLink {
   ~HonestLink();
 
   std::string address(size_t end) const { return ends_[end].hub->listen_address(); }
-  // Sends no more, and waits for what was sent. Returns what went wrong: lost, repeated or reordered
-  // messages, and links that went down.
+  // Sends no more, and waits for what was sent. Returns how often something went wrong: lost, repeated or
+  // reordered messages, links that went down, and with certificates peers that have none.
   uint64_t finish();
   uint64_t delivered() const;
 
@@ -34,7 +34,7 @@ class HonestLink {
     std::unique_ptr<LinkHub> hub;
     uint64_t sent = 0, received = 0;  // guarded by mutex_
   };
-  LinkEvents events(size_t end);
+  LinkEvents events(size_t end, const std::string& folder);
   void run();
 
   mutable std::mutex mutex_;

@@ -17,6 +17,13 @@
 
 namespace troupe::comm::test {
 
+// Sanitizers keep what is freed, and are slow.
+#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
+inline constexpr bool kSanitized = true;
+#else
+inline constexpr bool kSanitized = false;
+#endif
+
 // A dialler that trusts everyone and shows the certificate of `name`, or none.
 inline SslContext dialler(const std::string& folder, const std::string& name, bool links) {
   SslContext context(SSL_CTX_new(TLS_client_method()));
