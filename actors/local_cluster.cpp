@@ -27,7 +27,6 @@ constexpr std::chrono::seconds kStartPatience{30};
 
 std::string find_program() {
   const std::filesystem::path self = std::filesystem::read_symlink("/proc/self/exe");
-  if (self.filename() == "troupe") return self;
   const std::filesystem::path beside = self.parent_path() / "troupe";
   if (!std::filesystem::exists(beside))
     throw error(ErrorKind::file, "{} is missing; a local cluster runs its nodes with it", beside.string());

@@ -18,7 +18,7 @@ namespace troupe::actors {
 class LocalCluster {
  public:
   // Writes OUT/cluster.toml, starts the processes, waits until each listens, and writes OUT/cluster.json
-  // (name, address, pid). `program` is the troupe executable; empty: this one, or the one beside it.
+  // (name, address, pid). `program` is the troupe executable; empty: the one beside this.
   // `more` goes to each node's command line.
   LocalCluster(int64_t nodes, int64_t threads, const std::string& out_folder, std::string program = {},
                std::vector<std::string> more = {});

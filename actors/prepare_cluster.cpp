@@ -140,9 +140,10 @@ data::PrepareReport prepare_on_cluster(data::PrepareOptions options, ClusterClie
 }
 
 data::PrepareReport prepare_on_local_nodes(data::PrepareOptions options, int64_t nodes, int64_t threads,
+                                           const std::string& program,
                                            const data::ProgressFunction& progress) {
   const RemovedFolder folder;
-  LocalCluster local(nodes, threads, folder.text());
+  LocalCluster local(nodes, threads, folder.text(), program);
   try {
     ClusterClient client(local.config());
     client.wait_for_links(std::chrono::seconds(10));

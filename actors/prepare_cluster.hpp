@@ -15,8 +15,9 @@ class ClusterClient;
 data::PrepareReport prepare_on_cluster(data::PrepareOptions options, ClusterClient& cluster, int threads,
                                        const data::ProgressFunction& progress = {});
 
-// With node processes of its own on this machine, which end with it.
+// With node processes of its own on this machine, which end with it; `program` as for LocalCluster.
 data::PrepareReport prepare_on_local_nodes(data::PrepareOptions options, int64_t nodes, int64_t threads,
+                                           const std::string& program,
                                            const data::ProgressFunction& progress = {});
 
 }  // namespace troupe::actors

@@ -22,7 +22,7 @@ struct TrainOptions {
   bool restart = false;  // nodes of a local cluster that die are started again
   bool json = false;
   std::string transport = "auto";  // "tcp", "shm"
-  std::string program;             // the troupe executable for local nodes; empty: found
+  std::string program;             // the troupe executable for local nodes; empty: the one beside this
 };
 
 // 0 done, 130 stopped (a first Ctrl-C: after the step, with a checkpoint). Throws Error for everything else;

@@ -1,12 +1,17 @@
 // The subcommands of `troupe`: each function adds one to the command line. A subcommand's callback sets `code`.
 #pragma once
 
+#include <string>
+
 #include <CLI/App.hpp>
 
 namespace troupe::cli {
 
 // What a program tells the shell.
 enum ExitCode : int { kDone = 0, kFailed = 1, kUsage = 2, kInterrupted = 130 };
+
+// This executable, which local nodes run too.
+std::string own_program();
 
 void add_prepare(CLI::App& app, int& code);
 void add_translate(CLI::App& app, int& code);

@@ -47,6 +47,7 @@ void run(DrillArguments& a, int& code) {
     if (kinds.empty()) kinds = drill::all_kinds();
     a.options.plan = drill::random_plan(a.options.seed, a.faults, kinds, names);
   }
+  if (a.options.program.empty()) a.options.program = own_program();
   const drill::DrillResult result = drill::run_drill(a.options);
   fmt::print("{}", a.json ? to_json(result) + "\n" : to_text(result));
   code = result.passed() ? kDone : kFailed;

@@ -1,9 +1,15 @@
+#include <filesystem>
+
 #include <CLI/CLI.hpp>
 
 #include "actors/run_node.hpp"
 #include "cli/commands.hpp"
 
 namespace troupe::cli {
+
+std::string own_program() {
+  return std::filesystem::read_symlink("/proc/self/exe").string();
+}
 
 void add_node(CLI::App& app, int& code) {
   CLI::App* command =

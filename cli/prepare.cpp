@@ -83,7 +83,7 @@ data::PrepareReport prepare(const PrepareArguments& a, int threads) {
     return actors::prepare_on_cluster(a.options, client, threads, progress_line());
   }
   if (a.nodes > 0)
-    return actors::prepare_on_local_nodes(a.options, a.nodes, std::max<int64_t>(1, threads / a.nodes),
+    return actors::prepare_on_local_nodes(a.options, a.nodes, std::max<int64_t>(1, threads / a.nodes), own_program(),
                                           progress_line());
   return data::prepare_local(a.options, threads, progress_line());
 }

@@ -18,6 +18,7 @@ void run(TrainArguments& a, int& code) {
   if (a.steps > 0) a.overrides.push_back("training.steps=" + std::to_string(a.steps));
   a.options.job =
       a.job.empty() ? config::parse_job("--set", "", a.overrides) : config::read_job_file(a.job, a.overrides);
+  a.options.program = own_program();
   code = actors::train(a.options);
 }
 

@@ -1,4 +1,4 @@
-// Bulk connections: what carries gradients, states and datasets between two nodes. Framed, checksummed from
+// Bulk connections: what carries gradients and totals between two nodes. Framed, checksummed from
 // end to end (a frame that arrives damaged is asked for again), fenced by (job, ballot), bounded in memory
 // and in time. A connection may be used by one sending and one receiving thread at once; cancel() may come
 // from any thread. Each side may have at most window_bytes unacknowledged; when both directions carry data at
@@ -69,7 +69,8 @@ struct BulkSession {
   Transport transport = Transport::automatic;
   int silence_ms_max = 2000;  // a peer of which nothing is heard for so long while we wait is lost
   size_t window_bytes = size_t{4} << 20;  // sent and not yet acknowledged, a connection
-  // Once true, whoever waits to connect or accept for this session gives up soon, with Error(cancelled). May be empty.
+  // Once true, whoever waits to connect or accept for this session gives up soon, with Error(cancelled). May
+  // be empty.
   std::shared_ptr<const std::atomic<bool>> cancelled;
 };
 

@@ -29,6 +29,19 @@ int64_t unix_us() {
   return std::chrono::system_clock::now().time_since_epoch() / std::chrono::microseconds(1);
 }
 
+int signal_of(FaultKind kind) {
+  switch (kind) {
+    case FaultKind::kill:
+      return SIGKILL;
+    case FaultKind::terminate:
+      return SIGTERM;
+    case FaultKind::stop:
+      return SIGSTOP;
+    default:
+      return SIGUSR2;  // a jump of the clock
+  }
+}
+
 void say(const std::string& text) {
   fmt::print(stderr, "{}\n", text);
 }
@@ -193,16 +206,10 @@ class Drill {
     comm::Faults faults;
     switch (fault.kind) {
       case FaultKind::kill:
-        send_signal(process, SIGKILL);
-        break;
       case FaultKind::terminate:
-        send_signal(process, SIGTERM);
-        break;
       case FaultKind::stop:
-        send_signal(process, SIGSTOP);
-        break;
       case FaultKind::clock_jump:
-        send_signal(process, SIGUSR2);
+        send_signal(process, signal_of(fault.kind));
         break;
       case FaultKind::disk_full:
         fill_disk(process, true);

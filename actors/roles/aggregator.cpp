@@ -28,7 +28,8 @@ bool is_a_peers(const comm::PeerError& failure) {
   }
 }
 
-bool ends_the_job(const comm::PeerError& failure) {
+// No other view would mend it.
+bool is_misconfigured(const comm::PeerError& failure) {
   return failure.kind() == ErrorKind::usage || failure.kind() == ErrorKind::security;
 }
 
@@ -110,7 +111,7 @@ struct aggregator_state {
       run();
       return true;
     } catch (const comm::PeerError& failure) {
-      if (ends_the_job(failure)) throw;
+      if (is_misconfigured(failure)) throw;
       if (is_a_peers(failure))
         self->send(peers.membership, RingBroken{view.ballot, failure.peer_rank(), failure.what()});
       spdlog::info("the ring of view {} has ended: {}", view.ballot.number, failure.what());

@@ -75,7 +75,8 @@ std::vector<Envelope> one_of_each() {
   add().mutable_job_ended()->set_exit_code(255);
   add().mutable_node_status()->set_state("training");
   add().mutable_ask_status();
-  for (uint32_t i = 0; i < 100; ++i) (i == 0 ? add() : all.back()).mutable_event()->add_nodes(std::string(255, 'n'));
+  for (uint32_t i = 0; i < 100; ++i)
+    (i == 0 ? add() : all.back()).mutable_event()->add_nodes(std::string(255, 'n'));
   add().mutable_prepare_start()->set_work("{}");
   add().mutable_prepare_chunk()->set_documents(std::string(kBulkFieldBytesMax, 'd'));
   add().mutable_prepare_shard()->set_shard(std::string(kBulkFieldBytesMax, 's'));

@@ -224,3 +224,32 @@ TEST_CASE("a node that hears of a view far ahead gives up its own") {
   REQUIRE(pick<FenceMember>(actions).size() == 1);
   CHECK(alone.promised() == Ballot{9, 1});
 }
+
+TEST_CASE("a member whose ring ended without a peer to blame gets a new view, and nobody is left out") {
+  Membership membership = preparing();
+  membership.on_message(1, inventory({1, 0}, 1, 0), kSecond);
+  membership.on_message(2, inventory({1, 0}, 2, 0), kSecond);
+  membership.on_message(1, Suspect{{1, 0}, 1, "the ring has ended"}, 2 * kSecond);
+  REQUIRE(membership.promised() == Ballot{2, 0});
+  membership.on_fenced(inventory({2, 0}, 0, 0), 2 * kSecond);
+  membership.on_message(1, inventory({2, 0}, 1, 0), 2 * kSecond);
+  const auto actions = membership.on_message(2, inventory({2, 0}, 2, 0), 2 * kSecond);
+  CHECK(pick<BeginView>(actions).at(0).view.members.size() == 3);
+}
+
+TEST_CASE("a member that holds the others up is left out, and comes back after a pause") {
+  Membership membership = preparing();
+  membership.on_message(1, inventory({1, 0}, 1, 0), kSecond);
+  membership.on_message(2, inventory({1, 0}, 2, 0), kSecond);
+  CHECK(membership.on_stuck(0, 2 * kSecond).empty());  // not itself
+  CHECK_FALSE(membership.on_stuck(1, 2 * kSecond).empty());
+  membership.on_fenced(inventory({2, 0}, 0, 0), 2 * kSecond);
+  membership.on_message(1, inventory({2, 0}, 1, 0), 2 * kSecond);
+  const auto actions = membership.on_message(2, inventory({2, 0}, 2, 0), 2 * kSecond);
+  const View view = pick<BeginView>(actions).at(0).view;
+  CHECK_FALSE(view.position(1));
+  CHECK(view.position(2));
+  const Join join{{2, 0}, make_view(3).members[1], 0};
+  CHECK(membership.on_message(1, join, 2 * kSecond + 1).empty());
+  CHECK_FALSE(sent<Prepare>(membership.on_message(1, join, 4 * kSecond)).empty());
+}
