@@ -28,11 +28,15 @@ ClusterClient::ClusterClient(const config::ClusterConfig& cluster) : cluster_(cl
   options.interval_ms = int(cluster_.heartbeat_interval_ms);
   options.patience_ms = int(cluster_.patience_ms);
   links_ = std::make_unique<comm::LinkHub>(options, std::move(events));
-  for (const config::NodeConfig& node : cluster_.nodes) links_->dial(node.name, node.address);
+  for (const config::NodeConfig& node : cluster_.listed()) links_->dial(node.name, node.address);
 }
 
 ClusterClient::~ClusterClient() {
   close();
+}
+
+void ClusterClient::dial(const std::string& node, const std::string& address) {
+  links_->dial(node, address);
 }
 
 void ClusterClient::close() {
@@ -54,21 +58,21 @@ void ClusterClient::push(ClusterEvent event) {
 std::vector<std::string> ClusterClient::wait_for_links(std::chrono::milliseconds patience, size_t enough) {
   std::unique_lock lock(mutex_);
   const auto all = [&] {
-    for (const config::NodeConfig& node : cluster_.nodes)
+    for (const config::NodeConfig& node : cluster_.listed())
       if (!linked_[node.name]) return false;
     return true;
   };
   // What came before, attempts to dial that failed among it, is nothing that happens to a job of ours.
   const bool whole = arrived_.wait_for(lock, patience, all);
   std::vector<std::string> linked;
-  for (const config::NodeConfig& node : cluster_.nodes)
+  for (const config::NodeConfig& node : cluster_.listed())
     if (linked_[node.name]) linked.push_back(node.name);
   if (whole || (enough > 0 && linked.size() >= enough)) {
     events_.clear();
     return linked;
   }
   std::string missing;
-  for (const config::NodeConfig& node : cluster_.nodes)
+  for (const config::NodeConfig& node : cluster_.listed())
     if (!linked_[node.name])
       missing += fmt::format("{}{} at {} ({})", missing.empty() ? "" : "; ", node.name, node.address,
                              reasons_[node.name].empty() ? "no answer" : reasons_[node.name]);
@@ -81,7 +85,13 @@ bool ClusterClient::send(const std::string& node, const wire::Envelope& message)
 }
 
 void ClusterClient::send_all(const wire::Envelope& message) {
-  for (const config::NodeConfig& node : cluster_.nodes) send(node.name, message);
+  std::vector<std::string> linked;
+  {
+    const std::lock_guard lock(mutex_);
+    for (const auto& [node, up] : linked_)
+      if (up) linked.push_back(node);
+  }
+  for (const std::string& node : linked) send(node, message);
 }
 
 std::optional<ClusterEvent> ClusterClient::next(std::chrono::milliseconds patience) {

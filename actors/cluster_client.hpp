@@ -28,7 +28,8 @@ struct ClusterEvent {
 
 class ClusterClient {
  public:
-  // Dials every node of the cluster. Addresses must be real ones (no port 0). Throws what LinkHub throws.
+  // Dials every node of the cluster file. Addresses must be real ones (no port 0). Throws what LinkHub
+  // throws.
   explicit ClusterClient(const config::ClusterConfig& cluster);
   ~ClusterClient();
 
@@ -36,7 +37,8 @@ class ClusterClient {
   // Error(network) that names the nodes that cannot be reached, and why.
   std::vector<std::string> wait_for_links(std::chrono::milliseconds patience, size_t enough = 0);
   bool send(const std::string& node, const wire::Envelope& message);
-  void send_all(const wire::Envelope& message);
+  void send_all(const wire::Envelope& message);                    // to all that are linked
+  void dial(const std::string& node, const std::string& address);  // a guest, once it is known where it is
   std::optional<ClusterEvent> next(std::chrono::milliseconds patience);
   void close();
 

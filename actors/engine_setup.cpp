@@ -45,18 +45,17 @@ model::TrainState load_state(const JobContext& context, const config::JobConfig&
   return std::move(checkpoint.state);
 }
 
-model::TrainState first_state(const JobContext& context, const config::JobConfig& job,
-                              kernels::Backend& backend, kernels::Stream& stream, const model::Model& model) {
+// The checkpoint to go on from, if any.
+std::optional<std::filesystem::path> checkpoint_to_resume(const JobContext& context) {
   const auto folder = checkpoint_folder(context);
   const auto found = std::filesystem::exists(folder) ? model::latest_checkpoint(folder, warn) : std::nullopt;
   if (found && !context.resume)
     throw error(ErrorKind::usage,
                 "{} holds a trained model already ({}); go on with --resume, or choose another --out",
                 context.out_folder, found->filename().string());
-  if (found) return load_state(context, job, backend, stream, model, *found);
-  if (context.resume)
+  if (!found && context.resume)
     spdlog::warn("{} holds no checkpoint to resume from; starting at step 0", folder.string());
-  return model::initial_state(backend, stream, model, uint64_t(job.seed));
+  return found;
 }
 
 }  // namespace
@@ -115,25 +114,20 @@ model::CheckpointInfo checkpoint_info(const JobContext& context, const TrainEngi
 }
 
 std::shared_ptr<TrainEngine> build_engine(const JobContext& context, const data::Dataset& dataset) {
+  const auto resumed = checkpoint_to_resume(context);
   config::JobConfig job = context.job;
   job.model = complete_model(job, dataset);
   std::shared_ptr<kernels::Backend> backend = kernels::make_cpu_backend(context.services->level);
   const auto stream = backend->create_stream();
   auto model = model::make_model(job.model);
-  model::TrainState state = first_state(context, job, *backend, *stream, *model);
-  return std::make_shared<TrainEngine>(std::move(backend), std::move(job), context.plan(), std::move(model),
-                                       std::move(state), context.workers);
-}
-
-std::filesystem::path newest_checkpoint(const std::filesystem::path& folder) {
-  if (auto newest = model::latest_checkpoint(folder, warn)) return *newest;
-  throw error(ErrorKind::file, "{} holds no whole checkpoint to send to the other nodes", folder.string());
-}
-
-void reset_state(TrainEngine& engine) {
-  const auto stream = engine.backend().create_stream();
-  engine.replace_state(
-      model::initial_state(engine.backend(), *stream, engine.model(), uint64_t(engine.job().seed)));
+  model::TrainState state = model::initial_state(*backend, *stream, *model, uint64_t(job.seed));
+  const auto engine = std::make_shared<TrainEngine>(std::move(backend), std::move(job), context.plan(),
+                                                    std::move(model), std::move(state), context.workers);
+  engine->probe(dataset.slot_batch(uint64_t(engine->job().seed), 0, 0, uint32_t(engine->job().slots)));
+  if (resumed)
+    engine->replace_state(
+        load_state(context, engine->job(), engine->backend(), *stream, engine->model(), *resumed));
+  return engine;
 }
 
 void load_into(const JobContext& context, TrainEngine& engine, const std::filesystem::path& path) {
@@ -172,9 +166,9 @@ void write_memory_map(const JobContext& context, const TrainEngine& engine) {
 
 std::string fingerprint_text(const JobContext& context, const data::Dataset& dataset,
                              const TrainEngine& engine) {
-  return fmt::format("program={}\nwire={}\nnumerics={}\njob={}\ndata={}\n", kVersion, wire::kWireVersion,
-                     engine.backend().description(), to_hex(context.job_id.data(), context.job_id.size()),
-                     dataset.digest());
+  return fmt::format("program={}\nwire={}\nnumerics={}\njob={}\ndata={}\ngradient={}\n", kVersion,
+                     wire::kWireVersion, engine.backend().description(),
+                     to_hex(context.job_id.data(), context.job_id.size()), dataset.digest(), engine.probed());
 }
 
 }  // namespace troupe::actors

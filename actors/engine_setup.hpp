@@ -28,14 +28,8 @@ model::CheckpointInfo checkpoint_info(const JobContext& context, const TrainEngi
 
 // With context.resume, the newest whole checkpoint of OUT where there is one; broken ones are skipped with a
 // warning in the log. Throws Error(usage) when OUT holds another job's checkpoints, or any and resume was not
-// asked for.
+// asked for. The engine has been probed with the weights of step 0, which all nodes can make.
 std::shared_ptr<TrainEngine> build_engine(const JobContext& context, const data::Dataset& dataset);
-
-// The newest whole checkpoint of a folder. Throws Error(file) when there is none.
-std::filesystem::path newest_checkpoint(const std::filesystem::path& folder);
-
-// Back to x(0).
-void reset_state(TrainEngine& engine);
 
 // Reads a checkpoint that came from another node into the engine.
 void load_into(const JobContext& context, TrainEngine& engine, const std::filesystem::path& path);

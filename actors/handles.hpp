@@ -21,14 +21,14 @@ using supervisor_actor = caf::typed_actor<caf::reacts_to<JobFailed>, caf::reacts
                                           caf::reacts_to<scheduler::EveryoneLeft>, caf::reacts_to<PartEnded>>;
 
 using loader_actor =
-    caf::typed_actor<caf::replies_to<OpenDataset>::with<DatasetOpened>, caf::reacts_to<PrefetchSamples>,
-                     caf::replies_to<TakeSamples>::with<SlotSamples>>;
+    post_actor::extend<caf::replies_to<OpenDataset>::with<DatasetOpened>, caf::reacts_to<PrefetchSamples>,
+                       caf::replies_to<TakeSamples>::with<SlotSamples>, caf::reacts_to<Tick>>;
 using trainer_actor = caf::typed_actor<caf::replies_to<SlotSamples>::with<SlotDone>,
                                        caf::replies_to<ShareWork>::with<WorkShared>>;
 using checkpointer_actor = caf::typed_actor<caf::replies_to<SaveState>::with<Saved>>;
 using evaluator_actor = caf::typed_actor<caf::reacts_to<StepReport>>;
 using monitor_actor = caf::typed_actor<caf::reacts_to<StepReport>, caf::reacts_to<Validated>,
-                                       caf::reacts_to<scheduler::BeginView>>;
+                                       caf::reacts_to<scheduler::BeginView>, caf::reacts_to<LedgerOfOthers>>;
 using membership_actor =
     post_actor::extend<caf::reacts_to<JoinCluster>, caf::reacts_to<PeerLinked>, caf::reacts_to<PeerUnlinked>,
                        caf::reacts_to<scheduler::Fenced>, caf::reacts_to<StepReached>,
@@ -58,8 +58,9 @@ using coordinator_actor =
 using source_actor =
     post_actor::extend<caf::reacts_to<StateTaken>, caf::reacts_to<TotalKept>, caf::reacts_to<Tick>>;
 // Takes it, on such a node.
-using follower_actor = post_actor::extend<caf::reacts_to<scheduler::FollowFrom>,
-                                          caf::reacts_to<scheduler::BeginView>, caf::reacts_to<Tick>>;
+using follower_actor =
+    post_actor::extend<caf::reacts_to<scheduler::FollowFrom>, caf::reacts_to<scheduler::BeginView>,
+                       caf::reacts_to<PeerUnlinked>, caf::reacts_to<Tick>>;
 
 struct TakePart {  // to the aggregator, once: whom it works with
   std::vector<trainer_actor> trainers;

@@ -37,7 +37,8 @@ JobActors begin_setup(caf::actor_system& system, RoleSetup setup) {
   JobActors job;
   job.setup = std::move(setup);
   job.ring = std::make_shared<RingSession>(job.setup.context);
-  job.loader = spawn_loader(system, job.setup);
+  job.proxies = spawn_proxies(system, job);
+  job.loader = spawn_loader(system, job.setup, job.proxies);
   job.aggregator = spawn_aggregator(system, job.setup, job.ring);
   remember(job, job.loader, job.aggregator);
   return job;
@@ -56,11 +57,11 @@ std::vector<caf::actor> begin_training(caf::actor_system& system, JobActors& job
     remember(job, job.trainers.back());
   }
   job.monitor = spawn_monitor(system, job.setup, dataset);
-  job.evaluator = spawn_evaluator(system, job.setup, job.monitor, engine->state().evaluation);
+  job.evaluator = spawn_evaluator(system, job.setup, job.monitor);
   job.checkpointer = spawn_checkpointer(system, job.setup, info);
   remember(job, job.monitor, job.evaluator, job.checkpointer);
 
-  const std::map<scheduler::Rank, post_actor> proxies = spawn_proxies(system, job);
+  const std::map<scheduler::Rank, post_actor>& proxies = job.proxies;
   job.coordinator = spawn_coordinator(system, job.setup);
   std::map<scheduler::Rank, post_actor> coordinators = proxies, members = proxies;
   coordinators[context.rank()] = job.coordinator;
@@ -69,7 +70,7 @@ std::vector<caf::actor> begin_training(caf::actor_system& system, JobActors& job
                    job.ring, engine->state().step, engine->chain());
   members[context.rank()] = job.member;
   job.source = spawn_source(system, job.setup, proxies, job.aggregator, info);
-  job.follower = spawn_follower(system, job.setup, proxies, job.member);
+  job.follower = spawn_follower(system, job.setup, proxies, job.member, job.monitor);
   job.membership = spawn_membership(
       system, job.setup, {proxies, job.aggregator, job.member, job.monitor, job.coordinator, job.follower});
   remember(job, job.coordinator, job.member, job.source, job.follower, job.membership);

@@ -14,6 +14,7 @@ namespace troupe::actors {
 struct JobActors {
   RoleSetup setup;
   std::shared_ptr<RingSession> ring;
+  std::map<scheduler::Rank, post_actor> proxies;  // of the other nodes
   loader_actor loader;
   aggregator_actor aggregator;
   // Empty until begin_training():

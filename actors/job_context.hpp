@@ -27,7 +27,8 @@ struct NodeServices {
   std::shared_ptr<SSL_CTX> tls_client;  // empty: plain connections
   std::string host_id;
   kernels::IsaLevel level = kernels::IsaLevel::v2;
-  bool drill = false;  // says where its state is in memory, so that a drill can change it
+  std::string data_folder, out_folder;  // of this machine; empty: as the job's order says
+  bool drill = false;                   // says where its state is in memory, so that a drill can change it
 };
 
 // Which slots the steps of a job have.
@@ -48,7 +49,7 @@ struct JobContext {
   int64_t stop_at = 0;  // after so many steps the job is stopped; 0: it is not
   uint32_t workers = 1;
   comm::Transport transport = comm::Transport::automatic;
-  std::vector<scheduler::Rank> awaited;  // who is to be there when it begins; empty: all nodes
+  std::vector<scheduler::Rank> awaited;  // who is to be there when it begins
   // Rank of the leader of the newest view of this node, -1 before the first; set by membership alone.
   std::shared_ptr<std::atomic<int64_t>> leader = std::make_shared<std::atomic<int64_t>>(-1);
 

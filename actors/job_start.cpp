@@ -47,12 +47,15 @@ JobContextPtr job_context(std::shared_ptr<const NodeServices> services, const wi
   for (const wire::NodeAddress& where : start.nodes())
     if (const config::NodeConfig* node = context->cluster.find(where.name()))
       context->awaited.push_back(scheduler::Rank(node - context->cluster.nodes.data()));
+  if (context->awaited.empty())
+    for (size_t i = 0; i < context->cluster.listed().size(); ++i)
+      context->awaited.push_back(scheduler::Rank(i));
   context->job = config::parse_job("the job", start.job_toml());
   context->job_text = config::canonical_text(context->job);
   const auto id = Sha256().update(context->job_text).digest();
   context->job_id = {id.begin(), id.end()};
-  context->data_folder = start.data_folder();
-  context->out_folder = start.out_folder();
+  context->data_folder = services->data_folder.empty() ? start.data_folder() : services->data_folder;
+  context->out_folder = services->out_folder.empty() ? start.out_folder() : services->out_folder;
   context->resume = start.resume();
   context->stop_at = start.stop_at();
   context->transport = transport_of(start, context->cluster);

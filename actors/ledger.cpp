@@ -25,6 +25,47 @@ uint32_t number(std::string_view text) {
   return value;
 }
 
+// As to_line() begins; -1 for what is no record.
+int64_t step_of(std::string_view line) {
+  constexpr std::string_view begin = "{\"step\":";
+  int64_t step = -1;
+  if (line.starts_with(begin)) std::from_chars(line.data() + begin.size(), line.data() + line.size(), step);
+  return step;
+}
+
+// The whole lines of a file, one after another.
+class Lines {
+ public:
+  explicit Lines(const std::filesystem::path& path) : in_(path) { next(); }
+  bool there() const { return there_; }
+  int64_t step() const { return step_; }
+  const std::string& line() const { return line_; }
+  uint64_t end() const { return end_; }  // of the line, in bytes
+  void next() {
+    do {
+      there_ = std::getline(in_, line_) && !in_.eof();  // what a crash left half written has no end
+      end_ += line_.size() + 1;
+      step_ = step_of(line_);
+    } while (there_ && step_ < 0);
+  }
+
+ private:
+  std::ifstream in_;
+  std::string line_;
+  int64_t step_ = -1;
+  uint64_t end_ = 0;
+  bool there_ = false;
+};
+
+bool is_whole(const std::string& line) {
+  try {
+    parse_line(line);
+    return true;
+  } catch (const Error&) {
+    return false;
+  }
+}
+
 }  // namespace
 
 std::string to_ranges(const scheduler::SlotSet& slots) {
@@ -97,19 +138,54 @@ std::filesystem::path ledger_path(const std::filesystem::path& out, const std::s
   return out / "ledger" / (node + ".jsonl");
 }
 
+int64_t ledger_complete_until(const std::filesystem::path& path) {
+  int64_t step = 0;
+  for (Lines lines(path); lines.there() && lines.step() <= step; lines.next())
+    if (lines.step() == step) ++step;
+  return step;
+}
+
+std::optional<std::string> ledger_lines(const std::filesystem::path& path, int64_t first, int64_t end) {
+  std::string out;
+  int64_t newest = -1;
+  for (Lines lines(path); lines.there(); lines.next()) {
+    newest = std::max(newest, lines.step());
+    if (lines.step() >= first && lines.step() < end) out += lines.line() + '\n';
+  }
+  if (newest < end - 1) return std::nullopt;
+  return out;
+}
+
+void merge_ledger(const std::filesystem::path& path, const std::filesystem::path& other) {
+  const std::filesystem::path part = path.string() + ".part";
+  std::filesystem::create_directories(path.parent_path());
+  {
+    std::ofstream out(part, std::ios::trunc);
+    Lines ours(path), theirs(other);
+    while (ours.there() || theirs.there()) {
+      const bool own = ours.there() && (!theirs.there() || ours.step() <= theirs.step());
+      if (own && theirs.there() && ours.step() == theirs.step()) theirs.next();
+      Lines& from = own ? ours : theirs;
+      out << from.line() << '\n';
+      from.next();
+    }
+    if (!out.flush())
+      throw error(ErrorKind::file, "cannot write the ledger {}: {}", part.string(), std::strerror(errno));
+  }
+  std::error_code failed;
+  std::filesystem::rename(part, path, failed);
+  if (failed) throw error(ErrorKind::file, "cannot write the ledger {}: {}", path.string(), failed.message());
+}
+
 LedgerWriter::LedgerWriter(const std::filesystem::path& path, int64_t step) : path_(path) {
   std::filesystem::create_directories(path.parent_path());
   std::uintmax_t keep = 0;
-  std::ifstream in(path);
-  for (std::string line; std::getline(in, line) && !in.eof();) {
-    try {
-      if (parse_line(line).step >= step) break;
-    } catch (const Error&) {
-      break;
-    }
-    keep += line.size() + 1;
+  std::string last;
+  for (Lines lines(path); lines.there() && lines.step() < step; lines.next()) {
+    keep = lines.end();
+    last = lines.line();
   }
-  in.close();
+  if (!last.empty() && !is_whole(last)) keep -= last.size() + 1;
   std::error_code none;
   if (std::filesystem::exists(path, none)) std::filesystem::resize_file(path, keep);
   out_.open(path, std::ios::app);

@@ -8,6 +8,7 @@
 #include <filesystem>
 #include <fstream>
 #include <map>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -38,6 +39,15 @@ std::string to_ranges(const scheduler::SlotSet& slots);
 scheduler::SlotSet from_ranges(const std::string& text);
 
 std::filesystem::path ledger_path(const std::filesystem::path& out, const std::string& node);
+
+// The first step from 0 on that the file has no record of; 0 when there is no file.
+int64_t ledger_complete_until(const std::filesystem::path& path);
+// The lines of the steps first <= step < end, as far as the file has them; none when it has not come to end
+// - 1.
+std::optional<std::string> ledger_lines(const std::filesystem::path& path, int64_t first, int64_t end);
+// Adds to the file the records of `other` that it lacks, in the order of their steps. Throws Error(file);
+// then the file is what it was. REQUIRES that no LedgerWriter has it open.
+void merge_ledger(const std::filesystem::path& path, const std::filesystem::path& other);
 
 // Appends to one file. One thread at a time.
 class LedgerWriter {

@@ -206,6 +206,11 @@ struct Installed {
   std::string digest;
 };
 
+struct LedgerOfOthers {  // follower to monitor: a file with what this node's own ledger may lack; monitor
+                         // removes it
+  std::string path;
+};
+
 // --- checkpoints ---
 struct SaveState {  // the snapshot belongs to the checkpointer
   std::shared_ptr<const model::TrainState> state;
@@ -267,6 +272,7 @@ TROUPE_LOCAL_MESSAGE(TotalKept)
 TROUPE_LOCAL_MESSAGE(InstallState)
 TROUPE_LOCAL_MESSAGE(InstallTotal)
 TROUPE_LOCAL_MESSAGE(Installed)
+TROUPE_LOCAL_MESSAGE(LedgerOfOthers)
 TROUPE_LOCAL_MESSAGE(SaveState)
 TROUPE_LOCAL_MESSAGE(SaveFinal)
 TROUPE_LOCAL_MESSAGE(Saved)

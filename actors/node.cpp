@@ -35,6 +35,12 @@ const char* text(node_state::Phase phase) {
   return "idle";
 }
 
+// A question for a file of the dataset, or a piece of one.
+bool is_data(const wire::Envelope& message) {
+  return (message.has_fetch() && message.fetch().kind() == wire::BLOB_DATA) ||
+         (message.has_piece() && message.piece().kind() == wire::BLOB_DATA);
+}
+
 EnvelopePtr status(const node_state& state) {
   wire::Envelope message;
   wire::NodeStatus& out = *message.mutable_node_status();
@@ -65,7 +71,7 @@ void node_state::send_peers(const EnvelopePtr& message) const {
 }
 
 void node_state::publish_event(wire::Event::Kind kind, const std::vector<std::string>& nodes,
-                               const std::string& why) const {
+                               const std::string& why, const std::vector<std::string>& addresses) const {
   wire::Envelope message =
       envelope(context(), {view ? view->ballot : scheduler::Ballot{}, view ? view->step : 0});
   wire::Event& event = *message.mutable_event();
@@ -73,6 +79,7 @@ void node_state::publish_event(wire::Event::Kind kind, const std::vector<std::st
   event.set_unix_us(std::chrono::system_clock::now().time_since_epoch() / std::chrono::microseconds(1));
   for (const std::string& node : nodes) event.add_nodes(node);
   event.set_why(why.substr(0, wire::kTextBytesMax));
+  for (const std::string& address : addresses) event.add_addresses(address);
   publish(share(std::move(message)));
 }
 
@@ -80,9 +87,27 @@ void node_state::on_view(Self self, const scheduler::View& begins) {
   const bool first = !view;
   view = begins;
   if (first && leaving) begin_to_leave(self);
-  std::vector<std::string> names;
-  for (const scheduler::Member& member : begins.members) names.push_back(member.name);
-  publish_event(wire::Event::VIEW, names, "");
+  std::vector<std::string> names, addresses;
+  for (const scheduler::Member& member : begins.members) {
+    names.push_back(member.name);
+    addresses.push_back(member.address);
+    // Guests hear here where other guests are.
+    const auto& nodes = setup.services->cluster.nodes;
+    const bool both_guests = nodes.at(member.rank).guest && nodes.at(setup.services->rank).guest;
+    if (both_guests && member.rank != setup.services->rank)
+      setup.services->links->dial(member.name, member.address);
+  }
+  publish_event(wire::Event::VIEW, names, "", addresses);
+}
+
+// What whoever wants to join has to know.
+EnvelopePtr node_state::cluster_info() const {
+  wire::Envelope message;
+  wire::ClusterInfo& info = *message.mutable_cluster_info();
+  info.set_cluster_toml(config::to_toml(busy() ? context().cluster : setup.services->cluster));
+  info.add_linked(setup.services->node);
+  for (const scheduler::Rank rank : linked) info.add_linked(name_of(rank));
+  return share(std::move(message));
 }
 
 bool node_state::others_take_part() const {
@@ -99,6 +124,7 @@ void node_state::publish(const EnvelopePtr& message) const {
 void node_state::on_message(Self self, const LinkMessage& message) {
   const wire::Envelope& body = *message.envelope;
   if (body.has_ask_status()) return send(message.peer, status(*this));
+  if (body.has_ask_cluster()) return send(message.peer, cluster_info());
   if (body.has_start_job()) return start(self, message.peer, body.start_job());
   if (body.has_prepare_start() && message.client) return begin_preparing(self, message);
   if (body.has_prepare_chunk() && message.peer == preparing_for)
@@ -133,6 +159,7 @@ void node_state::route(Self self, scheduler::Rank from, const EnvelopePtr& messa
     default:
       break;
   }
+  if (is_data(*message)) return self->send(job->loader, post);
   if (!job->membership) return;  // setting up: peers say it again
   switch (message->body_case()) {
     case wire::Envelope::kClaim:

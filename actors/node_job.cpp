@@ -73,13 +73,14 @@ void node_state::start(Self self, const std::string& from, const wire::StartJob&
   result = {};
   unaudited.clear();
   deadline.reset();
-  spdlog::info("a job of {} steps for {} nodes", job_of_order->job.steps, job_of_order->cluster.nodes.size());
+  spdlog::info("a job of {} steps, to begin with {} nodes", job_of_order->job.steps,
+               job_of_order->awaited.size());
   const RoleSetup roles{job_of_order, supervisor_actor(self)};
   job = begin_setup(self->system(), roles);
   alive = job->all.size();
   for (const caf::actor& role : job->all) self->monitor(role);
-  for (size_t i = context().rank() + 1; i < context().cluster.nodes.size(); ++i)
-    if (!linked.contains(scheduler::Rank(i)))
+  for (size_t i = 0; i < context().cluster.nodes.size(); ++i)
+    if (context().cluster.dials(context().rank(), i) && !linked.contains(scheduler::Rank(i)))
       setup.services->links->dial(context().cluster.nodes[i].name, context().cluster.nodes[i].address);
   const auto silence = report_silence(self, roles.supervisor, "setup");
   self->request(job->loader, kSetupPatience, OpenDataset{})

@@ -24,7 +24,7 @@ constexpr std::chrono::minutes kChunkPatience{5};
 class Dispatch {
  public:
   explicit Dispatch(ClusterClient& cluster) : cluster_(cluster) {
-    for (const config::NodeConfig& node : cluster.cluster().nodes) under_way_[node.name];
+    for (const config::NodeConfig& node : cluster.cluster().listed()) under_way_[node.name];
   }
   // REQUIRES a node, that is, lose() has not thrown.
   bool full() const { return least()->second.size() >= kChunksUnderWayMax; }

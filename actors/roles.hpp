@@ -22,8 +22,10 @@ struct RoleSetup {
 // Stands for a role on another node: sends each Post over the link to it.
 post_actor::behavior_type proxy(post_actor::pointer self, JobContextPtr context, std::string node);
 
-// Detached. Opens the dataset and hands out slots' samples, a few of them ahead of time.
-loader_actor spawn_loader(caf::actor_system& system, RoleSetup setup);
+// Detached. Opens the dataset and hands out slots' samples, a few of them ahead of time. Takes files that are
+// missing or damaged here from `peers`, and gives them those that they lack.
+loader_actor spawn_loader(caf::actor_system& system, RoleSetup setup,
+                          std::map<scheduler::Rank, post_actor> peers);
 
 // Detached, one a worker: a loader of documents for a client that prepares a dataset. `start` is its
 // PrepareStart.
@@ -42,10 +44,8 @@ aggregator_actor spawn_aggregator(caf::actor_system& system, RoleSetup setup,
 checkpointer_actor spawn_checkpointer(caf::actor_system& system, RoleSetup setup,
                                       std::shared_ptr<const model::CheckpointInfo> info);
 
-// Turns totals over held-out slots into losses, remembers the best one (`so_far`: of earlier runs), and
-// passes every step on to the monitor behind them.
-evaluator_actor spawn_evaluator(caf::actor_system& system, RoleSetup setup, monitor_actor monitor,
-                                const model::EvaluationState& so_far);
+// Turns totals over held-out slots into losses, and passes every step on to the monitor behind them.
+evaluator_actor spawn_evaluator(caf::actor_system& system, RoleSetup setup, monitor_actor monitor);
 
 // Progress for clients and one line a report in OUT/train.log, on the leader; the ledger.
 monitor_actor spawn_monitor(caf::actor_system& system, RoleSetup setup,
@@ -69,9 +69,11 @@ coordinator_actor spawn_coordinator(caf::actor_system& system, RoleSetup setup);
 source_actor spawn_source(caf::actor_system& system, RoleSetup setup,
                           std::map<scheduler::Rank, post_actor> followers, aggregator_actor aggregator,
                           std::shared_ptr<const model::CheckpointInfo> info);
-// Detached, because it writes files. Takes them, until this node is a member.
+// Detached, because it writes files. Takes them, until this node is a member, and the ledger of the steps
+// before.
 follower_actor spawn_follower(caf::actor_system& system, RoleSetup setup,
-                              std::map<scheduler::Rank, post_actor> sources, member_actor member);
+                              std::map<scheduler::Rank, post_actor> sources, member_actor member,
+                              monitor_actor monitor);
 
 // Drives Membership: who is in the job and who leads it.
 struct MembershipPeers {

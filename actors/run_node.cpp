@@ -3,8 +3,11 @@
 #include <csignal>
 #include <cstdio>
 #include <cstdlib>
+#include <filesystem>
+#include <functional>
 #include <future>
 #include <sstream>
+#include <vector>
 
 #include <caf/actor_system.hpp>
 #include <caf/actor_system_config.hpp>
@@ -15,6 +18,7 @@
 
 #include "actors/clock.hpp"
 #include "actors/node.hpp"
+#include "actors/place.hpp"
 #include "actors/security.hpp"
 #include "comm/messages.pb.h"
 #include "comm/shared_memory.hpp"
@@ -26,28 +30,35 @@ namespace {
 
 constexpr std::chrono::seconds kDrillJump{20};  // longer than any patience by default
 
-std::string node_names(const config::ClusterConfig& cluster) {
-  std::string out;
-  for (const config::NodeConfig& node : cluster.nodes) out += (out.empty() ? "" : ", ") + node.name;
-  return out;
-}
-
-// Handlers run on gRPC's threads; until the node actor is there, nothing can have come.
+// Handlers run on gRPC's threads. Peers dial as soon as this process listens: what comes before the node
+// actor is there waits for it.
 class NodeDoor {
  public:
   void open(node_actor node) {
     const std::lock_guard lock(mutex_);
     node_ = std::move(node);
+    for (const auto& send : waiting_) send(node_);
+    waiting_.clear();
+  }
+  void close() {
+    const std::lock_guard lock(mutex_);
+    node_ = node_actor();
+    closed_ = true;
   }
   template <class Message>
   void pass(Message message) {
     const std::lock_guard lock(mutex_);
-    if (node_) caf::anon_send(node_, std::move(message));
+    if (node_)
+      caf::anon_send(node_, std::move(message));
+    else if (!closed_)
+      waiting_.push_back([message](const node_actor& node) { caf::anon_send(node, Message(message)); });
   }
 
  private:
   std::mutex mutex_;
   node_actor node_;
+  std::vector<std::function<void(const node_actor&)>> waiting_;
+  bool closed_ = false;
 };
 
 comm::LinkEvents events_into(const std::shared_ptr<NodeDoor>& door) {
@@ -68,21 +79,21 @@ comm::LinkEvents events_into(const std::shared_ptr<NodeDoor>& door) {
 std::shared_ptr<NodeServices> open_services(const NodeOptions& options,
                                             const std::shared_ptr<NodeDoor>& door) {
   auto services = std::make_shared<NodeServices>();
-  services->cluster = config::read_cluster_file(options.cluster_file);
-  services->node = options.name;
-  const config::NodeConfig* own = services->cluster.find(options.name);
-  if (own == nullptr)
-    throw error(ErrorKind::usage, "{} names no node {}; its nodes are {}", options.cluster_file, options.name,
-                node_names(services->cluster));
+  const Place place = find_place(options);
+  services->cluster = place.cluster;
+  services->node = place.node;
+  const config::NodeConfig* own = services->cluster.find(place.node);
   services->rank = scheduler::Rank(own - services->cluster.nodes.data());
   services->incarnation = comm::new_incarnation();
   services->host_id = comm::host_id();
   services->drill = options.drill;
+  if (!options.data.empty()) services->data_folder = std::filesystem::absolute(options.data);
+  if (!options.out.empty()) services->out_folder = std::filesystem::absolute(options.out);
   services->level = level_of(services->cluster);
-  const comm::Security security = security_of(services->cluster, options.name);
+  const comm::Security security = security_of(services->cluster, place.node);
 
   comm::LinkOptions links;
-  links.node = options.name;
+  links.node = place.node;
   links.cluster = services->cluster.name;
   links.incarnation = services->incarnation;
   links.listen_address = own->address;
@@ -95,14 +106,15 @@ std::shared_ptr<NodeServices> open_services(const NodeOptions& options,
   bulk.address =
       own->bulk_address.empty() ? own->address.substr(0, own->address.rfind(':')) + ":0" : own->bulk_address;
   if (security.tls()) {
-    bulk.tls = comm::make_server_context(security, options.name);
-    services->tls_client = comm::make_client_context(security, options.name);
+    bulk.tls = comm::make_server_context(security, place.node);
+    services->tls_client = comm::make_client_context(security, place.node);
   }
   services->bulk = std::make_shared<comm::BulkListener>(bulk);
-  // The lower rank of a pair dials; also when it is a node that was gone for a while.
-  for (size_t i = services->rank + 1; i < services->cluster.nodes.size(); ++i) {
+  // Also a node that was gone for a while.
+  for (size_t i = 0; i < services->cluster.nodes.size(); ++i) {
     const config::NodeConfig& peer = services->cluster.nodes[i];
-    if (!peer.address.ends_with(":0")) services->links->dial(peer.name, peer.address);
+    if (services->cluster.dials(services->rank, i) && !peer.address.ends_with(":0"))
+      services->links->dial(peer.name, peer.address);
   }
   return services;
 }
@@ -167,11 +179,11 @@ int run_node(const NodeOptions& options) {
                                         }});
   door->open(node);
   announce(options.announce_fd, *services);
-  spdlog::info("{} listens on {}", options.name, services->links->listen_address());
+  spdlog::info("{} listens on {}", services->node, services->links->listen_address());
   const int code = wait_for_end(end, signals, *door);
-  door->open({});
+  door->close();
   services->links->close(2000);
-  spdlog::info("{} ends with code {}", options.name, code);
+  spdlog::info("{} ends with code {}", services->node, code);
   spdlog::shutdown();
   std::fflush(nullptr);
   // Roles may still be in the middle of a slot that nobody wants any more: the process does not wait for

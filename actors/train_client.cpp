@@ -57,7 +57,7 @@ class TrainRun {
     order.set_stop_at(options_.stop_at);
     order.set_threads(uint32_t(options_.threads));
     order.set_transport(options_.transport);
-    for (const config::NodeConfig& node : client_.cluster().nodes) {
+    for (const config::NodeConfig& node : client_.cluster().listed()) {
       if (!taking_part_.contains(node.name)) continue;
       wire::NodeAddress& where = *order.add_nodes();
       where.set_name(node.name);
@@ -111,14 +111,24 @@ class TrainRun {
   // All members say the same; the first word of each view counts.
   void on_view(const std::string& node, const wire::Envelope& message) {
     view_sizes_[node] = message.event().nodes_size();
+    meet_guests(message.event());
     const wire::Ballot& ballot = message.fence().ballot();
     const std::pair<uint64_t, uint32_t> number(ballot.number(), ballot.leader());
     if (number <= view_) return;
     const bool first = view_.first == 0;
     view_ = number;
     const auto& nodes = message.event().nodes();
-    if (!first || nodes.size() < int(client_.cluster().nodes.size()))
+    if (!first || nodes.size() < int(client_.cluster().listed().size()))
       progress_.say(fmt::format("from step {} on: {}", message.fence().step(), fmt::join(nodes, ", ")));
+  }
+
+  // Should those of the cluster file all go away, the guests tell how the job goes on.
+  void meet_guests(const wire::Event& view) {
+    for (int i = 0; i < std::min(view.nodes_size(), view.addresses_size()); ++i) {
+      const config::NodeConfig* node = client_.cluster().find(view.nodes(i));
+      if (node != nullptr && node->guest && !view.addresses(i).empty())
+        client_.dial(node->name, view.addresses(i));
+    }
   }
 
   // Its newest view has no other node.
@@ -148,7 +158,10 @@ class TrainRun {
   }
 
   void found(const std::string& node) {
-    if (taking_part_.insert(node).second) progress_.say(fmt::format("node {} is here again", node));
+    if (!taking_part_.insert(node).second) return;
+    const config::NodeConfig* known = client_.cluster().find(node);
+    const bool guest = known != nullptr && known->guest;
+    progress_.say(fmt::format("node {} {}", node, guest ? "has joined" : "is here again"));
   }
 
   void lost(const ClusterEvent& event) {

@@ -1,8 +1,10 @@
 #include "actors/train_engine.hpp"
 
 #include <algorithm>
+#include <array>
 #include <cstring>
 
+#include "kernels/base/hash.hpp"
 #include "model/step.hpp"
 
 namespace troupe::actors {
@@ -105,6 +107,21 @@ kernels::LossSums TrainEngine::train(Worker& worker, int64_t step, uint32_t slot
   const auto sums = run(sink);
   flags = sink.flags();
   return sums;
+}
+
+void TrainEngine::probe(const Batch& batch) {
+  open_worker(0);
+  run_slot(0, state_.step, 0, batch);
+  const auto hash = [](const auto& values) {
+    return checksum64(values.data(), values.size() * sizeof(values[0]));
+  };
+  const std::array<int64_t, 4> losses = {training_.loss_units, training_.nll_units, training_.tokens,
+                                         training_.correct};
+  const uint64_t gradient =
+      exact_ != nullptr ? hash(std::as_const(*exact_).values()) : hash(float_->values());
+  clear_work()->run(stream(0));
+  *workers_.at(0) = Worker();
+  probed_ = fmt::format("{:016x}{:016x}", gradient, hash(losses));
 }
 
 comm::SumMeta TrainEngine::own_sum() const {
@@ -269,6 +286,7 @@ StepOutcome TrainEngine::finish_commit(const comm::SumMeta& sum) {
   if (plan_.evaluates(step_plan_.step)) {
     outcome.evaluation = evaluation_totals(sum);
     state_.evaluation.record(step_plan_.step, *outcome.evaluation);
+    outcome.best_step = state_.evaluation.best_step;
   }
   model::finish_step(step_plan_, measures_, state_);
   outcome.skipped = state_.skipped;

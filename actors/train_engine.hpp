@@ -30,6 +30,7 @@ struct StepOutcome {
   model::StepPlan plan;
   model::LossTotals training;
   std::optional<model::LossTotals> evaluation;  // of the weights before this step
+  int64_t best_step = -1;                       // the evaluation with the lowest loss so far
   int64_t skipped = 0;                          // steps so far
   int64_t target_tokens = 0;                    // so far
 };
@@ -55,6 +56,12 @@ class TrainEngine {
   // Forward and backward of a training slot into the accumulator, or forward of a held-out one. Returns its
   // flags.
   uint32_t run_slot(uint32_t worker, int64_t step, uint32_t slot, const Batch& batch);
+
+  // Finds out what this machine makes of a slot: a hash of its gradient and losses, leaving nothing behind.
+  // The same on all nodes that could compute together, so it is asked of all with the same weights and batch.
+  // On the thread of the caller; REQUIRES that nothing runs and nothing is folded.
+  void probe(const Batch& batch);
+  const std::string& probed() const { return probed_; }  // 32 hexadecimal digits; empty: not yet
 
   comm::SumMeta own_sum() const;
   comm::ExactReduction exact_reduction();  // without contributions; REQUIRES the exact sum
@@ -114,6 +121,8 @@ class TrainEngine {
   mutable std::mutex sums_mutex_;  // guards the three below while slots run
   model::LossTotals training_, evaluation_;
   uint32_t flags_ = 0;
+
+  std::string probed_;
 
   model::StateChecksums checksums_;
   mutable std::mutex changed_mutex_;

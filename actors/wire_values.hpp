@@ -34,9 +34,10 @@ inline void put(const scheduler::Member& member, wire::Member& out) {
   out.set_bulk_address(member.bulk_address);
   out.set_incarnation(member.incarnation);
   out.set_host_id(member.host_id);
+  out.set_address(member.address);
 }
 inline scheduler::Member get(const wire::Member& in) {
-  return {in.rank(), in.name(), in.bulk_address(), in.incarnation(), in.host_id()};
+  return {in.rank(), in.name(), in.bulk_address(), in.incarnation(), in.host_id(), in.address()};
 }
 
 void put(const scheduler::View& view, wire::View& out);

@@ -33,8 +33,10 @@ comm::CertificateRequest parse_node(const std::string& text) {
 void add_cluster(CertsArguments& a) {
   const config::ClusterConfig cluster = config::read_cluster_file(a.cluster);
   a.options.cluster = cluster.name;
-  for (const auto& node : cluster.nodes)
+  for (const auto& node : cluster.listed())
     a.options.nodes.push_back({node.name, {node.address.substr(0, node.address.rfind(':'))}});
+  for (const auto& guest : std::span(cluster.nodes).subspan(cluster.listed().size()))
+    a.options.nodes.push_back({guest.name, {}});  // from anywhere
 }
 
 }  // namespace
@@ -45,7 +47,9 @@ void add_certs(CLI::App& app, int&) {
   command->add_option("--out", a->options.folder, "Folder to write to")->required();
   command->add_option("--cluster", a->cluster, "Make one for each node of this cluster file");
   command->add_option("--node", a->nodes, "NAME or NAME=HOST,HOST: make one for this node");
-  command->add_option("--days", a->options.days, "Validity")->check(CLI::Range(1, 3650))->capture_default_str();
+  command->add_option("--days", a->options.days, "Validity")
+      ->check(CLI::Range(1, 3650))
+      ->capture_default_str();
   command->callback([a] {
     if (!a->cluster.empty()) add_cluster(*a);
     for (const std::string& node : a->nodes) a->options.nodes.push_back(parse_node(node));

@@ -4,7 +4,9 @@
 #include <functional>
 #include <thread>
 
+#include <CLI/CLI.hpp>
 #include <arpa/inet.h>
+#include <fmt/format.h>
 #include <netdb.h>
 #include <poll.h>
 #include <sched.h>
@@ -12,9 +14,6 @@
 #include <sys/resource.h>
 #include <sys/socket.h>
 #include <unistd.h>
-
-#include <CLI/CLI.hpp>
-#include <fmt/format.h>
 
 #include "actors/config/cluster.hpp"
 #include "cli/commands.hpp"
@@ -29,7 +28,9 @@ namespace {
 // Collects findings: each a line; a problem also says how to mend it.
 class Examination {
  public:
-  void good(const std::string& what, const std::string& value) { fmt::print("ok    {:<18} {}\n", what, value); }
+  void good(const std::string& what, const std::string& value) {
+    fmt::print("ok    {:<18} {}\n", what, value);
+  }
   void bad(const std::string& what, const std::string& problem, const std::string& cure) {
     fmt::print("WRONG {:<18} {}\n      {:<18} mend: {}\n", what, problem, "", cure);
     ++problems_;
@@ -86,7 +87,8 @@ std::string with_address(const std::string& address, const std::function<bool(co
   addrinfo hints{};
   hints.ai_socktype = SOCK_STREAM;
   addrinfo* found = nullptr;
-  if (const int code = getaddrinfo(host.c_str(), address.substr(colon + 1).c_str(), &hints, &found); code != 0)
+  if (const int code = getaddrinfo(host.c_str(), address.substr(colon + 1).c_str(), &hints, &found);
+      code != 0)
     return gai_strerror(code);
   std::string reason = "no address";
   for (const addrinfo* a = found; a != nullptr; a = a->ai_next) {
@@ -133,8 +135,10 @@ std::string try_connect(const std::string& address) {
 
 void examine_cluster(Examination& e, const std::string& file) {
   const config::ClusterConfig cluster = config::read_cluster_file(file);
-  e.good("cluster file", fmt::format("{}: {} nodes", file, cluster.nodes.size()));
-  for (const auto& node : cluster.nodes) {
+  e.good("cluster file",
+         fmt::format("{}: {} nodes{}", file, cluster.listed().size(),
+                     cluster.guests > 0 ? fmt::format(" and places for {} guests", cluster.guests) : ""));
+  for (const auto& node : cluster.listed()) {
     const std::string listening = try_connect(node.address);
     const std::string what = "node " + node.name;
     if (listening.empty()) {
@@ -151,7 +155,8 @@ void examine_cluster(Examination& e, const std::string& file) {
 }  // namespace
 
 void add_doctor(CLI::App& app, int& code) {
-  CLI::App* command = app.add_subcommand("doctor", "Look for what is wrong with this machine or a cluster, and how to mend it");
+  CLI::App* command = app.add_subcommand(
+      "doctor", "Look for what is wrong with this machine or a cluster, and how to mend it");
   auto cluster = std::make_shared<std::string>();
   command->add_option("--cluster", *cluster, "Also examine the nodes of this cluster file");
   command->callback([cluster, &code] {
@@ -165,7 +170,8 @@ void add_doctor(CLI::App& app, int& code) {
     else
       e.bad("loopback ports", reason, "bring the loopback interface up: ip link set lo up");
     if (!cluster->empty()) examine_cluster(e, *cluster);
-    fmt::print("{}\n", e.problems() == 0 ? "nothing is wrong" : fmt::format("{} things are wrong", e.problems()));
+    fmt::print("{}\n",
+               e.problems() == 0 ? "nothing is wrong" : fmt::format("{} things are wrong", e.problems()));
     code = e.problems() == 0 ? kDone : kFailed;
   });
 }

@@ -54,6 +54,9 @@ enum class Sent : uint8_t {
   down,    // no link to that node now
 };
 
+// To be dialled by a client that does not know which node listens there. Not with TLS, which proves a name.
+inline constexpr std::string_view kAnyNode = "*";
+
 class LinkHub {
  public:
   // Listens at once. Throws Error(usage) for impossible options or an address beyond loopback without
@@ -66,9 +69,9 @@ class LinkHub {
   // With the real port. Empty when not listening.
   std::string listen_address() const;
 
-  // Keeps trying to link with `node` at `address` until forget(). Of a pair exactly one side must dial: by
-  // custom the lower rank, or the client. Dialling a node anew changes its address. Throws Error(usage) for a
-  // bad address.
+  // Keeps trying to link with `node` at `address` until forget(). Of a pair one side dials: by custom
+  // the lower rank, or the client; when both do, one of the two streams stays. Dialling a node anew changes
+  // its address. Throws Error(usage) for a bad address.
   void dial(const std::string& node, const std::string& address);
 
   // Stops dialling and ends the link, if any (its `down` says cancelled).

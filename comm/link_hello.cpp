@@ -46,12 +46,15 @@ std::optional<Error> check_hello(const wire::Envelope& envelope, const LinkOptio
         "'{}' (troupe {}) speaks wire version {}, '{}' (troupe {}) speaks version {}: run the same version "
         "of troupe on all nodes",
         node, hello.version(), hello.wire_version(), options.node, kVersion, wire::kWireVersion);
-  if (hello.cluster() != options.cluster)
+  // A client may not know yet which cluster it is talking to.
+  const bool unknown = (is_client_name(options.node) && options.cluster.empty()) ||
+                       (is_client_name(node) && hello.cluster().empty());
+  if (hello.cluster() != options.cluster && !unknown)
     return error(
         ErrorKind::usage,
         "'{}' belongs to the cluster '{}', '{}' to the cluster '{}': check the address and the cluster file",
         node, hello.cluster(), options.node, options.cluster);
-  if (!check.dialled.empty() && node != check.dialled)
+  if (!check.dialled.empty() && check.dialled != kAnyNode && node != check.dialled)
     return error(ErrorKind::usage,
                  "'{}' answers where '{}' was expected: check the addresses in the cluster file", node,
                  check.dialled);

@@ -85,7 +85,7 @@ void LinkHub::Core::start() {
 }
 
 void LinkHub::Core::dial(const std::string& node, const std::string& address) {
-  if (!valid_node_name(node))
+  if (!valid_node_name(node) && node != kAnyNode)
     throw error(ErrorKind::usage, "cannot dial '{}': that is no name of a node", node);
   if (node == options_.node) throw error(ErrorKind::usage, "node '{}' cannot dial itself", node);
   const Address parsed = parse_address(address);

@@ -92,6 +92,7 @@ class LinkHub::Core final : public std::enable_shared_from_this<LinkHub::Core> {
   std::shared_ptr<LinkStream::Owner> accept(const std::shared_ptr<LinkStream>& stream);
   void greet(LinkSession& session, std::string_view bytes);
   std::optional<Error> admit(const SessionPointer& session);
+  bool crosses(const LinkSession& current, const LinkSession& later) const;
   std::optional<Error> fence(Peer& peer, const std::string& node, const std::string& incarnation);
   void raise(const SessionPointer& session);
   void turn_away(LinkSession& session, const Error& why);

@@ -19,6 +19,7 @@ constexpr int kPauseMsMax = 400;
 
 // REQUIRES the hub's lock.
 std::string describe(const LinkSession& session) {
+  if (session.dialled_ == kAnyNode) return fmt::format("a node at {}", session.address_);
   if (!session.dialled_.empty()) return fmt::format("'{}' at {}", session.dialled_, session.address_);
   if (!session.peer_.node.empty()) return fmt::format("'{}'", session.peer_.node);
   return "a peer that gave no name";
@@ -105,6 +106,8 @@ std::optional<Error> LinkHub::Core::admit(const SessionPointer& session) {
   }
   Peer& peer = peers_[who.node];
   if (auto refused = fence(peer, who.node, who.incarnation)) return refused;
+  if (peer.current && crosses(*peer.current, *session))
+    return error(ErrorKind::cancelled, "'{}' is linked already: both have dialled", who.node);
   if (peer.current) {
     if (peer.waiting) peer.waiting->stream_->cancel(error(ErrorKind::cancelled, "a newer stream came"));
     peer.waiting = session;
@@ -116,6 +119,15 @@ std::optional<Error> LinkHub::Core::admit(const SessionPointer& session) {
   session->stage_ = Stage::rising;
   if (session->dialled_.empty()) session->stream_->send(hello_, options_.queue_bytes_max);
   return std::nullopt;
+}
+
+// Two nodes that know each other's address may dial at the same time. Both ends keep the stream that the
+// lower name dialled, or they would end each other's. REQUIRES the lock.
+bool LinkHub::Core::crosses(const LinkSession& current, const LinkSession& later) const {
+  const bool both_dialled = current.dialled_.empty() != later.dialled_.empty();
+  const bool same = current.peer_.incarnation == later.peer_.incarnation;
+  const bool ours_stays = options_.node < later.peer_.node;
+  return both_dialled && same && !later.dialled_.empty() != ours_stays;
 }
 
 // A node has one living incarnation: the newest we met. Those before it are never let in again. REQUIRES the

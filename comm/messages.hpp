@@ -18,6 +18,8 @@ inline constexpr uint32_t kWireVersion = 1;
 inline constexpr size_t kMessageBytesMax = size_t{4} << 20;    // encoded, any kind
 inline constexpr size_t kControlBytesMax = size_t{1} << 20;    // encoded, kinds that carry no bulk field
 inline constexpr size_t kBulkFieldBytesMax = size_t{3} << 20;  // of one bulk field, such as Piece.data
+inline constexpr size_t kPieceBytes = size_t{256}
+                                      << 10;  // of a blob: small, so that signs of life pass between
 inline constexpr size_t kJobTextBytesMax = size_t{256} << 10;  // StartJob.job_toml
 inline constexpr size_t kTextBytesMax = 4096;                  // reasons, errors
 inline constexpr size_t kNameBytesMax = 255;                   // names, addresses, states

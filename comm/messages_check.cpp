@@ -95,6 +95,7 @@ void check(Check& c, const Member& m) {
   c.text("member.bulk_address", m.bulk_address(), kNameBytesMax + 16);
   c.none_or("member.incarnation", m.incarnation(), kIncarnationBytes);
   c.text("member.host_id", m.host_id(), kNameBytesMax);
+  c.text("member.address", m.address(), kNameBytesMax + 16);
 }
 
 void check(Check& c, const Inventory& m) {
@@ -128,12 +129,19 @@ void check(Check& c, const Introduction& m) {
 }
 
 void check_blob_kind(Check& c, std::string_view field, BlobKind kind) {
-  if (kind != BLOB_STATE && kind != BLOB_TOTAL) c.fail(field, "is no kind that it knows");
+  if (kind < BLOB_STATE || kind > BLOB_DATA) c.fail(field, "is no kind that it knows");
+}
+
+void check(Check& c, const Fetch& m) {
+  check_blob_kind(c, "fetch.kind", m.kind());
+  c.text("fetch.name", m.name(), kNameBytesMax);
+  c.at_least("fetch.since", m.since(), 0);
 }
 
 void check(Check& c, const Piece& m) {
   check_blob_kind(c, "piece.kind", m.kind());
-  c.sized("piece.data", m.data(), kBulkFieldBytesMax);
+  c.sized("piece.data", m.data(), kPieceBytes);
+  c.text("piece.name", m.name(), kNameBytesMax);
   c.text("piece.absent", m.absent(), kTextBytesMax);
   c.at_least("piece.sender_step", m.sender_step(), -1);
   c.at_least("piece.offered_step", m.offered_step(), -1);
@@ -184,6 +192,14 @@ void check(Check& c, const Event& m) {
   c.count("event.nodes", m.nodes_size(), kRanksMax);
   for (const std::string& node : m.nodes()) c.text("event.nodes", node, kNameBytesMax);
   c.text("event.why", m.why(), kTextBytesMax);
+  c.count("event.addresses", m.addresses_size(), kRanksMax);
+  for (const std::string& address : m.addresses()) c.text("event.addresses", address, kNameBytesMax + 16);
+}
+
+void check(Check& c, const ClusterInfo& m) {
+  c.text("cluster_info.cluster_toml", m.cluster_toml(), kJobTextBytesMax);
+  c.count("cluster_info.linked", m.linked_size(), kRanksMax);
+  for (const std::string& node : m.linked()) c.text("cluster_info.linked", node, kNameBytesMax);
 }
 
 void check(Check& c, const PrepareStart& m) {
@@ -248,7 +264,7 @@ std::optional<std::string> check_fields(const Envelope& e) {
       check(c, e.introduction());
       break;
     case Envelope::kFetch:
-      check_blob_kind(c, "fetch.kind", e.fetch().kind());
+      check(c, e.fetch());
       break;
     case Envelope::kPiece:
       check(c, e.piece());
@@ -275,6 +291,9 @@ std::optional<std::string> check_fields(const Envelope& e) {
     case Envelope::kEvent:
       check(c, e.event());
       break;
+    case Envelope::kClusterInfo:
+      check(c, e.cluster_info());
+      break;
     case Envelope::kPrepareStart:
       check(c, e.prepare_start());
       break;
@@ -286,6 +305,7 @@ std::optional<std::string> check_fields(const Envelope& e) {
       break;
     case Envelope::kPrepare:
     case Envelope::kAskStatus:
+    case Envelope::kAskCluster:
     case Envelope::BODY_NOT_SET:
       break;
   }

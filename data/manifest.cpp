@@ -86,6 +86,16 @@ std::string_view to_string(SampleUnit unit) {
   return "";
 }
 
+std::vector<FileEntry> files_of(const Manifest& manifest) {
+  std::vector<FileEntry> files = {manifest.tokenizer};
+  for (const SplitManifest& split : manifest.splits) {
+    files.insert(files.end(), split.shards.begin(), split.shards.end());
+    files.push_back(split.packs);
+    if (!split.text.name.empty()) files.push_back(split.text);
+  }
+  return files;
+}
+
 std::string write_manifest(const Manifest& manifest) {
   Json json = {{"format", "troupe dataset"},
                {"version", kManifestVersion},

@@ -39,6 +39,9 @@ std::string write_manifest(const Manifest& manifest);
 // Throws Error(version) for a newer version, Error(corrupt) for anything else; `path` is named in them.
 Manifest parse_manifest(std::string_view text, const std::string& path);
 
+// All files of the dataset but the manifest itself.
+std::vector<FileEntry> files_of(const Manifest& manifest);
+
 std::string_view to_string(SampleUnit unit);
 
 }  // namespace troupe::data

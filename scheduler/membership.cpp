@@ -204,7 +204,10 @@ MembershipActions Membership::handle(Rank from, const Join& join, Microseconds n
   const bool same = place && view_->members[*place].incarnation == join.member.incarnation;
   if (same && join.known < view_->ballot) return {};  // a late copy
   if (barred(from, now_us)) return {};
-  if (place || join.step + 1 >= view_step_) return prepare(now_us);
+  if (place) return prepare(now_us);
+  // Many who come one after another would let nobody work: a view commits a step first, if it can.
+  const bool begun = view_step_ > view_->step || now_us - mode_since_us_ >= options_.patience_us;
+  if (join.step + 1 >= view_step_) return begun ? prepare(now_us) : MembershipActions{};
   Follow follow{view_->ballot, view_step_, {}};
   for (const Member& member : view_->members) follow.sources.push_back(member.rank);
   return {SendTo{from, std::move(follow)}};
@@ -306,7 +309,11 @@ void Membership::look_for_leader(Microseconds now_us) {
 
 // Nobody is left who might be in a view.
 bool Membership::all_are_here() const {
-  if (ever_in_view_) return joins_.size() + 1 == options_.nodes.size();
+  if (ever_in_view_)
+    return std::all_of(options_.nodes.begin(), options_.nodes.end(), [&](Rank peer) {
+      const bool absent_guest = options_.guests.contains(peer) && !up_.contains(peer);
+      return peer == self() || joins_.contains(peer) || absent_guest;
+    });
   return std::all_of(awaited_.begin(), awaited_.end(), [&](Rank peer) { return joins_.contains(peer); });
 }
 

@@ -51,7 +51,9 @@ struct MembershipOptions {
   std::vector<Rank> awaited{};  // before the first view, of those; empty: all
   // Higher than any ballot of an earlier process of this node, which is forgotten: a clock will do.
   uint64_t first_ballot = 1;
-  bool quorum = false;                           // a view needs the promises of more than half of `nodes`
+  std::set<Rank>
+      guests{};         // of nodes, those that may never come: nobody waits for them, and they have no vote
+  bool quorum = false;  // a view needs the promises of more than half of the other nodes
   Microseconds start_patience_us = 60'000'000;   // for all nodes, before the first view
   Microseconds patience_us = 3'000'000;          // for a leader to be heard
   Microseconds prepare_patience_us = 5'000'000;  // for inventories, and then for the view
@@ -120,6 +122,7 @@ class Membership {
   MembershipActions form_if_ready(Microseconds now_us);
   MembershipActions form(Microseconds now_us);
   std::set<Rank> choose_members(int64_t step, Microseconds now_us);
+  bool has_quorum() const;
   bool needed(Rank out, int64_t step, const std::set<Rank>& chosen) const;
   void separate(const std::pair<Rank, Rank>& pair, int64_t step, std::set<Rank>& chosen, Microseconds now_us);
   std::optional<Failure> compare_states() const;

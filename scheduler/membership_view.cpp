@@ -16,7 +16,7 @@ MembershipActions Membership::form(Microseconds now_us) {
     attempt_.reset();
     return {EveryoneLeft{}};
   }
-  if (options_.quorum && 2 * answers.size() <= options_.nodes.size()) {
+  if (options_.quorum && !has_quorum()) {
     // Too few. Whoever can be reached is asked again, after a while.
     if (now_us - attempt_->began_at_us < options_.prepare_patience_us) return {};
     return prepare(now_us);
@@ -42,6 +42,14 @@ MembershipActions Membership::form(Microseconds now_us) {
     view.kept[rank] = held;
   }
   return announce(std::move(view), now_us);
+}
+
+// Guests have no vote: how many there could be says nothing of how many there are.
+bool Membership::has_quorum() const {
+  const auto votes =
+      std::count_if(attempt_->answers.begin(), attempt_->answers.end(),
+                    [&](const auto& answer) { return !options_.guests.contains(answer.first); });
+  return 2 * size_t(votes) > options_.nodes.size() - options_.guests.size();
 }
 
 // Whoever has the newest state, or lacks one total that another member has. Of a pair whose link is broken,

@@ -53,6 +53,7 @@ struct Member {
   std::string bulk_address;
   std::string incarnation;  // 16 random bytes
   std::string host_id;
+  std::string address = {};  // of its links
   bool operator==(const Member&) const = default;
 };
 

@@ -18,6 +18,7 @@ void describe(ClusterConfig& c, FieldVisitor& v) {
   v.number("cluster.heartbeat_interval_ms", c.heartbeat_interval_ms, {10, 60'000});
   v.number("cluster.patience_ms", c.patience_ms, {100, 600'000});
   v.boolean("cluster.quorum", c.quorum);
+  v.number("cluster.guests", c.guests, {0, 1023});
   v.pick("cluster.transport", c.transport,
          {{"auto", int64_t(Transport::automatic)}, {"tcp", int64_t(Transport::tcp)}, {"shm", int64_t(Transport::shm)}});
   v.text("cluster.instruction_set", c.instruction_set);
@@ -45,8 +46,9 @@ void check_address(std::string_view file, std::string_view node, std::string_vie
 }
 
 void check(std::string_view file, const ClusterConfig& c) {
-  if (c.nodes.empty()) throw error(ErrorKind::usage, "{}: no [[nodes]] entry; a cluster needs at least one node", file);
-  if (c.nodes.size() > 1024) throw error(ErrorKind::usage, "{}: {} nodes; at most 1024", file, c.nodes.size());
+  if (c.listed().empty()) throw error(ErrorKind::usage, "{}: no [[nodes]] entry; a cluster needs at least one node", file);
+  if (c.nodes.size() > 1024)
+    throw error(ErrorKind::usage, "{}: {} nodes, guests included; at most 1024", file, c.nodes.size());
   std::set<std::string_view> names, addresses;
   for (size_t i = 0; i < c.nodes.size(); ++i) {
     const NodeConfig& n = c.nodes[i];
@@ -58,6 +60,7 @@ void check(std::string_view file, const ClusterConfig& c) {
                   i, n.name);
     if (!names.insert(n.name).second)
       throw error(ErrorKind::usage, "{}: two nodes are called {}; names must differ", file, n.name);
+    if (n.guest) continue;
     check_address(file, n.name, "address", n.address);
     if (!n.bulk_address.empty()) check_address(file, n.name, "bulk_address", n.bulk_address);
     if (!n.address.ends_with(":0") && !addresses.insert(n.address).second)
@@ -80,6 +83,19 @@ const NodeConfig* ClusterConfig::find(std::string_view node) const {
   return found == nodes.end() ? nullptr : &*found;
 }
 
+namespace {
+
+void add_guests(ClusterConfig& cluster) {
+  for (int64_t i = 1; i <= cluster.guests; ++i) {
+    NodeConfig& guest = cluster.nodes.emplace_back();
+    guest.name = fmt::format("guest-{}", i);
+    guest.address.clear();
+    guest.guest = true;
+  }
+}
+
+}  // namespace
+
 ClusterConfig parse_cluster(std::string_view file, std::string_view text) {
   ClusterConfig cluster;
   read_toml(file, text, [&](FieldVisitor& v) { describe(cluster, v); }, {"nodes"});
@@ -87,6 +103,7 @@ ClusterConfig parse_cluster(std::string_view file, std::string_view text) {
     cluster.nodes.resize(index + 1);
     return [&cluster, index](FieldVisitor& v) { describe(cluster.nodes[index], v); };
   });
+  add_guests(cluster);
   check(file, cluster);
   return cluster;
 }
@@ -97,7 +114,7 @@ std::string to_toml(const ClusterConfig& cluster) {
   ClusterConfig copy = cluster;
   std::string out = canonical_text([&](FieldVisitor& v) { describe(copy, v); });
   for (NodeConfig& node : copy.nodes)
-    out += "\n[[nodes]]\n" + canonical_text([&](FieldVisitor& v) { describe(node, v); });
+    if (!node.guest) out += "\n[[nodes]]\n" + canonical_text([&](FieldVisitor& v) { describe(node, v); });
   return out;
 }
 

@@ -3,6 +3,7 @@
 #pragma once
 
 #include <cstdint>
+#include <span>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -16,11 +17,13 @@ struct NodeConfig {
   std::string address = "127.0.0.1:0";    // control links: host:port, 0 lets the system choose
   std::string bulk_address;               // gradients; empty: the host of `address`, any port
   int64_t threads = 0;                    // workers; 0: the machine's cores
+  bool guest = false;                     // not in the file: a place for whoever joins; its address is not known
 };
 
 struct ClusterConfig {
   std::string name = "troupe";
-  std::vector<NodeConfig> nodes;
+  std::vector<NodeConfig> nodes;          // those of the file, then guest-1, guest-2, ...
+  int64_t guests = 0;                     // how many more nodes may join with `troupe node --join`
   int64_t heartbeat_interval_ms = 300;
   int64_t patience_ms = 3000;             // silence after which a node is taken for lost
   bool quorum = false;                    // of two halves that cannot reach each other only the larger goes on
@@ -29,7 +32,13 @@ struct ClusterConfig {
   std::string certificates;               // folder made by `troupe certs`; empty: no TLS
   bool insecure = false;                  // allow addresses beyond loopback without TLS
 
+  // Of two nodes one dials: the lower rank, or the guest, whose address the other cannot know. Guests among
+  // themselves learn it from the views.
+  bool dials(size_t from, size_t to) const {
+    return !nodes[to].guest && (nodes[from].guest || from < to);
+  }
   const NodeConfig* find(std::string_view node) const;
+  std::span<const NodeConfig> listed() const { return {nodes.data(), nodes.size() - size_t(guests)}; }
 };
 
 // Throws Error(usage) naming file, line and key, or Error(file).

@@ -13,28 +13,24 @@ namespace {
 struct evaluator_state {
   evaluator_state() = default;
   static inline const char* name = "evaluator";
-
-  model::EvaluationState seen;
-
-  Validated judge(int64_t step, const model::LossTotals& totals) {
-    seen.record(step, totals);
-    const double accuracy = totals.tokens == 0 ? 0 : double(totals.correct) / double(totals.tokens);
-    return {step, totals.mean_nll(), accuracy, seen.best_step == step, seen.best_step};
-  }
 };
 static_assert(!std::is_aggregate_v<evaluator_state>);
 
+// The best step is the state's: it has seen every evaluation, also those before this node took part.
+Validated judge(const StepOutcome& outcome) {
+  const model::LossTotals& totals = *outcome.evaluation;
+  const double accuracy = totals.tokens == 0 ? 0 : double(totals.correct) / double(totals.tokens);
+  return {outcome.plan.step, totals.mean_nll(), accuracy, outcome.best_step == outcome.plan.step,
+          outcome.best_step};
+}
+
 evaluator_actor::behavior_type evaluator(evaluator_actor::stateful_pointer<evaluator_state> self,
-                                         RoleSetup setup, monitor_actor monitor,
-                                         const model::EvaluationState& so_far) {
+                                         RoleSetup setup, monitor_actor monitor) {
   use_exception_handler(self);
-  self->state.seen = so_far;
   return {
       [self, setup, monitor](const StepReport& report) {
         guarded(self, setup.supervisor, [&] {
-          const StepOutcome& outcome = *report.outcome;
-          if (outcome.evaluation)
-            self->send(monitor, self->state.judge(outcome.plan.step, *outcome.evaluation));
+          if (report.outcome->evaluation) self->send(monitor, judge(*report.outcome));
           self->send(monitor, report);
         });
       },
@@ -43,9 +39,8 @@ evaluator_actor::behavior_type evaluator(evaluator_actor::stateful_pointer<evalu
 
 }  // namespace
 
-evaluator_actor spawn_evaluator(caf::actor_system& system, RoleSetup setup, monitor_actor monitor,
-                                const model::EvaluationState& so_far) {
-  return system.spawn(evaluator, std::move(setup), std::move(monitor), so_far);
+evaluator_actor spawn_evaluator(caf::actor_system& system, RoleSetup setup, monitor_actor monitor) {
+  return system.spawn(evaluator, std::move(setup), std::move(monitor));
 }
 
 }  // namespace troupe::actors

@@ -1,103 +1,26 @@
+#include <algorithm>
 #include <filesystem>
-#include <fstream>
 
 #include <caf/actor_system.hpp>
 #include <caf/stateful_actor.hpp>
 #include <caf/typed_event_based_actor.hpp>
 #include <spdlog/spdlog.h>
 
+#include "actors/blob_assembly.hpp"
 #include "actors/clock.hpp"
 #include "actors/guarded.hpp"
+#include "actors/ledger.hpp"
 #include "actors/roles.hpp"
 #include "actors/wire.hpp"
-#include "comm/messages.hpp"
-#include "kernels/base/hash.hpp"
 
 namespace troupe::actors {
 
 namespace {
 
 constexpr std::chrono::milliseconds kTick{50};
-constexpr scheduler::Microseconds kAskAgainUs = 1'000'000;        // an unanswered question
-constexpr scheduler::Microseconds kSourcePatienceUs = 5'000'000;  // without an answer: another source
-constexpr size_t kAskedAtOnce = 4;                                // pieces
-constexpr uint64_t kBlobBytesMax = uint64_t{1} << 40;
-
-// One blob that is being put together from its pieces, in a file or in memory.
-class Assembly {
- public:
-  wire::BlobKind kind = wire::BLOB_UNSPECIFIED;  // unspecified: none is wanted
-  int64_t step = -1;
-
-  void begin(wire::BlobKind new_kind, int64_t new_step) {
-    kind = new_kind;
-    step = new_step;
-    size_.reset();
-    here_.clear();
-    asked_.clear();
-    bytes_.clear();
-  }
-  void end() { begin(wire::BLOB_UNSPECIFIED, -1); }
-
-  // Which pieces to ask for now.
-  std::vector<uint32_t> due(scheduler::Microseconds now) {
-    std::vector<uint32_t> due;
-    const uint32_t count = size_ ? pieces() : 1;
-    size_t under_way = 0;
-    for (uint32_t i = 0; i < count && under_way < kAskedAtOnce; ++i) {
-      if (size_ && here_[i]) continue;
-      ++under_way;
-      const auto asked = asked_.find(i);
-      if (asked != asked_.end() && now - asked->second < kAskAgainUs) continue;
-      asked_[i] = now;
-      due.push_back(i);
-    }
-    return due;
-  }
-
-  // Returns false when the piece is not what it should be.
-  bool take(const wire::Piece& piece, const std::filesystem::path& path) {
-    if (checksum64(piece.data().data(), piece.data().size()) != piece.checksum()) return false;
-    if (!size_) {
-      if (piece.blob_bytes() == 0 || piece.blob_bytes() > kBlobBytesMax) return false;
-      size_ = piece.blob_bytes();
-      here_.assign(pieces(), false);
-      if (kind == wire::BLOB_STATE) std::ofstream(path, std::ios::binary | std::ios::trunc);
-    }
-    const uint64_t at = uint64_t(piece.index()) * wire::kBulkFieldBytesMax;
-    if (piece.index() >= here_.size() || piece.blob_bytes() != *size_ ||
-        piece.data().size() != std::min<uint64_t>(wire::kBulkFieldBytesMax, *size_ - at))
-      return false;
-    if (here_[piece.index()]) return true;
-    if (kind == wire::BLOB_STATE) {
-      std::fstream out(path, std::ios::binary | std::ios::in | std::ios::out);
-      out.seekp(std::streamoff(at));
-      if (!out.write(piece.data().data(), std::streamsize(piece.data().size())) || !out.flush())
-        throw error(ErrorKind::file, "cannot write {}", path.string());
-    } else {
-      bytes_.resize(size_t(*size_));
-      std::memcpy(bytes_.data() + at, piece.data().data(), piece.data().size());
-    }
-    here_[piece.index()] = true;
-    asked_.erase(piece.index());
-    return true;
-  }
-  bool whole() const {
-    return kind != wire::BLOB_UNSPECIFIED && size_ &&
-           std::find(here_.begin(), here_.end(), false) == here_.end();
-  }
-  std::vector<std::byte> take_bytes() { return std::move(bytes_); }
-
- private:
-  uint32_t pieces() const {
-    return uint32_t((*size_ + wire::kBulkFieldBytesMax - 1) / wire::kBulkFieldBytesMax);
-  }
-
-  std::optional<uint64_t> size_;
-  std::vector<bool> here_;
-  std::map<uint32_t, scheduler::Microseconds> asked_;
-  std::vector<std::byte> bytes_;
-};
+// Without a word of anyone who is still linked: a large state takes its giver long to write.
+constexpr scheduler::Microseconds kPatienceUs = 60'000'000;
+constexpr size_t kGiversMax = 3;  // of one state
 
 struct follower_state {
   follower_state() = default;
@@ -107,75 +30,131 @@ struct follower_state {
   RoleSetup setup;
   std::map<scheduler::Rank, post_actor> peers;
   member_actor member;
+  monitor_actor monitor;
   std::vector<scheduler::Rank> sources;  // who has the state, as far as the leader knows
-  std::optional<scheduler::Rank> source;
-  Assembly blob;
+  std::vector<scheduler::Rank> chosen;   // of whom it is taken; none: this node does not follow
+  wire::BlobKind kind = wire::BLOB_UNSPECIFIED;
+  int64_t step = -1;  // of the blob
+  BlobAssembly blob;
+  int64_t history_since = 0, history_step = 0;
+  BlobAssembly history;  // the ledger of the steps before the state that this node's own lacks
   int64_t leader_step = 0;
-  int refusals = 0;  // in a row, of the step that was asked for
+  int64_t another_step = -1;  // to ask for when nobody has this one
+  int refusals = 0;           // in a row
   bool installing = false;
   std::shared_ptr<const std::vector<std::byte>> ready;  // a whole total
   scheduler::Microseconds heard_us = 0;
 
-  std::filesystem::path path() const {
+  std::filesystem::path path(const char* what) const {
     return std::filesystem::path(setup.context->out_folder) / "transfer" /
-           fmt::format("state-for-{}.part", setup.context->node());
+           fmt::format("{}-for-{}.part", what, setup.context->node());
   }
 
   void follow(Self self, const scheduler::FollowFrom& from) {
     sources = from.sources;
     std::erase(sources, setup.context->rank());
     leader_step = from.step;
-    if (source || sources.empty()) return;
-    begin(self);
+    if (chosen.empty() && !sources.empty()) begin(self);
   }
 
-  // With the state of some source as it is now; if the source is past that step already when it hears of it,
-  // with a later one.
+  // With the state of some sources as it is now; if they are past that step when they hear of it, with a
+  // later one.
   void begin(Self self) {
-    if (sources.empty()) return;
-    source = sources[size_t(now_us() / 1000) % sources.size()];
+    std::vector<scheduler::Rank> all = sources;
+    std::rotate(all.begin(), all.begin() + std::ptrdiff_t(size_t(now_us() / 1000) % all.size()), all.end());
+    all.resize(std::min(all.size(), kGiversMax));
+    chosen = std::move(all);
     heard_us = now_us();
-    std::filesystem::create_directories(path().parent_path());
-    spdlog::info("takes the state from {}", setup.context->name_of(*source));
+    std::filesystem::create_directories(path("state").parent_path());
+    std::string names;
+    for (scheduler::Rank rank : chosen) names += (names.empty() ? "" : ", ") + setup.context->name_of(rank);
+    spdlog::info("takes the state from {}", names);
     refusals = 0;
     want_state(self, leader_step);
   }
-  void want_state(Self self, int64_t step) {
-    blob.begin(wire::BLOB_STATE, std::min(step, setup.context->job.steps));
+
+  void want_state(Self self, int64_t wanted) {
+    kind = wire::BLOB_STATE;
+    step = std::min(wanted, setup.context->job.steps);
+    another_step = -1;
+    blob.begin(chosen, path("state"));
+    ask(self);
+  }
+  // Every R is the same whoever gives it, and large: one gives it.
+  void want_total(Self self, int64_t wanted) {
+    kind = wire::BLOB_TOTAL;
+    step = wanted;
+    if (chosen.empty()) return stop();
+    blob.begin({chosen.front()});
+    ask(self);
+  }
+  // Each node's ledger has notes of its own, so it comes from one.
+  void want_history(Self self) {
+    if (sources.empty()) return history.end();
+    history.begin({sources.front()}, path("ledger"));
     ask(self);
   }
 
   void ask(Self self) {
-    if (!source || blob.kind == wire::BLOB_UNSPECIFIED || installing) return;
-    for (const uint32_t index : blob.due(now_us())) {
-      wire::Envelope message = envelope(*setup.context, {{}, blob.step});
-      message.mutable_fetch()->set_kind(blob.kind);
-      message.mutable_fetch()->set_index(index);
-      self->send(peers.at(*source), Post{setup.context->rank(), share(std::move(message))});
+    if (!installing) ask(self, blob, kind, step);
+    ask(self, history, wire::BLOB_LEDGER, history_step);
+  }
+  void ask(Self self, BlobAssembly& what, wire::BlobKind its_kind, int64_t its_step) {
+    for (const BlobAssembly::Question& question : what.due(now_us())) {
+      wire::Envelope message = envelope(*setup.context, {{}, its_step});
+      message.mutable_fetch()->set_kind(its_kind);
+      message.mutable_fetch()->set_index(question.index);
+      if (its_kind == wire::BLOB_LEDGER) message.mutable_fetch()->set_since(history_since);
+      self->send(peers.at(question.giver), Post{setup.context->rank(), share(std::move(message))});
     }
   }
 
-  void on_piece(Self self, scheduler::Rank from, int64_t step, const wire::Piece& piece) {
-    if (!source || from != *source || piece.kind() != blob.kind || step != blob.step || installing) return;
+  void on_piece(Self self, scheduler::Rank from, int64_t its_step, const wire::Piece& piece) {
+    const bool of_history = piece.kind() == wire::BLOB_LEDGER;
+    BlobAssembly& what = of_history ? history : blob;
+    const bool fits = of_history ? its_step == history_step : piece.kind() == kind && its_step == step;
+    if (!fits || !what.has_giver(from) || (installing && !of_history)) return;
     heard_us = now_us();
-    if (!piece.absent().empty()) return refused(self, piece);
-    if (piece.blob_bytes() == 0) return;    // not yet
-    if (!blob.take(piece, path())) return;  // it is asked for again
-    if (blob.whole()) return install(self);
-    ask(self);
+    what.hear(from, heard_us);
+    if (!piece.absent().empty()) return of_history ? history.end() : refused(self, from, piece);
+    if (piece.blob_bytes() == 0) return;  // not yet
+    if (!what.take(from, piece)) return ask(self);
+    if (!what.whole()) return ask(self);
+    of_history ? hand_over_history(self) : install(self);
   }
 
-  void refused(Self self, const wire::Piece& piece) {
-    const int64_t later = piece.sender_step() + (int64_t{1} << std::min(refusals++, 12)) - 1;
-    want_state(self, piece.offered_step() >= 0 ? piece.offered_step() : std::max(later, leader_step));
+  void refused(Self self, scheduler::Rank from, const wire::Piece& piece) {
+    if (piece.offered_step() >= 0) another_step = piece.offered_step();
+    const int64_t later = std::max(leader_step, piece.sender_step());
+    leader_step = later;
+    without(self, from);
+  }
+
+  void without(Self self, scheduler::Rank gone) {
+    blob.drop_giver(gone);
+    if (blob.wanted() || installing) return;
+    if (kind == wire::BLOB_TOTAL) {
+      std::erase(chosen, gone);
+      return want_total(self, step);
+    }
+    const int64_t later = leader_step + (int64_t{1} << std::min(refusals++, 12)) - 1;
+    want_state(self, another_step >= 0 ? another_step : later);
+  }
+
+  void on_gone(Self self, scheduler::Rank gone) {
+    std::erase(sources, gone);
+    if (history.has_giver(gone)) want_history(self);
+    if (std::erase(chosen, gone) == 0) return;
+    if (chosen.empty() && !installing) return stop();
+    if (blob.has_giver(gone)) without(self, gone);
   }
 
   void install(Self self) {
     installing = true;
     const auto done = [this, self](const Installed& installed) { on_installed(self, installed); };
     const auto silent = [this](const caf::error&) { stop(); };
-    if (blob.kind == wire::BLOB_STATE) {
-      self->request(member, kWorkPatience, InstallState{path().string()}).then(done, silent);
+    if (kind == wire::BLOB_STATE) {
+      self->request(member, kWorkPatience, InstallState{path("state").string()}).then(done, silent);
     } else {
       if (!ready) ready = std::make_shared<const std::vector<std::byte>>(blob.take_bytes());
       self->request(member, kWorkPatience, InstallTotal{ready}).then(done, silent);
@@ -184,43 +163,56 @@ struct follower_state {
 
   void on_installed(Self self, const Installed& installed) {
     installing = false;
-    if (!source) return remove_file();  // a member by now
+    if (chosen.empty()) return stop();  // a member by now, or nobody is left to follow
     if (installed.busy) return;         // tried again
-    const bool right = installed.step == blob.step + (blob.kind == wire::BLOB_TOTAL ? 1 : 0);
+    const bool right = installed.step == step + (kind == wire::BLOB_TOTAL ? 1 : 0);
     if (!installed.done || !right) return stop();  // from the start, at the leader's next word
-    if (blob.kind == wire::BLOB_STATE) remove_file();
+    if (kind == wire::BLOB_STATE) {
+      remove("state");
+      history_since = ledger_complete_until(ledger_path(setup.context->out_folder, setup.context->node()));
+      history_step = installed.step;
+      if (history_since < history_step) want_history(self);
+    }
     ready.reset();
-    blob.begin(wire::BLOB_TOTAL, installed.step);
-    ask(self);
+    want_total(self, installed.step);
   }
 
-  void remove_file() {
+  void hand_over_history(Self self) {
+    self->send(monitor, LedgerOfOthers{path("ledger").string()});
+    history.end();
+  }
+
+  void remove(const char* what) const {
     std::error_code none;
-    std::filesystem::remove(path(), none);
+    std::filesystem::remove(path(what), none);
   }
 
+  // The ledger may still come.
   void stop() {
-    source.reset();
+    chosen.clear();
     ready.reset();
+    kind = wire::BLOB_UNSPECIFIED;
     blob.end();
     installing = false;
-    remove_file();
+    remove("state");
   }
 
   void tick(Self self) {
-    if (source && !installing && now_us() - heard_us > kSourcePatienceUs) stop();
-    if (source && !installing && blob.whole()) install(self);
+    if (!chosen.empty() && !installing && now_us() - heard_us > kPatienceUs) stop();
+    if (!chosen.empty() && !installing && blob.whole()) install(self);
     ask(self);
   }
 };
 static_assert(!std::is_aggregate_v<follower_state>);
 
 follower_actor::behavior_type follower(follower_actor::stateful_pointer<follower_state> self, RoleSetup setup,
-                                       std::map<scheduler::Rank, post_actor> sources, member_actor member) {
+                                       std::map<scheduler::Rank, post_actor> sources, member_actor member,
+                                       monitor_actor monitor) {
   use_exception_handler(self);
   self->state.setup = std::move(setup);
   self->state.peers = std::move(sources);
   self->state.member = std::move(member);
+  self->state.monitor = std::move(monitor);
   self->delayed_send(self, kTick, Tick{});
   const supervisor_actor supervisor = self->state.setup.supervisor;
   return {
@@ -239,8 +231,11 @@ follower_actor::behavior_type follower(follower_actor::stateful_pointer<follower
         guarded(self, supervisor, [&] { self->state.follow(self, from); });
       },
       [self](const scheduler::BeginView&) {
-        self->state.source.reset();
+        self->state.chosen.clear();
         if (!self->state.installing) self->state.stop();
+      },
+      [self, supervisor](const PeerUnlinked& gone) {
+        guarded(self, supervisor, [&] { self->state.on_gone(self, gone.peer); });
       },
       [self, supervisor](Tick) {
         guarded(self, supervisor, [&] { self->state.tick(self); });
@@ -252,8 +247,10 @@ follower_actor::behavior_type follower(follower_actor::stateful_pointer<follower
 }  // namespace
 
 follower_actor spawn_follower(caf::actor_system& system, RoleSetup setup,
-                              std::map<scheduler::Rank, post_actor> sources, member_actor member) {
-  return system.spawn<caf::detached>(follower, std::move(setup), std::move(sources), std::move(member));
+                              std::map<scheduler::Rank, post_actor> sources, member_actor member,
+                              monitor_actor monitor) {
+  return system.spawn<caf::detached>(follower, std::move(setup), std::move(sources), std::move(member),
+                                     std::move(monitor));
 }
 
 }  // namespace troupe::actors

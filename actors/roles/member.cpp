@@ -13,7 +13,7 @@ namespace troupe::actors {
 
 namespace {
 
-constexpr std::chrono::milliseconds kTick{10};
+constexpr std::chrono::milliseconds kTick{20};
 
 struct member_state {
   member_state() = default;

@@ -19,6 +19,7 @@ namespace troupe::actors {
 namespace {
 
 constexpr std::chrono::milliseconds kTick{50};
+constexpr scheduler::Microseconds kIntroduceAgainUs = 1'000'000;
 constexpr scheduler::Microseconds kRepeatUs = 200'000;
 constexpr scheduler::Microseconds kStartPatienceUs = 60'000'000;
 
@@ -43,20 +44,26 @@ struct membership_state {
   std::map<scheduler::Rank, std::string> introduced;  // with the same fingerprint, and their incarnation
   scheduler::Ballot key_ballot;                       // of `key`
   std::string key;
-  scheduler::Microseconds ticked_us = 0;
+  scheduler::Microseconds ticked_us = 0, introduced_us = 0;
 
   void join(Self self, const JoinCluster& ready) {
     const NodeServices& node = *setup.context->services;
     // Each part that a process takes in a job is an incarnation of its own.
-    own = {node.rank, node.node, node.bulk ? node.bulk->address() : "", comm::new_incarnation(),
-           node.host_id};
+    own = {node.rank,
+           node.node,
+           node.bulk ? node.bulk->address() : "",
+           comm::new_incarnation(),
+           node.host_id,
+           node.links->listen_address()};
     const auto hash = Sha256().update(ready.fingerprint_text).digest();
     fingerprint = {hash.begin(), hash.end()};
     fingerprint_text = ready.fingerprint_text;
     scheduler::MembershipOptions options;
     options.self = own;
-    for (size_t i = 0; i < setup.context->cluster.nodes.size(); ++i)
+    for (size_t i = 0; i < setup.context->cluster.nodes.size(); ++i) {
       options.nodes.push_back(scheduler::Rank(i));
+      if (setup.context->cluster.nodes[i].guest) options.guests.insert(scheduler::Rank(i));
+    }
     options.awaited = setup.context->awaited;
     options.first_ballot =
         uint64_t(std::chrono::system_clock::now().time_since_epoch() / std::chrono::microseconds(1));
@@ -81,6 +88,13 @@ struct membership_state {
     if (to == peers.members.end()) return;
     self->send(to->second,
                Post{own.rank, introduction(*setup.context, own, fingerprint, fingerprint_text, reply)});
+  }
+
+  // A full link drops a message, and who was not there yet has not heard it.
+  void introduce_again(Self self, scheduler::Microseconds now) {
+    introduced_us = now;
+    for (scheduler::Rank peer : linked)
+      if (!introduced.contains(peer)) introduce(self, peer, false);
   }
 
   void on_introduction(Self self, scheduler::Rank from, const wire::Introduction& hello) {
@@ -110,6 +124,7 @@ struct membership_state {
 
   void unlinked(Self self, const PeerUnlinked& gone) {
     linked.erase(gone.peer);
+    self->send(peers.follower, gone);
     if (introduced.erase(gone.peer) == 0 || !decide) return;
     const auto& view = decide->view();
     if (!setup.context->elastic() && view && view->position(gone.peer))
@@ -135,6 +150,7 @@ struct membership_state {
       decide->on_clock_jump(now);
     }
     ticked_us = now;
+    if (now - introduced_us >= kIntroduceAgainUs) introduce_again(self, now);
     apply(self, decide->on_tick(now));
     self->delayed_send(self, kTick, Tick{});
   }
@@ -167,7 +183,10 @@ struct membership_state {
   void perform(Self self, scheduler::FenceMember& fence) { self->send(peers.member, fence); }
   void perform(Self self, scheduler::LeaveView& leave) { self->send(peers.member, leave); }
   void perform(Self self, scheduler::EndLead& end) { self->send(peers.coordinator, end); }
-  void perform(Self self, scheduler::FollowFrom& follow) { self->send(peers.follower, follow); }
+  void perform(Self self, scheduler::FollowFrom& follow) {
+    std::erase_if(follow.sources, [&](scheduler::Rank source) { return !introduced.contains(source); });
+    self->send(peers.follower, follow);
+  }
   void perform(Self self, scheduler::HasLeft&) { self->send(setup.supervisor, PartEnded{}); }
   void perform(Self self, scheduler::EveryoneLeft& all) { self->send(setup.supervisor, all); }
   void perform(Self self, scheduler::Failure& failure) {

@@ -91,6 +91,18 @@ struct monitor_state {
     }
   }
 
+  // What happened before this node took part.
+  void take_ledger(const std::string& path) {
+    ledger.reset();  // opened again with the next record
+    try {
+      merge_ledger(ledger_path(setup.context->out_folder, setup.context->node()), path);
+    } catch (const std::exception& problem) {
+      spdlog::warn("the ledger lacks what came before: {}", problem.what());
+    }
+    std::error_code none;
+    std::filesystem::remove(path, none);
+  }
+
   void on_validated(const Validated& result) {
     validated = result;
     if (log && setup.context->leads())
@@ -155,6 +167,7 @@ monitor_actor::behavior_type monitor(monitor_actor::stateful_pointer<monitor_sta
         });
       },
       [self](const Validated& result) { self->state.on_validated(result); },
+      [self](const LedgerOfOthers& from) { self->state.take_ledger(from.path); },
       [self, supervisor](const scheduler::BeginView& begins) {
         guarded(self, supervisor, [&] { self->state.begin(begins.view); });
       },

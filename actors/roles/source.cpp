@@ -10,6 +10,7 @@
 #include "actors/clock.hpp"
 #include "actors/engine_setup.hpp"
 #include "actors/guarded.hpp"
+#include "actors/ledger.hpp"
 #include "actors/roles.hpp"
 #include "actors/wire.hpp"
 #include "comm/messages.hpp"
@@ -40,6 +41,11 @@ struct source_state {
     wire::BlobKind kind = wire::BLOB_UNSPECIFIED;
     int64_t step = 0;
     uint32_t index = 0;
+    int64_t since = 0;  // of a ledger
+  };
+  struct History {  // the lines of since <= step < end
+    int64_t since = 0, end = 0;
+    std::string lines;
   };
 
   RoleSetup setup;
@@ -51,7 +57,8 @@ struct source_state {
   int64_t state_asked = -1;    // of the aggregator
   std::map<int64_t, Bytes> totals;
   size_t total_bytes = 0;
-  int64_t newest_step = -1;  // that the state is known to have reached
+  std::optional<History> history;  // that was asked for last
+  int64_t newest_step = -1;        // that the state is known to have reached
   bool keeping = false;
   scheduler::Microseconds asked_us = 0;
 
@@ -63,10 +70,12 @@ struct source_state {
   void on_fetch(Self self, const Post& post) {
     const wire::Envelope& message = *post.envelope;
     const Question question{post.from, message.fetch().kind(), message.fence().step(),
-                            message.fetch().index()};
+                            message.fetch().index(), message.fetch().since()};
     asked_us = now_us();
-    if (!keeping) self->send(aggregator, KeepTotals{true});
-    keeping = true;
+    if (!keeping && question.kind != wire::BLOB_LEDGER) {
+      self->send(aggregator, KeepTotals{true});
+      keeping = true;
+    }
     if (answer(self, question)) return;
     give(self, question, {}, 0);  // not yet
     std::erase_if(open, [&](const Question& old) {
@@ -80,6 +89,7 @@ struct source_state {
 
   // False when it has to wait.
   bool answer(Self self, const Question& question) {
+    if (question.kind == wire::BLOB_LEDGER) return answer_with_history(self, question);
     if (question.kind == wire::BLOB_STATE) {
       if (question.step == state_step) return give(self, question, read_state(question.index), state_bytes());
       if (offered_step() >= 0) return refuse(self, question, "another step's state is ready");
@@ -87,14 +97,27 @@ struct source_state {
       return false;
     }
     const auto found = totals.find(question.step);
-    if (found != totals.end()) {
-      const size_t begin = std::min(found->second->size(), question.index * wire::kBulkFieldBytesMax);
-      const size_t bytes = std::min(wire::kBulkFieldBytesMax, found->second->size() - begin);
-      return give(self, question, {reinterpret_cast<const char*>(found->second->data()) + begin, bytes},
-                  found->second->size());
-    }
+    if (found != totals.end())
+      return give_part(self, question,
+                       {reinterpret_cast<const char*>(found->second->data()), found->second->size()});
     if (question.step < newest_step) return refuse(self, question, "that total is not kept");
     return false;
+  }
+
+  bool answer_with_history(Self self, const Question& question) {
+    if (!history || history->since != question.since || history->end != question.step) {
+      auto lines = ledger_lines(ledger_path(setup.context->out_folder, setup.context->node()), question.since,
+                                question.step);
+      if (!lines) return false;  // it is a little behind the state
+      if (lines->empty()) return refuse(self, question, "the ledger here has nothing of those steps");
+      history = History{question.since, question.step, std::move(*lines)};
+    }
+    return give_part(self, question, history->lines);
+  }
+
+  bool give_part(Self self, const Question& question, std::string_view whole) {
+    const size_t begin = std::min(whole.size(), question.index * wire::kPieceBytes);
+    return give(self, question, std::string(whole.substr(begin, wire::kPieceBytes)), whole.size());
   }
 
   bool give(Self self, const Question& question, const std::string& data, uint64_t blob_bytes) {
@@ -150,8 +173,8 @@ struct source_state {
   }
   std::string read_state(uint32_t index) const {
     std::ifstream in(state_path(), std::ios::binary);
-    in.seekg(std::streamoff(index) * std::streamoff(wire::kBulkFieldBytesMax));
-    std::string data(wire::kBulkFieldBytesMax, '\0');
+    in.seekg(std::streamoff(index) * std::streamoff(wire::kPieceBytes));
+    std::string data(wire::kPieceBytes, '\0');
     in.read(data.data(), std::streamsize(data.size()));
     data.resize(size_t(std::max<std::streamsize>(0, in.gcount())));
     return data;
@@ -178,10 +201,13 @@ struct source_state {
   }
 
   void tick(Self self) {
-    if (!keeping || now_us() - asked_us < kInterestUs) return;
+    answer_open(self);  // the ledger says nothing when it grows
+    if (now_us() - asked_us < kInterestUs) return;
+    open.clear();
+    history.reset();
+    if (!keeping) return;
     keeping = false;
     self->send(aggregator, KeepTotals{false});
-    open.clear();
     totals.clear();
     total_bytes = 0;
     forget_state();

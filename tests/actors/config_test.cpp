@@ -135,3 +135,23 @@ TEST_CASE("a cluster file that the program writes reads back the same") {
   CHECK(again.find("node1")->address == "127.0.0.1:7001");
   CHECK(again.find("node9") == nullptr);
 }
+
+TEST_CASE("guests have places behind the nodes of the file, and are not written into it") {
+  const ClusterConfig cluster =
+      parse_cluster("c", "[cluster]\nguests = 2\n[[nodes]]\nname = \"a\"\n[[nodes]]\nname = \"b\"\n");
+  REQUIRE(cluster.nodes.size() == 4);
+  CHECK(cluster.listed().size() == 2);
+  CHECK(cluster.nodes[3].name == "guest-2");
+  CHECK(cluster.nodes[3].guest);
+  CHECK(parse_cluster("again", to_toml(cluster)).nodes.size() == 4);
+  CHECK(cluster.dials(0, 1));
+  CHECK_FALSE(cluster.dials(1, 0));
+  CHECK_FALSE(cluster.dials(0, 2));
+  CHECK(cluster.dials(2, 0));
+  CHECK_FALSE(cluster.dials(2, 3));
+  CHECK(message_of([] {
+          parse_cluster("c", "[cluster]\nguests = 2\n[[nodes]]\nname = \"guest-2\"\n");
+        }).starts_with("c: two nodes are called guest-2"));
+  CHECK(
+      message_of([] { parse_cluster("c", "[cluster]\nguests = 2\n"); }).starts_with("c: no [[nodes]] entry"));
+}

@@ -137,3 +137,41 @@ TEST_CASE("going on cuts off what comes after, and a line that was not finished"
   for (int64_t step = 10; step < 15; ++step) writer.append(run.record(step));
   CHECK(run.verify().steps == 15);
 }
+
+TEST_CASE("a node that came late takes the lines before from another, and keeps its own") {
+  const Run run;
+  run.write("node0");
+  const auto whole = ledger_path(run.folder.path(), "node0"), late = ledger_path(run.folder.path(), "node1");
+  const auto append = [&](const std::filesystem::path& path, int64_t first, int64_t end, uint64_t view) {
+    LedgerWriter writer(path, first);
+    for (int64_t step = first; step < end; ++step) {
+      LedgerRecord record = run.record(step);
+      record.view.number = view;
+      writer.append(record);
+    }
+  };
+  append(late, 0, 4, 70);    // of an earlier life
+  append(late, 12, 20, 70);  // since it came back
+  CHECK(ledger_complete_until(late) == 4);
+  CHECK(ledger_complete_until(whole) == run.steps);
+  CHECK(ledger_complete_until(run.folder / "none") == 0);
+
+  CHECK_FALSE(ledger_lines(whole, 4, run.steps + 1));  // it has not come that far
+  const auto lines = ledger_lines(whole, 4, 12);
+  REQUIRE(lines);
+  CHECK(std::count(lines->begin(), lines->end(), '\n') == 8);
+  const auto received = run.folder.write("received", *lines + "{\"step\":12,");  // the end was torn off
+  merge_ledger(late, received);
+  CHECK(ledger_complete_until(late) == 20);
+  std::filesystem::remove(whole);
+  CHECK(run.verify().steps == 20);
+  const auto files = read_ledgers(run.folder.path());
+  REQUIRE(files.size() == 1);
+  CHECK(files[0].records[3].view.number == 70);
+  CHECK(files[0].records[4].view.number == 1);
+
+  // What is there already is not taken twice, and the writer goes on behind it.
+  merge_ledger(late, received);
+  LedgerWriter(late, 20).append(run.record(20));
+  CHECK(ledger_complete_until(late) == 21);
+}

@@ -25,7 +25,8 @@ struct Work {
 
 loader_actor spawn_loader_stand_in(TestSystem& test) {
   return test.system.spawn([]() -> loader_actor::behavior_type {
-    return {[](OpenDataset) { return DatasetOpened{}; }, [](const PrefetchSamples&) {},
+    return {[](const Post&) {}, [](Tick) {}, [](OpenDataset) { return DatasetOpened{}; },
+            [](const PrefetchSamples&) {},
             [](const TakeSamples& take) {
               return SlotSamples{take.step, take.slot, std::make_shared<const Batch>()};
             }};
@@ -203,7 +204,7 @@ TEST_CASE("a slot whose work throws ends the job with that error") {
   test.end(setup.supervisor);
 }
 
-TEST_CASE("the evaluator judges held-out totals and remembers the best") {
+TEST_CASE("the evaluator judges held-out totals, and says which was the best so far") {
   TestSystem test;
   const auto heard = std::make_shared<Heard>();
   const RoleSetup setup{test_context(1, 0, 3, 4), spawn_supervisor(test, heard)};
@@ -211,12 +212,13 @@ TEST_CASE("the evaluator judges held-out totals and remembers the best") {
   auto steps = std::make_shared<int>(0);
   const monitor_actor monitor = test.system.spawn([judged, steps]() -> monitor_actor::behavior_type {
     return {[steps](const StepReport&) { ++*steps; }, [judged](const Validated& v) { judged->push_back(v); },
-            [](const scheduler::BeginView&) {}};
+            [](const scheduler::BeginView&) {}, [](const LedgerOfOthers&) {}};
   });
-  const evaluator_actor evaluator = spawn_evaluator(test.system, setup, monitor, {});
+  const evaluator_actor evaluator = spawn_evaluator(test.system, setup, monitor);
   for (const int64_t units : {int64_t{100} << 20, int64_t{50} << 20, int64_t{70} << 20}) {
     auto outcome = std::make_shared<StepOutcome>();
     outcome->plan.step = int64_t(judged->size());
+    outcome->best_step = std::min<int64_t>(outcome->plan.step, 1);  // as the state has it
     outcome->evaluation = model::LossTotals{units, units, 10, 4};
     caf::anon_send(evaluator, StepReport{outcome, {}, ""});
     caf::anon_send(evaluator, StepReport{std::make_shared<StepOutcome>(), {}, ""});

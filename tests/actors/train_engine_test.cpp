@@ -33,8 +33,8 @@ struct Fixture {
     auto model = model::make_model(job.model);
     const auto stream = backend->create_stream();
     auto state = model::initial_state(*backend, *stream, *model, uint64_t(job.seed));
-    auto made =
-        std::make_unique<TrainEngine>(backend, job, plan, std::move(model), std::move(state), workers);
+    auto made = std::make_unique<TrainEngine>(backend, job, plan, std::move(model),
+                                              std::move(state), workers);
     for (uint32_t i = 0; i < workers; ++i) made->open_worker(i);
     return made;
   }
@@ -48,7 +48,10 @@ struct Fixture {
 void share(TrainEngine& engine, const std::shared_ptr<SharedWork>& work) {
   std::vector<std::thread> threads;
   for (uint32_t i = 0; i < engine.workers(); ++i)
-    threads.emplace_back([&, i] { work->run(engine.stream(i)); });
+    threads.emplace_back([&, i] {
+      engine.open_worker(i);  // each on its own thread
+      work->run(engine.stream(i));
+    });
   for (std::thread& thread : threads) thread.join();
 }
 
@@ -56,6 +59,7 @@ StepOutcome run_step(const Fixture& fixture, TrainEngine& engine, int64_t step) 
   std::vector<std::thread> threads;
   for (uint32_t i = 0; i < engine.workers(); ++i)
     threads.emplace_back([&, i] {
+      engine.open_worker(i);
       for (uint32_t slot = i; slot < fixture.plan.slots(step); slot += engine.workers())
         engine.run_slot(i, step, slot, fixture.batch(step, slot));
     });
@@ -86,7 +90,8 @@ TEST_CASE("an engine of three workers ends at the bits of the one-thread referen
       *fixture.backend, *model, options,
       [&](int64_t step, uint32_t slot) { return fixture.batch(step, slot); }, 4, state,
       [&](const model::StepResult& result) { CHECK(result.loss.mean_loss() == losses[at++]); });
-  CHECK(engine->weights_digest(engine->state()) == model::weights_digest(model->parameters(), state.weight_data()));
+  CHECK(engine->weights_digest(engine->state()) ==
+        model::weights_digest(model->parameters(), state.weight_data()));
   CHECK(engine->state().chain == state.chain);
 }
 
@@ -180,4 +185,21 @@ TEST_CASE("a bit that flips in memory is found in the same step, by the name of 
     flip(state.moment2_data() + place);
     commit_finds("a second moment");
   }
+}
+
+TEST_CASE("a probe is a hash of what this machine computes, and leaves no trace") {
+  const Fixture fixture;
+  const auto engine = fixture.engine(2);
+  engine->probe(fixture.batch(0, 0));
+  CHECK(engine->probed().size() == 32);
+  for (uint32_t i = 0; i < 2; ++i) engine->open_worker(i);
+  const auto untouched = fixture.engine(2);
+  CHECK(run_step(fixture, *engine, 0).training == run_step(fixture, *untouched, 0).training);
+  CHECK(engine->chain() == untouched->chain());
+
+  const auto alone = fixture.engine(1);
+  alone->probe(fixture.batch(0, 0));
+  CHECK(alone->probed() == engine->probed());
+  alone->probe(fixture.batch(0, 1));
+  CHECK(alone->probed() != engine->probed());
 }

@@ -128,6 +128,42 @@ TEST_CASE("the same incarnation may come back on a new stream") {
   CHECK(a.recorder.all().back().error == ErrorKind::cancelled);
 }
 
+TEST_CASE("two nodes that dial one another at once end with one link, and it stays") {
+  for (int round = 0; round < 20; ++round) {
+    Node a("n1"), b("n2");
+    a.hub.dial("n2", b.hub.listen_address());
+    b.hub.dial("n1", a.hub.listen_address());
+    REQUIRE(a.recorder.wait(up("n2")));
+    REQUIRE(b.recorder.wait(up("n1")));
+    // Sooner or later a message passes each way, over whichever stream is left.
+    uint64_t sent = 0;
+    const auto heard = [&] {
+      return a.recorder.count(message("n2")) > 0 && b.recorder.count(message("n1")) > 0;
+    };
+    const auto deadline = std::chrono::steady_clock::now() + kDeadline;
+    while (!heard() && std::chrono::steady_clock::now() < deadline) {
+      a.hub.send("n2", claim(++sent));
+      b.hub.send("n1", claim(sent));
+      std::this_thread::sleep_for(std::chrono::milliseconds(1));
+    }
+    CHECK(heard());
+    CHECK(a.recorder.count(up("n2")) <= 2);
+    CHECK(b.recorder.count(up("n1")) <= 2);
+  }
+}
+
+TEST_CASE("a client that knows an address alone learns which node is there") {
+  Node node("n1");
+  Node client("client:0a0b", [](LinkOptions& options) { options.cluster.clear(); });
+  client.hub.dial(std::string(kAnyNode), node.hub.listen_address());
+  const Event linked = client.recorder.first(up("n1"));
+  CHECK(linked.peer.incarnation == node.options.incarnation);
+  REQUIRE(client.hub.send("n1", claim(1)) == Sent::ok);
+  REQUIRE(node.recorder.wait(message("client:0a0b")));
+  REQUIRE(node.hub.send("client:0a0b", claim(2)) == Sent::ok);
+  CHECK(client.recorder.wait(message("n1")));
+}
+
 TEST_CASE("a client links and is told apart from nodes") {
   Node hub("n1");
   Node client("client:00ff");

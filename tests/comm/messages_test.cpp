@@ -34,6 +34,7 @@ std::vector<Envelope> one_of_each() {
     m->set_bulk_address("127.0.0.1:9100");
     m->set_incarnation(std::string(kIncarnationBytes, 'm'));
     m->set_host_id("host");
+    m->set_address("[::1]:9101");
   };
   Hello& hello = *add().mutable_hello();
   hello.set_wire_version(kWireVersion);
@@ -64,10 +65,13 @@ std::vector<Envelope> one_of_each() {
   member(introduction.mutable_member());
   introduction.set_fingerprint(std::string(kHashBytes, 'f'));
   introduction.set_fingerprint_text(std::string(kTextBytesMax, 't'));
-  add().mutable_fetch()->set_kind(BLOB_TOTAL);
+  Fetch& fetch = *add().mutable_fetch();
+  fetch.set_kind(BLOB_DATA);
+  fetch.set_name(std::string(255, 'n'));
+  fetch.set_since(3);
   Piece& piece = *add().mutable_piece();
   piece.set_kind(BLOB_STATE);
-  piece.set_data(std::string(kBulkFieldBytesMax, 'd'));
+  piece.set_data(std::string(kPieceBytes, 'd'));
   add().mutable_audit()->set_slot(1023);
   add().mutable_start_job()->set_job_toml(std::string(kJobTextBytesMax, '#'));
   add().mutable_stop_job()->set_now(true);
@@ -77,6 +81,10 @@ std::vector<Envelope> one_of_each() {
   add().mutable_ask_status();
   for (uint32_t i = 0; i < 100; ++i)
     (i == 0 ? add() : all.back()).mutable_event()->add_nodes(std::string(255, 'n'));
+  add().mutable_ask_cluster();
+  ClusterInfo& cluster = *add().mutable_cluster_info();
+  cluster.set_cluster_toml(std::string(kJobTextBytesMax, '#'));
+  cluster.add_linked("n1");
   add().mutable_prepare_start()->set_work("{}");
   add().mutable_prepare_chunk()->set_documents(std::string(kBulkFieldBytesMax, 'd'));
   add().mutable_prepare_shard()->set_shard(std::string(kBulkFieldBytesMax, 's'));

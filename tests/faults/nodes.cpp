@@ -1,5 +1,7 @@
 #include "nodes.hpp"
 
+#include <tuple>
+
 #include <doctest/doctest.h>
 
 #include "training.hpp"
@@ -11,15 +13,42 @@ std::string cluster_text(const std::string& alpha, const std::string& beta, cons
          "\"\nthreads = 1\n[[nodes]]\nname = \"beta\"\naddress = \"" + beta + "\"\nthreads = 1\n";
 }
 
-Node::Node(const TemporaryFolder& folder, const std::string& name, const std::string& more)
-    : process({TROUPE_PROGRAM, "node", "--cluster",
-               folder.write(name + ".toml", cluster_text(kAnyPort, kAnyPort, more)), "--name", name}) {
-  const std::string words = name + " listens on ";
-  REQUIRE(process.wait_for_output(words, kRunDeadline));
+namespace {
+
+// "NAME listens on ADDRESS", as a node says it.
+std::pair<std::string, std::string> name_and_address(Process& process) {
+  constexpr std::string_view words = " listens on ";
+  const bool came = process.wait_for_output(std::string(words), kRunDeadline);
+  CAPTURE(process.err());
+  REQUIRE(came);
   const std::string said = process.out() + process.err();
-  const size_t begin = said.find(words) + words.size(), end = said.find('\n', begin);
+  const size_t at = said.find(words), end = said.find('\n', at);
   REQUIRE(end != std::string::npos);  // a line is written in one piece
-  address = said.substr(begin, end - begin);
+  const size_t name = said.rfind(' ', at - 1) + 1, address = at + words.size();
+  return {said.substr(name, at - name), said.substr(address, end - address)};
+}
+
+std::vector<std::string> node_command(std::vector<std::string> words) {
+  words.insert(words.begin(), {TROUPE_PROGRAM, "node"});
+  return words;
+}
+
+std::vector<std::string> with(std::vector<std::string> first, const std::vector<std::string>& more) {
+  first.insert(first.end(), more.begin(), more.end());
+  return first;
+}
+
+}  // namespace
+
+Node::Node(const TemporaryFolder& folder, const std::string& name, const std::string& more,
+           std::vector<std::string> words)
+    : process(node_command(with(
+          {"--cluster", folder.write(name + ".toml", cluster_text(kAnyPort, kAnyPort, more)), "--name", name},
+          words))),
+      address(name_and_address(process).second) {}
+
+FreeNode::FreeNode(std::vector<std::string> words) : process(node_command(std::move(words))) {
+  std::tie(name, address) = name_and_address(process);
 }
 
 std::string cluster_file(const TemporaryFolder& folder, const Node& alpha, const Node& beta,

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <string>
+#include <vector>
 
 #include "tests/support/process.hpp"
 
@@ -14,9 +15,17 @@ std::string cluster_text(const std::string& alpha, const std::string& beta, cons
 
 // `troupe node`, on a port of the system's choice; it listens when the constructor returns.
 struct Node {
-  Node(const TemporaryFolder& folder, const std::string& name, const std::string& more = "");
+  Node(const TemporaryFolder& folder, const std::string& name, const std::string& more = "",
+       std::vector<std::string> words = {});
   Process process;
   std::string address;
+};
+
+// Any node, by the words behind `troupe node`; it listens when the constructor returns.
+struct FreeNode {
+  explicit FreeNode(std::vector<std::string> words);
+  Process process;
+  std::string name, address;
 };
 
 // The cluster file of clients; returns its path.

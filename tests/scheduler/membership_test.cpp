@@ -154,6 +154,7 @@ TEST_CASE("of two members whose link is broken one stays, and the other may come
   CHECK(view.position(1));
   CHECK_FALSE(view.position(2));
   const Join join{{2, 0}, make_view(3).members[2], 0};
+  membership.on_view_step(1);
   CHECK(membership.on_message(2, join, 2 * kSecond + 1).empty());
   CHECK(sent<Prepare>(membership.on_message(2, join, 4 * kSecond)).size() == 2);
 }
@@ -169,6 +170,28 @@ TEST_CASE("with a quorum a minority forms no view") {
   CHECK(pick<BeginView>(membership.on_tick(60 * kSecond)).empty());
 }
 
+TEST_CASE("guests have no vote and are not waited for") {
+  MembershipOptions o = options(0, 4);
+  o.quorum = true;
+  o.guests = {2, 3};
+  o.awaited = {0, 1};
+  o.start_patience_us = 60 * kSecond;
+  Membership membership(o, 0, 0);
+  for (Rank guest : {2u, 3u}) {
+    membership.on_peer_up(guest, 0);
+    membership.on_message(guest, Join{{}, Member{guest, "guest", "bulk", "incarnation", "host"}, 0}, 0);
+  }
+  membership.on_tick(30 * kSecond);
+  CHECK_FALSE(membership.preparing());  // node 1 is to be there
+  membership.on_tick(61 * kSecond);
+  REQUIRE(membership.preparing());
+  membership.on_fenced(inventory(membership.promised(), 0, 0), 61 * kSecond);
+  for (Rank guest : {2u, 3u})
+    CHECK(pick<BeginView>(
+              membership.on_message(guest, inventory(membership.promised(), guest, 0), 61 * kSecond))
+              .empty());  // three of four, but one vote of two
+}
+
 TEST_CASE("a joiner that is far behind is told whom to follow; one that is not makes a new view") {
   Membership membership = preparing();
   membership.on_message(1, inventory({1, 0}, 1, 9), kSecond);
@@ -182,7 +205,21 @@ TEST_CASE("a joiner that is far behind is told whom to follow; one that is not m
   const auto follow = sent<Follow>(membership.on_message(2, Join{{}, back, 0}, kSecond));
   REQUIRE(follow.size() == 1);
   CHECK(follow[0].second.sources == std::vector<Rank>{1});
-  CHECK_FALSE(sent<Prepare>(membership.on_message(2, Join{{}, back, 8}, kSecond)).empty());
+  // Not in the middle of a view's first step, if that comes to an end.
+  CHECK(membership.on_message(2, Join{{}, back, 8}, kSecond).empty());
+  membership.on_view_step(10);
+  CHECK_FALSE(sent<Prepare>(membership.on_message(2, Join{{}, back, 9}, kSecond)).empty());
+}
+
+TEST_CASE("who joins does not wait for a view that commits nothing") {
+  Membership membership = preparing();
+  membership.on_message(1, inventory({1, 0}, 1, 9), kSecond);
+  membership.on_peer_down(2, kSecond);
+  REQUIRE(membership.leads());
+  const Join join{{}, Member{2, "node2", "bulk", "another", "host"}, 9};
+  membership.on_peer_up(2, 2 * kSecond);
+  CHECK(membership.on_message(2, join, 2 * kSecond).empty());
+  CHECK_FALSE(sent<Prepare>(membership.on_message(2, join, 9 * kSecond)).empty());
 }
 
 TEST_CASE("a node that was gone before the first view is not waited for") {
@@ -250,6 +287,7 @@ TEST_CASE("a member that holds the others up is left out, and comes back after a
   CHECK_FALSE(view.position(1));
   CHECK(view.position(2));
   const Join join{{2, 0}, make_view(3).members[1], 0};
+  membership.on_view_step(1);
   CHECK(membership.on_message(1, join, 2 * kSecond + 1).empty());
   CHECK_FALSE(sent<Prepare>(membership.on_message(1, join, 4 * kSecond)).empty());
 }

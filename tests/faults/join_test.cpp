@@ -1,0 +1,79 @@
+// Nodes that no cluster file knows: they ask a running node what there is to do, and take part.
+#include <csignal>
+
+#include <doctest/doctest.h>
+
+#include "nodes.hpp"
+#include "training.hpp"
+
+using namespace troupe::test;
+
+namespace {
+
+constexpr char kGuests[] = "guests = 2\n";
+
+void expect_end(Process& node, int signal, int code) {
+  node.signal(signal);
+  const auto end = node.wait(kRunDeadline);
+  REQUIRE(end);
+  CAPTURE(end->err);
+  CHECK(end->code == code);
+}
+
+}  // namespace
+
+TEST_CASE("guests join a running job, carry it on when all others are dead, and leave") {
+  const TemporaryFolder folder;
+  Node alpha(folder, "alpha", kGuests), beta(folder, "beta", kGuests);
+  const std::string cluster = cluster_file(folder, alpha, beta, kGuests);
+  Process client(train_command(folder / "run", 100'000, {"--cluster", cluster}, 5));
+  const auto wait_for = [&](const std::string& text) {
+    CAPTURE(text);
+    const bool came = client.wait_for_output(text, kRunDeadline);
+    CAPTURE(client.err());
+    REQUIRE(came);
+  };
+  wait_for("step 5/");
+  // One asks a member, the other asks who did not lead; each has a folder of its own.
+  FreeNode first({"--join", alpha.address, "--name", "guest-1", "--out", folder / "first"});
+  FreeNode second({"--join", beta.address, "--out", folder / "second"});
+  CHECK(second.name == "guest-2");  // the other place is taken
+  wait_for(": alpha, beta, guest-1, guest-2\n");
+  alpha.process.signal(SIGKILL);
+  beta.process.signal(SIGKILL);
+  wait_for(": guest-1, guest-2\n");
+  expect_end(second.process, SIGTERM, 0);
+  wait_for(": guest-1\n");
+  client.signal(SIGINT);
+  const auto result = client.wait(kRunDeadline);
+  REQUIRE(result);
+  CAPTURE(result->err);
+  CHECK(result->code == 130);
+  const size_t at = result->out.rfind("\nstep ");
+  REQUIRE(at != std::string::npos);
+  CHECK(digest_of(*result) == expected_digest(std::stoi(result->out.substr(at + 6))));
+  // What happened before it came has come with the state: its own folder proves all.
+  const ProcessResult proved = run({TROUPE_PROGRAM, "ledger", "verify", folder / "first"});
+  CAPTURE(proved.err);
+  CHECK(proved.code == 0);
+  expect_end(first.process, SIGTERM, 0);
+}
+
+TEST_CASE("mistakes in joining are said in one line") {
+  const TemporaryFolder folder;
+  const Node alpha(folder, "alpha"), beta(folder, "beta", kGuests);
+  const auto wrong = [](std::vector<std::string> words, int code, const std::string& message) {
+    words.insert(words.begin(), {TROUPE_PROGRAM, "node"});
+    const ProcessResult result = run(words);
+    CAPTURE(result.err);
+    CHECK(result.code == code);
+    CHECK(result.err.find(message) != std::string::npos);
+  };
+  wrong({"--join", alpha.address}, 2, "the cluster test has no places for guests; set cluster.guests");
+  wrong({"--join", beta.address, "--name", "gamma"}, 2,
+        "names no node gamma; its nodes are alpha, beta, guest-1");
+  wrong({"--join", "127.0.0.1:1"}, 1, "no node answers at 127.0.0.1:1: ");
+  wrong({"--join", "somewhere"}, 2, "somewhere");
+  wrong({"--join", beta.address, "--certificates", folder / "none"}, 2, "--join NAME@HOST:PORT");
+  wrong({}, 2, "--cluster");
+}
