@@ -187,6 +187,7 @@ void node_state::on_link_up(Self self, const LinkUp& up) {
 }
 
 void node_state::on_link_down(Self self, const LinkDown& down) {
+  if (!down.was_up) return;  // it could not be reached
   clients.erase(down.peer);
   if (down.peer == preparing_for) end_preparing(self);
   const auto rank = rank_of(down.peer);

@@ -77,13 +77,15 @@ void LinkHub::Core::greet(LinkSession& session, std::string_view bytes) {
   const auto& hello = envelope.hello();
   const SessionPointer self = session.shared_from_this();
   std::optional<Error> refused;
+  bool rises = false;  // now, and not when whose place it takes has ended: that is told by others
   {
     const std::lock_guard lock(mutex_);
     session.peer_ = {hello.node(), hello.incarnation(), is_client_name(hello.node())};
     refused = admit(self);
+    rises = session.stage_ == Stage::rising;
   }
   if (refused) return turn_away(session, *refused);
-  if (session.stage_ == Stage::rising) raise(self);
+  if (rises) raise(self);
 }
 
 // Gives the session its node's place, or has it wait for the one that holds it. REQUIRES the lock.
@@ -255,7 +257,10 @@ void LinkHub::Core::tell_failed_dial(LinkSession& session, const Error& why) {
   {
     const std::lock_guard lock(mutex_);
     const auto found = dials_.find(session.dialled_);
-    if (found == dials_.end() || found->second.attempt.get() != &session || found->second.told == why.what())
+    const auto peer = peers_.find(session.dialled_);
+    const bool linked = peer != peers_.end() && peer->second.current;  // it has dialled itself
+    if (found == dials_.end() || found->second.attempt.get() != &session ||
+        found->second.told == why.what() || linked)
       return;
     found->second.told = why.what();
   }

@@ -147,6 +147,8 @@ TEST_CASE("two nodes that dial one another at once end with one link, and it sta
       std::this_thread::sleep_for(std::chrono::milliseconds(1));
     }
     CHECK(heard());
+    CHECK(a.recorder.count(up("n2")) - a.recorder.count(down("n2")) == 1);
+    CHECK(b.recorder.count(up("n1")) - b.recorder.count(down("n1")) == 1);
     CHECK(a.recorder.count(up("n2")) <= 2);
     CHECK(b.recorder.count(up("n1")) <= 2);
   }
