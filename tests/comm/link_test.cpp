@@ -142,12 +142,13 @@ TEST_CASE("two nodes that dial one another at once end with one link, and it sta
     };
     const auto well = [&] { return linked(a, "n2") && linked(b, "n1"); };
     const auto deadline = std::chrono::steady_clock::now() + kDeadline;
-    for (uint64_t sent = 1; !well() && std::chrono::steady_clock::now() < deadline; ++sent) {
+    bool settled = false;
+    for (uint64_t sent = 1; !(settled = well()) && std::chrono::steady_clock::now() < deadline; ++sent) {
       a.hub.send("n2", claim(sent));
       b.hub.send("n1", claim(sent));
       std::this_thread::sleep_for(std::chrono::milliseconds(1));
     }
-    CHECK(well());
+    CHECK(settled);
     CHECK(a.recorder.count(up("n2")) <= 2);
     CHECK(b.recorder.count(up("n1")) <= 2);
   }
