@@ -39,6 +39,11 @@ bool BulkConnection::encrypted() const {
   return core_->channel->encrypted();
 }
 
+uint64_t BulkConnection::resends_asked() const {
+  std::lock_guard lock(core_->mutex);
+  return core_->resends_asked;
+}
+
 FrameBuffer BulkConnection::buffer() {
   std::lock_guard lock(core_->mutex);
   if (core_->spare.empty()) return {};

@@ -1,9 +1,10 @@
 // Bulk connections: what carries gradients and totals between two nodes. Framed, checksummed from
-// end to end (a frame that arrives damaged is asked for again), fenced by (job, ballot), bounded in memory
-// and in time. A connection may be used by one sending and one receiving thread at once; cancel() may come
-// from any thread. Each side may have at most window_bytes unacknowledged; when both directions carry data at
-// once, both ends must receive. All failures are PeerErrors that name the peer: peer_lost, timeout, corrupt,
-// protocol, security, cancelled.
+// end to end (a frame that arrives damaged is asked for again until it is intact, or until for
+// silence_ms_max nothing but damage has come), fenced by (job, ballot), bounded in memory and in time. A
+// connection may be used by one sending and one receiving thread at once; cancel() may come from any thread.
+// Each side may have at most window_bytes unacknowledged; when both directions carry data at once, both ends
+// must receive. All failures are PeerErrors that name the peer: peer_lost, timeout, corrupt, protocol,
+// security, cancelled.
 #pragma once
 
 #include <array>
@@ -30,7 +31,6 @@ inline Deadline deadline_in_ms(int64_t ms) {
 
 inline constexpr size_t kFrameBytesMax = size_t{1} << 20;  // payload of one frame
 inline constexpr size_t kSlotWordsMax = 16;                // 1,024 slots
-inline constexpr int kResendsMax = 4;  // of one frame, before the connection counts as corrupt
 
 struct BulkBallot {
   uint64_t number = 0;
@@ -67,7 +67,9 @@ struct BulkSession {
   uint32_t rank = 0;    // our own
   std::string host_id;  // our own; empty: never shares memory
   Transport transport = Transport::automatic;
-  int silence_ms_max = 2000;  // a peer of which nothing is heard for so long while we wait is lost
+  // A peer of which nothing is heard for so long while we wait is lost, and a path that for so long, and
+  // eight times in a row, brings the next frame damaged is corrupt.
+  int silence_ms_max = 2000;
   size_t window_bytes = size_t{4} << 20;  // sent and not yet acknowledged, a connection
   // Once true, whoever waits to connect or accept for this session gives up soon, with Error(cancelled). May
   // be empty.
@@ -117,6 +119,7 @@ class BulkConnection {
   BulkPurpose purpose() const;
   Transport transport() const;  // tcp or shm, as negotiated
   bool encrypted() const;
+  uint64_t resends_asked() const;  // so far, because something came damaged
 
   // An empty buffer, one that has come back where there is one.
   FrameBuffer buffer();

@@ -146,7 +146,7 @@ void BulkConnection::Core::take_data(const WireHead& head, size_t bytes) {
         fmt::format("{} sent a frame of ballot ({}, {}) on a connection of ballot ({}, {})", peer.text(),
                     head.ballot_number, head.ballot_leader, ballot.number, ballot.leader));
   ++expected;
-  damaged_in_a_row = 0;
+  note_intact();
   resend_asked = false;
   if ((head.flags & kWantsAck) != 0) owes_ack = true;
   ready_head = head;
@@ -175,15 +175,23 @@ void BulkConnection::Core::note_unknown_damage() {
 }
 
 void BulkConnection::Core::note_damage() {
+  const auto now = Clock::now();
+  if (damaged_in_a_row++ > 0) damaged_for += std::min<Clock::duration>(now - asked_at, silence_max / kTicks);
+  asked_at = now;
   resend_asked = owes_resend = true;
-  asked_at = Clock::now();
+  ++resends_asked;
   if (!unacknowledged.empty()) owes_ask = true;
-  if (++damaged_in_a_row > kResendsMax)
+  if (damaged_for >= silence_max)
     fail(ErrorKind::corrupt,
          fmt::format(
-             "frame {} from {} arrived damaged {} times in a row; the path to it alters data (bad memory, "
-             "network card or proxy)",
-             expected, peer.text(), damaged_in_a_row));
+             "frame {} from {} arrived damaged {} times in a row, for {:.1f} s; the path to it alters "
+             "data (bad memory, network card or proxy)",
+             expected, peer.text(), damaged_in_a_row, std::chrono::duration<double>(damaged_for).count()));
+}
+
+void BulkConnection::Core::note_intact() {
+  damaged_in_a_row = 0;
+  damaged_for = {};
 }
 
 void BulkConnection::Core::take_control(const WireHead& head, std::span<const std::byte> payload) {
@@ -194,8 +202,9 @@ void BulkConnection::Core::take_control(const WireHead& head, std::span<const st
       take_acknowledgement(head.sequence);
       rewind = owes_ask = true;  // the answer to an earlier question may have been this one
       return;
-    case ControlType::ask_ack:
+    case ControlType::ask_ack:  // comes after all frames written so far, unlike a sign of life
       owes_ack = true;
+      if (head.sequence <= expected) note_intact();
       [[fallthrough]];
     case ControlType::alive:  // frames keep their order: what it counts as written should have been here
                               // before it
@@ -213,7 +222,6 @@ void BulkConnection::Core::take_acknowledgement(uint64_t next) {
   if (next > next_sequence)
     return fail(ErrorKind::protocol,
                 fmt::format("{} acknowledged frame {} of {}", peer.text(), next, next_sequence));
-  if (next > acknowledged) damaged_in_a_row = 0;
   acknowledged = std::max(acknowledged, next);
   drop_acknowledged();
 }

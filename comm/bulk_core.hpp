@@ -25,6 +25,10 @@ struct BulkConnection::Core {
     size_t bytes = 0;  // encoded, from buffer.begin_ on
   };
 
+  // A pause of our own process counts neither as the peer's silence nor as damage: no more than one tick at a
+  // time, of kTicks in silence_max.
+  static constexpr int kTicks = 8;
+
   const BulkPeer peer;
   const BulkBallot ballot;
   const BulkPurpose purpose;
@@ -60,14 +64,16 @@ struct BulkConnection::Core {
   // --- incoming ---
   std::vector<std::byte> input;
   size_t input_begin = 0, input_end = 0;
-  uint64_t expected = 0;      // the next data frame's number
-  bool resend_asked = false;  // and the peer has not begun to resend, as far as we know
-  Clock::time_point asked_at{};
-  bool searching_head = false;  // after a damaged head: until the next intact one
-  int damaged_in_a_row = 0;
-  bool frame_ready = false;    // at ready_begin of `ready` lies the intact data frame of ready_head
-  bool handed_out = false;     // and receive() has given it to the user
-  bool input_blocked = false;  // `input` begins with the data frame after it
+  uint64_t expected = 0;         // the next data frame's number
+  bool resend_asked = false;     // and the peer has not begun to resend, as far as we know
+  Clock::time_point asked_at{};  // the last time
+  bool searching_head = false;   // after a damaged head: until the next intact one
+  uint64_t resends_asked = 0;
+  int damaged_in_a_row = 0;       // since the next frame had come, or nothing was missing
+  Clock::duration damaged_for{};  // as long
+  bool frame_ready = false;       // at ready_begin of `ready` lies the intact data frame of ready_head
+  bool handed_out = false;        // and receive() has given it to the user
+  bool input_blocked = false;     // `input` begins with the data frame after it
   std::vector<std::byte> ready;
   size_t ready_begin = 0;
   WireHead ready_head;
@@ -97,6 +103,7 @@ struct BulkConnection::Core {
   void miss_frame(uint64_t sequence);
   void note_unknown_damage();
   void note_damage();
+  void note_intact();
   void make_room(size_t bytes);
   void write_some();
   bool write_bytes(std::span<const std::byte> bytes, size_t& offset);
@@ -109,7 +116,7 @@ struct BulkConnection::Core {
 template <typename Done>
 void BulkConnection::Core::wait_until(std::unique_lock<std::mutex>& lock, Done done, Deadline deadline,
                                       const char* what) {
-  const auto tick = silence_max / 8;
+  const auto tick = silence_max / kTicks;
   const auto began = Clock::now();
   auto seen = heard;
   Clock::duration silent{};
@@ -121,8 +128,7 @@ void BulkConnection::Core::wait_until(std::unique_lock<std::mutex>& lock, Done d
     const auto now = Clock::now();
     if (silent >= silence_max || now >= deadline) throw_timeout(what, now < deadline, now - began);
     wait_once(lock, std::min(deadline, now + tick));
-    // A pause of our own process must not count as the peer's silence: no more than one tick at a time. Nor
-    // does the time in which our own side has not taken the frame that is there.
+    // Nor does the time count in which our own side has not taken the frame that is there.
     silent = heard != seen || !wants_input() ? Clock::duration{}
                                              : silent + std::min<Clock::duration>(Clock::now() - now, tick);
     seen = heard;

@@ -65,11 +65,12 @@ struct RingOptions {
   int groups_in_flight = 3;            // chunks that a member has under way at once; bounds memory
 };
 
-// What a reduction put on this member's outgoing link.
+// What a reduction put on this member's outgoing link, and how often the incoming one had to be repeated.
 struct RingStats {
   uint64_t bytes_sent = 0;         // payloads
   uint64_t elements_reduced = 0;   // sent as partial sums
   uint64_t elements_gathered = 0;  // sent as totals
+  uint64_t resends_asked = 0;      // of the previous member, for damage, since the ring was connected
 };
 
 // The two neighbours' connections; empty for a ring of one.

@@ -112,6 +112,7 @@ void RingEngine::cancel(const std::string& why) {
 
 RingStats RingEngine::stats() {
   std::lock_guard lock(mutex_);
+  if (links_.previous) stats_.resends_asked = links_.previous->resends_asked();
   return stats_;
 }
 

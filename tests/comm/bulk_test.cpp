@@ -228,7 +228,9 @@ TEST_CASE("a frame that arrives damaged is asked for again, wherever the byte li
   }
 }
 
-TEST_CASE("a path that damages every frame is given up after a few attempts") {
+TEST_CASE("a path that damages every frame is given up when the patience is over") {
+  RingTestOptions options;
+  options.silence_ms_max = 500;
   BulkListener listener({});
   FlipProxy proxy(listener.address(), [](uint64_t offset, std::span<std::byte> bytes) {
     for (size_t i = 0; i < bytes.size(); ++i)
@@ -236,7 +238,7 @@ TEST_CASE("a path that damages every frame is given up after a few attempts") {
   });
   const BulkPeer acceptor{1, member_name(1), proxy.address(), ""}, dialler{0, member_name(0), "", ""};
   auto sending = std::async(std::launch::async, [&] {
-    auto connection = bulk_connect(test_session(0), acceptor, BulkPurpose::ring, {}, soon());
+    auto connection = bulk_connect(test_session(0, options), acceptor, BulkPurpose::ring, {}, soon());
     CHECK_THROWS_AS(([&] {
                       connection.send(head_of(1), random_payload(5000, 1), soon());
                       connection.flush(soon());
@@ -244,7 +246,7 @@ TEST_CASE("a path that damages every frame is given up after a few attempts") {
                     PeerError);
   });
   {
-    auto connection = listener.accept(test_session(1), {&dialler, 1}, soon());
+    auto connection = listener.accept(test_session(1, options), {&dialler, 1}, soon());
     CHECK_THROWS_WITH_AS(connection.receive(soon()), doctest::Contains("damaged"), PeerError);
   }
   sending.get();

@@ -13,6 +13,14 @@ namespace troupe::test {
 
 using namespace comm;
 
+namespace {
+
+std::string way_to(uint32_t rank, const BulkListener& listener, const RingTestOptions& options) {
+  return options.way ? options.way(rank, listener.address()) : listener.address();
+}
+
+}  // namespace
+
 std::string member_name(uint32_t rank) {
   return fmt::format("node-{}", rank);
 }
@@ -43,7 +51,7 @@ std::vector<std::exception_ptr> run_ranks(size_t ranks, const RingTestOptions& o
   for (uint32_t rank = 0; rank < ranks; ++rank) {
     listeners.push_back(std::make_unique<BulkListener>(
         BulkListenerOptions{"127.0.0.1:0", test_context(options, member_name(rank), End::listen)}));
-    members.push_back({rank, member_name(rank), listeners.back()->address(), host_id()});
+    members.push_back({rank, member_name(rank), way_to(rank, *listeners.back(), options), host_id()});
   }
   std::vector<std::exception_ptr> thrown(ranks);
   std::vector<std::thread> threads;
@@ -78,7 +86,7 @@ ConnectedPair connect_pair(const RingTestOptions& options) {
   ConnectedPair pair;
   pair.listener = std::make_unique<BulkListener>(
       BulkListenerOptions{"127.0.0.1:0", test_context(options, member_name(1), End::listen)});
-  const BulkPeer acceptor{1, member_name(1), pair.listener->address(), host_id()};
+  const BulkPeer acceptor{1, member_name(1), way_to(1, *pair.listener, options), host_id()};
   const BulkPeer dialler{0, member_name(0), "", host_id()};
   auto dialled = std::async(std::launch::async, [&] {
     return bulk_connect(test_session(0, options), acceptor, BulkPurpose::ring,

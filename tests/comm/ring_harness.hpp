@@ -15,6 +15,8 @@ struct RingTestOptions {
   comm::RingOptions ring{};
   int silence_ms_max = 30'000;  // the machine may be loaded
   std::string certificates{};   // a folder of make_certificates(); empty: no TLS
+  // Where others dial a rank that listens at `address`, as through a proxy; empty: there.
+  std::function<std::string(uint32_t rank, const std::string& address)> way{};
 };
 
 comm::BulkSession test_session(uint32_t rank, const RingTestOptions& options = {});
