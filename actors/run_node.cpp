@@ -4,7 +4,6 @@
 #include <cstdio>
 #include <cstdlib>
 #include <filesystem>
-#include <functional>
 #include <future>
 #include <sstream>
 #include <vector>
@@ -17,6 +16,7 @@
 #include <unistd.h>
 
 #include "actors/clock.hpp"
+#include "actors/door.hpp"
 #include "actors/node.hpp"
 #include "actors/place.hpp"
 #include "actors/security.hpp"
@@ -30,35 +30,23 @@ namespace {
 
 constexpr std::chrono::seconds kDrillJump{20};  // longer than any patience by default
 
-// Handlers run on gRPC's threads. Peers dial as soon as this process listens: what comes before the node
-// actor is there waits for it.
+// Handlers run on gRPC's threads, from before the node actor is there: peers dial as soon as this node
+// listens.
 class NodeDoor {
  public:
   void open(node_actor node) {
-    const std::lock_guard lock(mutex_);
     node_ = std::move(node);
-    for (const auto& send : waiting_) send(node_);
-    waiting_.clear();
+    door_.open();
   }
-  void close() {
-    const std::lock_guard lock(mutex_);
-    node_ = node_actor();
-    closed_ = true;
-  }
+  void close() { door_.close(); }
   template <class Message>
   void pass(Message message) {
-    const std::lock_guard lock(mutex_);
-    if (node_)
-      caf::anon_send(node_, std::move(message));
-    else if (!closed_)
-      waiting_.push_back([message](const node_actor& node) { caf::anon_send(node, Message(message)); });
+    door_.pass([this, message = std::move(message)] { caf::anon_send(node_, message); });
   }
 
  private:
-  std::mutex mutex_;
   node_actor node_;
-  std::vector<std::function<void(const node_actor&)>> waiting_;
-  bool closed_ = false;
+  Door door_;
 };
 
 comm::LinkEvents events_into(const std::shared_ptr<NodeDoor>& door) {
