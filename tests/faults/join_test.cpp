@@ -35,8 +35,8 @@ TEST_CASE("guests join a running job, carry it on when all others are dead, and 
   };
   wait_for("step 5/");
   // One asks a member, the other asks who did not lead; each has a folder of its own.
-  FreeNode first({"--join", alpha.address, "--name", "guest-1", "--out", folder / "first"});
-  FreeNode second({"--join", beta.address, "--out", folder / "second"});
+  Node first(node_command({"--join", alpha.address, "--name", "guest-1", "--out", folder / "first"}));
+  Node second(node_command({"--join", beta.address, "--out", folder / "second"}));
   CHECK(second.name == "guest-2");  // the other place is taken
   wait_for(": alpha, beta, guest-1, guest-2\n");
   alpha.process.signal(SIGKILL);
@@ -53,7 +53,7 @@ TEST_CASE("guests join a running job, carry it on when all others are dead, and 
   REQUIRE(at != std::string::npos);
   CHECK(digest_of(*result) == expected_digest(std::stoi(result->out.substr(at + 6))));
   // What happened before it came has come with the state: its own folder proves all.
-  const ProcessResult proved = run({TROUPE_PROGRAM, "ledger", "verify", folder / "first"});
+  const ProcessResult proved = run({TROUPE_PROGRAM, "ledger", "verify", folder / "first"}));
   CAPTURE(proved.err);
   CHECK(proved.code == 0);
   expect_end(first.process, SIGTERM, 0);
@@ -63,8 +63,7 @@ TEST_CASE("mistakes in joining are said in one line") {
   const TemporaryFolder folder;
   const Node alpha(folder, "alpha"), beta(folder, "beta", kGuests);
   const auto wrong = [](std::vector<std::string> words, int code, const std::string& message) {
-    words.insert(words.begin(), {TROUPE_PROGRAM, "node"});
-    const ProcessResult result = run(words);
+    const ProcessResult result = run(node_command(std::move(words)));
     CAPTURE(result.err);
     CHECK(result.code == code);
     CHECK(result.err.find(message) != std::string::npos);

@@ -1,31 +1,20 @@
 #include "nodes.hpp"
 
-#include <tuple>
-
 #include <doctest/doctest.h>
 
 #include "training.hpp"
 
 namespace troupe::test {
 
-std::string cluster_text(const std::string& alpha, const std::string& beta, const std::string& more) {
-  return "[cluster]\nname = \"test\"\n" + more + "[[nodes]]\nname = \"alpha\"\naddress = \"" + alpha +
-         "\"\nthreads = 1\n[[nodes]]\nname = \"beta\"\naddress = \"" + beta + "\"\nthreads = 1\n";
+std::string cluster_text(const std::vector<NodeAddress>& nodes, const std::string& more) {
+  std::string out = "[cluster]\nname = \"test\"\n" + more;
+  for (const auto& [name, address] : nodes)
+    out += "[[nodes]]\nname = \"" + name + "\"\naddress = \"" + address + "\"\nthreads = 1\n";
+  return out;
 }
 
-namespace {
-
-// "NAME listens on ADDRESS", as a node says it.
-std::pair<std::string, std::string> name_and_address(Process& process) {
-  constexpr std::string_view words = " listens on ";
-  const bool came = process.wait_for_output(std::string(words), kRunDeadline);
-  CAPTURE(process.err());
-  REQUIRE(came);
-  const std::string said = process.out() + process.err();
-  const size_t at = said.find(words), end = said.find('\n', at);
-  REQUIRE(end != std::string::npos);  // a line is written in one piece
-  const size_t name = said.rfind(' ', at - 1) + 1, address = at + words.size();
-  return {said.substr(name, at - name), said.substr(address, end - address)};
+std::string cluster_text(const std::string& alpha, const std::string& beta, const std::string& more) {
+  return cluster_text({{"alpha", alpha}, {"beta", beta}}, more);
 }
 
 std::vector<std::string> node_command(std::vector<std::string> words) {
@@ -33,22 +22,33 @@ std::vector<std::string> node_command(std::vector<std::string> words) {
   return words;
 }
 
-std::vector<std::string> with(std::vector<std::string> first, const std::vector<std::string>& more) {
-  first.insert(first.end(), more.begin(), more.end());
-  return first;
+namespace {
+
+std::vector<std::string> named(const std::string& file, const std::string& name,
+                               const std::vector<std::string>& more) {
+  std::vector<std::string> words = {"--cluster", file, "--name", name};
+  words.insert(words.end(), more.begin(), more.end());
+  return words;
 }
 
 }  // namespace
 
-Node::Node(const TemporaryFolder& folder, const std::string& name, const std::string& more,
-           std::vector<std::string> words)
-    : process(node_command(with(
-          {"--cluster", folder.write(name + ".toml", cluster_text(kAnyPort, kAnyPort, more)), "--name", name},
-          words))),
-      address(name_and_address(process).second) {}
+Node::Node(const TemporaryFolder& folder, const std::string& node, const std::string& more,
+           const std::vector<std::string>& words)
+    : Node(node_command(
+          named(folder.write(node + ".toml", cluster_text(kAnyPort, kAnyPort, more)), node, words))) {}
 
-FreeNode::FreeNode(std::vector<std::string> words) : process(node_command(std::move(words))) {
-  std::tie(name, address) = name_and_address(process);
+Node::Node(std::vector<std::string> command) : process(std::move(command)) {
+  const std::string words = " listens on ";
+  const bool came = process.wait_for_output(words, kRunDeadline);
+  CAPTURE(process.err());
+  REQUIRE(came);
+  const std::string said = process.out() + process.err();
+  const size_t at = said.find(words), end = said.find('\n', at);
+  REQUIRE(end != std::string::npos);  // a line is written in one piece
+  const size_t begin = said.rfind(' ', at - 1) + 1;
+  name = said.substr(begin, at - begin);
+  address = said.substr(at + words.size(), end - at - words.size());
 }
 
 std::string cluster_file(const TemporaryFolder& folder, const Node& alpha, const Node& beta,

@@ -1,4 +1,4 @@
-// Two nodes that run by themselves, alpha and beta, and the cluster file that names them.
+// Nodes that run by themselves, and the cluster files that name them.
 #pragma once
 
 #include <string>
@@ -10,20 +10,24 @@ namespace troupe::test {
 
 inline constexpr char kAnyPort[] = "127.0.0.1:0";
 
-// `more` goes into the [cluster] table.
+// Of nodes with one thread each. `more` goes into the [cluster] table, and may begin others.
+struct NodeAddress {
+  std::string name, address;
+};
+std::string cluster_text(const std::vector<NodeAddress>& nodes, const std::string& more = "");
+// Of alpha and beta.
 std::string cluster_text(const std::string& alpha, const std::string& beta, const std::string& more = "");
 
-// `troupe node`, on a port of the system's choice; it listens when the constructor returns.
-struct Node {
-  Node(const TemporaryFolder& folder, const std::string& name, const std::string& more = "",
-       std::vector<std::string> words = {});
-  Process process;
-  std::string address;
-};
+// `troupe node` with these words behind it.
+std::vector<std::string> node_command(std::vector<std::string> words);
 
-// Any node, by the words behind `troupe node`; it listens when the constructor returns.
-struct FreeNode {
-  explicit FreeNode(std::vector<std::string> words);
+// Such a process; it listens when the constructor returns.
+struct Node {
+  // One of alpha and beta, on a port of the system's choice; `words` follow the others.
+  Node(const TemporaryFolder& folder, const std::string& name, const std::string& more = "",
+       const std::vector<std::string>& words = {});
+  // What `command` starts.
+  explicit Node(std::vector<std::string> command);
   Process process;
   std::string name, address;
 };

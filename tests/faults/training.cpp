@@ -27,6 +27,12 @@ std::string digest_of(const ProcessResult& result) {
   return at == std::string::npos ? "" : result.out.substr(at + word.size(), 64);
 }
 
+int last_step(const ProcessResult& result) {
+  const size_t at = result.out.rfind("\nstep ");
+  REQUIRE(at != std::string::npos);
+  return std::stoi(result.out.substr(at + 6));
+}
+
 std::string train_to_end(const std::string& out, int steps, std::vector<std::string> more) {
   const ProcessResult result = run(train_command(out, steps, std::move(more)), {}, kRunDeadline);
   CAPTURE(result.out);
@@ -45,6 +51,47 @@ std::string expected_digest(int steps) {
     digest = train_to_end(folder / "run", steps, {"--nodes", "1", "--threads", "1"});
   }
   return digest;
+}
+
+Run::Run(std::string out, std::vector<std::string> command)
+    : out_(std::move(out)), client_(std::move(command)) {
+  wait_for("step 5/");
+}
+
+void Run::wait_for(const std::string& text) {
+  CAPTURE(text);
+  const bool came = client_.wait_for_output(text, kRunDeadline);
+  CAPTURE(client_.err());
+  REQUIRE(came);
+}
+
+void Run::wait_for_view(const std::string& nodes) {
+  CAPTURE(nodes);
+  const std::string end = " on: " + nodes + "\n";
+  const bool came = client_.wait_for_output(end, kRunDeadline, seen_);
+  CAPTURE(client_.err());
+  REQUIRE(came);
+  seen_ = client_.err().find(end, seen_) + end.size();
+}
+
+ProcessResult Run::wait() {
+  const auto result = client_.wait(kRunDeadline);
+  CAPTURE(client_.out());
+  CAPTURE(client_.err());
+  REQUIRE(result);
+  return *result;
+}
+
+void Run::finish_and_check() {
+  client_.signal(SIGINT);
+  const ProcessResult result = wait();
+  CAPTURE(result.out);
+  CAPTURE(result.err);
+  REQUIRE(result.code == 130);
+  CHECK(digest_of(result) == expected_digest(last_step(result)));
+  const ProcessResult proved = run({TROUPE_PROGRAM, "ledger", "verify", out_});
+  CAPTURE(proved.err);
+  CHECK(proved.code == 0);
 }
 
 pid_t process_of(const std::string& out, const std::string& node) {

@@ -19,10 +19,31 @@ std::vector<std::string> train_command(const std::string& out, int steps, std::v
                                        int report = 20);
 // The last word of `weights DIGEST` on standard output.
 std::string digest_of(const ProcessResult& result);
+// The last that a client has reported.
+int last_step(const ProcessResult& result);
 // Runs it to its end, which must be a good one; returns the digest.
 std::string train_to_end(const std::string& out, int steps, std::vector<std::string> more = {});
 // What a run on one node with one thread gives after so many steps; computed once.
 std::string expected_digest(int steps);
+
+// A client whose job is ended by Ctrl-C once a test has seen what it came for.
+class Run {
+ public:
+  // `command` is, or runs, what train_command(out, 100'000, ..., 5) gives; it has reported when this returns.
+  Run(std::string out, std::vector<std::string> command);
+  const std::string& out() const { return out_; }
+  void wait_for(const std::string& text);
+  // For "from step N on: NODES", of which this one has not been waited for yet.
+  void wait_for_view(const std::string& nodes);
+  ProcessResult wait();
+  // Ends it by Ctrl-C; checks the weights and the ledger.
+  void finish_and_check();
+
+ private:
+  const std::string out_;
+  Process client_;
+  size_t seen_ = 0;  // of what the client has said
+};
 
 // Of OUT/cluster.json.
 pid_t process_of(const std::string& out, const std::string& node);
