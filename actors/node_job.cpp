@@ -214,14 +214,23 @@ void node_state::on_verdict(Self self, const std::string& from, const wire::JobE
             if (phase != Phase::finishing) return;
             // Who was still catching up has nothing to say.
             if (own.step == theirs.step()) {
-              wire::Envelope answer = envelope(context());
-              answer.mutable_audit()->set_hash(bytes_of_hex(own.weights_digest));
-              send(from, share(std::move(answer)));
+              confirm(from, own.weights_digest);
               result = own;
             }
             end(self, last_code, "");
           },
           report_silence(self, supervisor_actor(self), "aggregator"));
+}
+
+// To who said that the job is done, and to the leader: it is the one who waits for it, and another member may
+// have been faster to tell than it was.
+void node_state::confirm(const std::string& from, const std::string& weights_digest) const {
+  wire::Envelope message = envelope(context());
+  message.mutable_audit()->set_hash(bytes_of_hex(weights_digest));
+  const EnvelopePtr answer = share(std::move(message));
+  send(from, answer);
+  const std::string leader = view ? name_of(view->ballot.leader) : from;
+  if (leader != from && leader != context().node()) send(leader, answer);
 }
 
 void node_state::on_audit(Self self, scheduler::Rank from, const std::string& hash) {

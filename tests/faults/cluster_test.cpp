@@ -6,6 +6,7 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
+#include "comm/fault_proxy.hpp"
 #include "nodes.hpp"
 #include "training.hpp"
 
@@ -112,4 +113,32 @@ TEST_CASE("a node that is told to end in the middle of a job leaves it to the ot
   CHECK(stopped->code == 130);
   CHECK(digest_of(*stopped).size() == 64);
   CHECK(alpha.process.running());
+}
+
+TEST_CASE("the leader ends a job also when its word reaches a member after that of another member") {
+  const TemporaryFolder folder;
+  const auto start = [&](const std::string& name, const std::string& beta, const std::string& gamma) {
+    const std::string file =
+        folder.write(name + ".toml", cluster_text({{"alpha", kAnyPort}, {"beta", beta}, {"gamma", gamma}}));
+    return Node({TROUPE_PROGRAM, "node", "--cluster", file, "--name", name}, name);
+  };
+  const Node gamma = start("gamma", kAnyPort, kAnyPort), beta = start("beta", kAnyPort, gamma.address);
+  troupe::comm::FaultProxyOptions options;
+  options.target = beta.address;
+  troupe::comm::FaultProxy slow_way(options);  // between beta and alpha, who dials
+  troupe::comm::Faults delay;
+  delay.delay_ms = 300;
+  slow_way.set(troupe::comm::Direction::both, delay);
+  const Node alpha = start("alpha", slow_way.address(), gamma.address);
+  const std::string cluster = folder.write(
+      "cluster.toml",
+      cluster_text({{"alpha", alpha.address}, {"beta", slow_way.address()}, {"gamma", gamma.address}}));
+  const ProcessResult result =
+      run(train_command(folder / "run", 3, {"--cluster", cluster}), {}, kRunDeadline);
+  CAPTURE(result.out);
+  CAPTURE(result.err);
+  CHECK(result.code == 0);
+  CHECK(digest_of(result) == expected_digest(3));
+  // Only the leader knows where the checkpoint is; without its word the client waits for a minute, and goes.
+  CHECK(result.out.find("/checkpoint-0000000003-alpha") != std::string::npos);
 }
