@@ -87,6 +87,7 @@ void node_state::on_view(Self self, const scheduler::View& begins) {
   const bool first = !view;
   view = begins;
   if (first && leaving) begin_to_leave(self);
+  if (stopping) tell_leader_to_stop();
   std::vector<std::string> names, addresses;
   for (const scheduler::Member& member : begins.members) {
     names.push_back(member.name);
@@ -129,7 +130,8 @@ void node_state::on_message(Self self, const LinkMessage& message) {
   if (body.has_prepare_start() && message.client) return begin_preparing(self, message);
   if (body.has_prepare_chunk() && message.peer == preparing_for)
     return self->send(preparers[next_preparer++ % preparers.size()], message);
-  if (body.has_stop_job() && busy()) return stop(self, {body.stop_job().why(), body.stop_job().now()});
+  if (body.has_stop_job() && busy() && (message.client || same_job(context(), body)))
+    return stop(self, {body.stop_job().why(), body.stop_job().now()});
   const auto rank = rank_of(message.peer);
   if (!rank) return;
   // A peer whose job this node has no part in hears so, and may offer it one.

@@ -104,14 +104,23 @@ void node_state::train(Self self, const std::shared_ptr<TrainEngine>& engine) {
   }
 }
 
-// Whoever leads ends the job after this step; all are told, because anyone may come to lead.
+// Whoever leads ends the job after this step; all are told, because anyone may come to lead, and all pass it
+// on, because the leader may be out of the client's reach.
 void node_state::stop(Self self, const StopWanted& wanted) {
-  if (phase == Phase::idle || phase == Phase::ending) return;
+  if (phase == Phase::idle || phase == Phase::ending || (stopping && !wanted.now)) return;
   spdlog::info("asked to stop: {}", wanted.why);
   if (wanted.now) return end(self, 130, "stopped: " + wanted.why);
   stopping = true;
   if (phase == Phase::starting) return end(self, 130, "stopped before the first step: " + wanted.why);
   self->send(job->coordinator, wanted);
+  tell_leader_to_stop();
+}
+
+void node_state::tell_leader_to_stop() const {
+  if (!view || view->ballot.leader == context().rank()) return;
+  wire::Envelope message = envelope(context());
+  message.mutable_stop_job()->set_why("another node was asked to stop");
+  send(name_of(view->ballot.leader), share(std::move(message)));
 }
 
 // This node's part ends at the next boundary of a step; the others go on.

@@ -39,6 +39,7 @@ struct node_state {
   void refuse(const std::string& to, const JobFailed& why) const;
   void train(Self self, const std::shared_ptr<TrainEngine>& engine);
   void stop(Self self, const StopWanted& wanted);
+  void tell_leader_to_stop() const;
   void leave(Self self, const StopWanted& wanted);
   void begin_to_leave(Self self);
   void part_ended(Self self);

@@ -142,3 +142,21 @@ TEST_CASE("the leader ends a job also when its word reaches a member after that 
   // Only the leader knows where the checkpoint is; without its word the client waits for a minute, and goes.
   CHECK(result.out.find("/checkpoint-0000000003-alpha") != std::string::npos);
 }
+
+TEST_CASE("Ctrl-C stops a job also when the client cannot reach the leader any more") {
+  const TemporaryFolder folder;
+  const std::string patience = "patience_ms = 2000\n";
+  Node alpha(folder, "alpha", patience);
+  const Node beta(folder, "beta", patience);
+  troupe::comm::FaultProxyOptions options;
+  options.target = alpha.address;
+  troupe::comm::FaultProxy way(options);  // from the client to alpha
+  const std::string cluster =
+      folder.write("cluster.toml", cluster_text(way.address(), beta.address, patience));
+  Run run(folder / "run", train_command(folder / "run", 100'000, {"--cluster", cluster}, 5));
+  troupe::comm::Faults cut;
+  cut.cut = true;
+  way.set(troupe::comm::Direction::both, cut);
+  run.finish_and_check();
+  CHECK(alpha.process.wait_for_output("the job has ended with code 130", kRunDeadline));
+}
