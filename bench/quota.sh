@@ -1,0 +1,36 @@
+# Sourced by benchmarks that give each node process a share of a core of its own (cgroup v1; needs root).
+
+quota_root=/sys/fs/cgroup/cpu/troupe-bench-$$
+quota_period_us=${quota_period_us:-100000}
+
+# quota_begin PROGRAM: makes the file PROGRAM: $troupe, but a node goes to the group of its --name before it begins.
+quota_begin() {
+  mkdir "$quota_root" 2>/dev/null && [ -f "$quota_root/cpu.cfs_quota_us" ] || {
+    rmdir "$quota_root" 2>/dev/null || true
+    echo "$0: cannot make CPU groups under /sys/fs/cgroup/cpu: this needs root and cgroup v1" >&2
+    exit 1
+  }
+  cat >"$1" <<END
+#!/bin/sh
+before= name=
+for word; do
+  [ "\$before" != --name ] || name=\$word
+  before=\$word
+done
+[ -z "\$name" ] || echo \$\$ >$quota_root/\$name/cgroup.procs
+exec $troupe "\$@"
+END
+  chmod +x "$1"
+}
+
+# quota_set NAME SHARE: the group NAME may use SHARE thousandths of a core.
+quota_set() {
+  mkdir -p "$quota_root/$1"
+  echo "$quota_period_us" >"$quota_root/$1/cpu.cfs_period_us"
+  echo $((quota_period_us * $2 / 1000)) >"$quota_root/$1/cpu.cfs_quota_us"
+}
+
+# Removes all groups whose processes have ended.
+quota_end() {
+  for folder in "$quota_root"/*/ "$quota_root"; do [ ! -d "$folder" ] || rmdir "$folder" 2>/dev/null || true; done
+}
