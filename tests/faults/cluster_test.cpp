@@ -120,7 +120,7 @@ TEST_CASE("the leader ends a job also when its word reaches a member after that 
   const auto start = [&](const std::string& name, const std::string& beta, const std::string& gamma) {
     const std::string file =
         folder.write(name + ".toml", cluster_text({{"alpha", kAnyPort}, {"beta", beta}, {"gamma", gamma}}));
-    return Node({TROUPE_PROGRAM, "node", "--cluster", file, "--name", name}, name);
+    return Node(node_command({"--cluster", file, "--name", name}));
   };
   const Node gamma = start("gamma", kAnyPort, kAnyPort), beta = start("beta", kAnyPort, gamma.address);
   troupe::comm::FaultProxyOptions options;
