@@ -110,7 +110,7 @@ TEST_CASE("train and node: every mistake on the way to a job gets one clear erro
        {"node", "--cluster", cluster, "--name", "omega"},
        2,
        {"omega", "alpha"}},
-      {"node without a name", {"node", "--cluster", cluster}, 2, {"--name is required"}},
+      {"node without a name", {"node", "--cluster", cluster}, 2, {"say with --name which node of"}},
       {"port in use", {"node", "--cluster", cluster, "--name", "alpha"}, 1, {busy.address()}},
       {"beyond loopback without security",
        {"node", "--cluster", open, "--name", "alpha"},

@@ -1,5 +1,6 @@
 // Nodes that no cluster file knows: they ask a running node what there is to do, and take part.
 #include <csignal>
+#include <memory>
 
 #include <doctest/doctest.h>
 
@@ -53,10 +54,45 @@ TEST_CASE("guests join a running job, carry it on when all others are dead, and 
   REQUIRE(at != std::string::npos);
   CHECK(digest_of(*result) == expected_digest(std::stoi(result->out.substr(at + 6))));
   // What happened before it came has come with the state: its own folder proves all.
-  const ProcessResult proved = run({TROUPE_PROGRAM, "ledger", "verify", folder / "first"}));
+  const ProcessResult proved = run({TROUPE_PROGRAM, "ledger", "verify", folder / "first"});
   CAPTURE(proved.err);
   CHECK(proved.code == 0);
   expect_end(first.process, SIGTERM, 0);
+}
+
+TEST_CASE("a job grows from one node to eight and shrinks to another one, in the same bits") {
+  const TemporaryFolder folder;
+  const std::string more = "guests = 7\n";
+  Node alpha(node_command({"--cluster", folder.write("alpha.toml", cluster_text({{"alpha", kAnyPort}}, more)),
+                           "--name", "alpha"}));
+  const std::string cluster = folder.write("cluster.toml", cluster_text({{"alpha", alpha.address}}, more));
+  Process client(train_command(folder / "run", 100'000, {"--cluster", cluster}, 5));
+  const auto wait_for = [&](const std::string& text) {
+    CAPTURE(text);
+    const bool came = client.wait_for_output(text, kRunDeadline);
+    CAPTURE(client.err());
+    REQUIRE(came);
+  };
+  wait_for("step 5/");
+  std::string names = "alpha";
+  std::vector<std::unique_ptr<Node>> guests;
+  for (int i = 1; i <= 7; ++i) {
+    const std::string name = "guest-" + std::to_string(i);
+    guests.push_back(std::make_unique<Node>(node_command({"--join", alpha.address, "--name", name})));
+    names += ", " + name;
+    wait_for(": " + names + "\n");
+  }
+  expect_end(alpha.process, SIGTERM, 0);
+  for (size_t i : {0, 1, 2, 4, 5, 6}) expect_end(guests[i]->process, SIGTERM, 0);
+  wait_for(": guest-4\n");
+  client.signal(SIGINT);
+  const auto result = client.wait(kRunDeadline);
+  REQUIRE(result);
+  CAPTURE(result->err);
+  CHECK(result->code == 130);
+  const size_t at = result->out.rfind("\nstep ");
+  REQUIRE(at != std::string::npos);
+  CHECK(digest_of(*result) == expected_digest(std::stoi(result->out.substr(at + 6))));
 }
 
 TEST_CASE("mistakes in joining are said in one line") {
