@@ -126,7 +126,10 @@ void node_state::tell_leader_to_stop() const {
 // This node's part ends at the next boundary of a step; the others go on.
 void node_state::leave(Self self, const StopWanted& wanted) {
   if (phase == Phase::idle) return setup.ended(setup.one_job ? 130 : 0);
-  if (phase == Phase::ending) return;
+  if (phase == Phase::ending) {
+    if (rejoining) publish_event(wire::Event::LEFT, {}, "");  // instead of taking part anew
+    return;
+  }
   if (wanted.now || (phase != Phase::training && !joining)) return stop(self, wanted);
   if (!context().elastic()) {
     wire::Envelope message = envelope(context());
@@ -181,6 +184,7 @@ void node_state::rejoin(Self self, const std::string& why) {
   publish_event(wire::Event::HEALING, {}, why);
   send_peers(out_of_it());
   rejoining = true;
+  last_code = 0;
   phase = Phase::ending;
   end_roles(self);
 }
@@ -291,7 +295,7 @@ void node_state::all_gone(Self self) {
   dataset.reset();
   job.reset();
   phase = Phase::idle;
-  if (std::exchange(rejoining, false)) {
+  if (std::exchange(rejoining, false) && !leave_after) {
     wire::StartJob again = order;
     again.set_resume(true);
     return start(self, setup.services->node, again);

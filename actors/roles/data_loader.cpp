@@ -1,6 +1,4 @@
 #include <algorithm>
-#include <cstring>
-#include <filesystem>
 #include <fstream>
 #include <list>
 #include <optional>
@@ -10,8 +8,8 @@
 #include <caf/typed_event_based_actor.hpp>
 #include <spdlog/spdlog.h>
 
-#include "actors/blob_assembly.hpp"
 #include "actors/clock.hpp"
+#include "actors/dataset_repair.hpp"
 #include "actors/engine_setup.hpp"
 #include "actors/guarded.hpp"
 #include "actors/roles.hpp"
@@ -26,7 +24,6 @@ namespace {
 
 constexpr size_t kSamplesAheadMax = 64;  // slots whose samples are kept; the oldest go first
 constexpr std::chrono::milliseconds kTick{100};
-constexpr scheduler::Microseconds kGiversPatienceUs = 20'000'000;  // for anyone to have a file
 
 struct loader_state {
   loader_state() = default;
@@ -39,13 +36,7 @@ struct loader_state {
   std::shared_ptr<const data::Dataset> dataset;
   std::list<SlotSamples> ahead;
 
-  // While the folder is not whole:
-  std::vector<data::FileEntry> lacking;  // the first is being taken from others
-  BlobAssembly blob;
-  std::map<scheduler::Rank, std::string> absent;  // who does not have it, and why
-  std::vector<scheduler::Rank> one_by_one;        // whom to ask alone, when several together gave nonsense
-  std::string problem;                            // why the folder could not be opened
-  scheduler::Microseconds heard_us = 0;
+  std::optional<DatasetRepair> repair;  // while the folder is not whole
   caf::typed_response_promise<DatasetOpened> opened;
   std::vector<std::string> served;  // names of files that others may have
 
@@ -63,120 +54,49 @@ struct loader_state {
   }
 
   caf::result<DatasetOpened> open_or_repair(Self self) {
+    std::string problem;
     try {
       return open();
     } catch (const Error& why) {
       const bool of_files = why.kind() == ErrorKind::file || why.kind() == ErrorKind::corrupt;
       if (!of_files || !from_folder() || peers.empty()) throw;
-      lacking = data::lacking_files(folder());
-      if (lacking.empty()) throw;
       problem = why.what();
     }
+    std::vector<data::FileEntry> lacking = data::lacking_files(folder());
+    if (lacking.empty()) throw Error(ErrorKind::corrupt, problem);
     spdlog::warn("{}; asks the other nodes for it", problem);
+    DatasetRepair::Options options{folder(), setup.context->node(), {}, setup.context->awaited, problem};
+    for (const auto& [rank, handle] : peers) options.others[rank] = setup.context->name_of(rank);
+    repair.emplace(std::move(options), std::move(lacking), now_us());
     opened = self->make_response_promise<DatasetOpened>();
-    begin_file(self);
-    self->delayed_send(self, kTick, Tick{});
+    self->send(self, Tick{});
     return opened;
   }
 
-  std::string part_path() const {
-    return fmt::format("{}/.{}.{}.part", folder(), lacking.front().name, setup.context->node());
-  }
-
-  void begin_file(Self self) {
-    std::error_code failed;
-    std::filesystem::create_directories(folder(), failed);
-    if (failed)
-      throw error(ErrorKind::file, "{}; and {} cannot be made: {}", problem, folder(), failed.message());
-    if (!lacking.front().sha256.empty() && lacking.front().bytes == 0) {  // nobody is needed for that
-      std::ofstream(part_path(), std::ios::trunc);
-      return finish_file(self);
+  void go_on_with_repair(Self self) {
+    if (repair->whole()) {
+      repair.reset();
+      opened.deliver(open());
+      return;
     }
-    absent.clear();
-    one_by_one.clear();
-    heard_us = now_us();
-    std::vector<scheduler::Rank> all;
-    for (const auto& [rank, handle] : peers) all.push_back(rank);
-    blob.begin(std::move(all), part_path());
-    ask(self);
-  }
-
-  void ask(Self self) {
-    for (const BlobAssembly::Question& question : blob.due(now_us())) {
+    for (const DatasetRepair::Question& question : repair->due(now_us())) {
       wire::Envelope message = envelope(*setup.context);
       message.mutable_fetch()->set_kind(wire::BLOB_DATA);
       message.mutable_fetch()->set_index(question.index);
-      message.mutable_fetch()->set_name(lacking.front().name);
+      message.mutable_fetch()->set_name(question.file);
       self->send(peers.at(question.giver), Post{setup.context->rank(), share(std::move(message))});
     }
   }
 
   void on_piece(Self self, scheduler::Rank from, const wire::Piece& piece) {
-    if (lacking.empty() || piece.name() != lacking.front().name || !blob.has_giver(from)) return;
-    blob.hear(from, now_us());
-    if (!piece.absent().empty()) {
-      absent[from] = piece.absent();
-      blob.drop_giver(from);
-      return give_up_if_due(self);
-    }
-    if (piece.blob_bytes() == 0) return;  // it is not that far itself
-    heard_us = now_us();
-    blob.take(from, piece);
-    if (blob.whole())
-      finish_file(self);
-    else
-      ask(self);
-  }
-
-  void finish_file(Self self) {
-    const std::string file = lacking.front().name;
-    if (!data::adopt_file(folder(), lacking.front(), part_path())) {
-      if (one_by_one.empty()) one_by_one = blob.givers();
-      absent[one_by_one.back()] = "what it gave is damaged";
-      one_by_one.pop_back();
-      blob.begin(one_by_one.empty() ? std::vector<scheduler::Rank>{} : std::vector{one_by_one.back()},
-                 part_path());
-      return one_by_one.empty() ? give_up(self) : ask(self);
-    }
-    spdlog::warn("{}/{} was taken from another node", folder(), file);
-    // A manifest says what else there should be.
-    const bool manifest = lacking.front().sha256.empty();
-    lacking = manifest ? data::lacking_files(folder())
-                       : std::vector<data::FileEntry>(lacking.begin() + 1, lacking.end());
-    if (!lacking.empty()) return begin_file(self);
-    blob.end();
-    opened.deliver(open());
-  }
-
-  // Everybody who is to be there has said that they have not got it, or nobody says anything.
-  void give_up_if_due(Self self) {
-    const JobContext& context = *setup.context;
-    bool all = true;
-    for (const auto& [rank, handle] : peers) {
-      const bool awaited =
-          std::find(context.awaited.begin(), context.awaited.end(), rank) != context.awaited.end();
-      all = all && (!awaited || absent.contains(rank));
-    }
-    if (all || now_us() - heard_us > kGiversPatienceUs) give_up(self);
-  }
-
-  void give_up(Self self) {
-    std::string who;
-    for (const auto& [rank, why] : absent)
-      who += fmt::format("{}{}: {}", who.empty() ? "" : "; ", setup.context->name_of(rank), why);
-    const std::string message = fmt::format("{}. No other node has a whole {} to give ({})", problem,
-                                            lacking.front().name, who.empty() ? "none has answered" : who);
-    std::error_code none;
-    std::filesystem::remove(part_path(), none);
-    lacking.clear();
-    blob.end();
-    self->send(setup.supervisor, JobFailed{ErrorKind::file, message, -1});
+    if (!repair) return;
+    repair->take(from, piece, now_us());
+    go_on_with_repair(self);
   }
 
   void tick(Self self) {
-    if (lacking.empty()) return;
-    ask(self);
-    give_up_if_due(self);
+    if (!repair) return;
+    go_on_with_repair(self);
     self->delayed_send(self, kTick, Tick{});
   }
 
@@ -190,8 +110,7 @@ struct loader_state {
     piece.set_name(wanted.name());
     if (dataset)
       fill(piece);
-    else if (std::any_of(lacking.begin(), lacking.end(),
-                         [&](const auto& f) { return f.name == wanted.name(); }))
+    else if (repair && repair->lacks(wanted.name()))
       piece.set_absent("it lacks it too");
     self->send(peers.at(from), Post{setup.context->rank(), share(std::move(message))});
   }

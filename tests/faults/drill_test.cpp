@@ -64,6 +64,17 @@ TEST_CASE("a plan is carried out as it is written, and the job ends where it say
   CHECK(std::filesystem::exists(folder / "run/ledger/node1.jsonl"));
 }
 
+TEST_CASE("a node that is told to leave while it heals leaves") {
+  const TemporaryFolder folder;
+  std::string plan;
+  for (const char* later_ms : {"2", "6", "10", "15", "20", "30"})
+    plan += std::string("[[faults]]\nkind = \"flip\"\nnode = \"node1\"\nafter_ms = 300\n") +
+            "[[faults]]\nkind = \"terminate\"\nnode = \"node1\"\nafter_ms = " + later_ms + "\n";
+  const auto result = drill(folder / "run", {"--nodes", "3", "--plan", folder.write("plan.toml", plan)});
+  CHECK(result["faults"].size() == 12);
+  CHECK(result["passed"] == true);
+}
+
 TEST_CASE("mistakes in a drill are said in one line") {
   const TemporaryFolder folder;
   const auto refused = [&](std::vector<std::string> more, const std::string& says) {
