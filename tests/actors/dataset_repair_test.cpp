@@ -1,0 +1,97 @@
+// A dataset folder that takes files from two nodes, of which one may lack them or give something else.
+#include "actors/dataset_repair.hpp"
+
+#include <filesystem>
+#include <functional>
+
+#include <doctest/doctest.h>
+
+#include "comm/messages.hpp"
+#include "kernels/base/error.hpp"
+#include "kernels/base/hash.hpp"
+#include "tests/support/process.hpp"
+
+using namespace troupe;
+using namespace troupe::actors;
+
+namespace {
+
+constexpr scheduler::Microseconds kSecond = 1'000'000;
+
+struct Folder {
+  test::TemporaryFolder folder;
+  std::string bytes = std::string(wire::kPieceBytes, 'a') + std::string(100, 'b');
+  std::vector<data::FileEntry> lacking = {{"empty", 0, sha256_hex("", 0)},
+                                          {"shard", bytes.size(), sha256_hex(bytes.data(), bytes.size())}};
+  DatasetRepair repair{
+      {folder / "set", "alpha", {{1, "beta"}, {2, "gamma"}}, {0, 1, 2}, "no shard"}, lacking, 0};
+
+  wire::Piece piece(uint32_t index, const std::string& of) const {
+    wire::Piece piece;
+    piece.set_name("shard");
+    piece.set_index(index);
+    piece.set_blob_bytes(of.size());
+    piece.set_data(of.substr(index * wire::kPieceBytes, wire::kPieceBytes));
+    piece.set_checksum(checksum64(piece.data().data(), piece.data().size()));
+    return piece;
+  }
+  wire::Piece absent() const {
+    wire::Piece piece;
+    piece.set_name("shard");
+    piece.set_absent("it lacks it too");
+    return piece;
+  }
+  // Answers every question; `others` is what gamma gives.
+  void answer_all(const std::string& others) {
+    for (int round = 0; round < 20 && !repair.whole(); ++round)
+      for (const auto& question : repair.due(round))
+        repair.take(question.giver, piece(question.index, question.giver == 1 ? bytes : others), round);
+  }
+  std::string problem(const std::function<void()>& run) const {
+    try {
+      run();
+    } catch (const Error& error) {
+      CHECK(error.kind() == ErrorKind::file);
+      return error.what();
+    }
+    return "";
+  }
+};
+
+}  // namespace
+
+TEST_CASE("a lacking file comes from whoever has it, and an empty one needs nobody") {
+  Folder f;
+  CHECK_FALSE(f.repair.lacks("empty"));
+  REQUIRE(f.repair.lacks("shard"));
+  f.repair.take(2, f.absent(), 0);
+  f.answer_all("");
+  REQUIRE(f.repair.whole());
+  CHECK(std::filesystem::file_size(f.folder / "set/shard") == f.bytes.size());
+  CHECK(std::filesystem::file_size(f.folder / "set/empty") == 0);
+  CHECK(f.repair.due(kSecond).empty());
+}
+
+TEST_CASE("when several have given nonsense together, each is asked alone") {
+  Folder f;
+  std::string other = f.bytes;
+  other[5] = other[wire::kPieceBytes + 5] = '!';
+  f.answer_all(other);
+  CHECK(f.repair.whole());
+}
+
+TEST_CASE("a file that nobody has, or of which nobody says anything, is named") {
+  Folder f;
+  f.repair.take(1, f.absent(), 0);
+  const std::string said = f.problem([&] { f.repair.take(2, f.absent(), 0); });
+  CHECK(said ==
+        "no shard. No other node has a whole shard to give (beta: it lacks it too; gamma: it lacks it too)");
+  Folder silent;
+  silent.repair.due(0);
+  CHECK(silent.problem([&] { silent.repair.due(30 * kSecond); }).find("(none has answered)") !=
+        std::string::npos);
+  Folder damaged;
+  damaged.bytes[3] = '!';
+  CHECK(damaged.problem([&] { damaged.answer_all(damaged.bytes); }).find("what it gives is damaged") !=
+        std::string::npos);
+}
