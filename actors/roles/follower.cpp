@@ -118,15 +118,13 @@ struct follower_state {
     what.hear(from, heard_us);
     if (!piece.absent().empty()) return of_history ? history.end() : refused(self, from, piece);
     if (piece.blob_bytes() == 0) return;  // not yet
-    if (!what.take(from, piece)) return ask(self);
-    if (!what.whole()) return ask(self);
+    if (!what.take(from, piece) || !what.whole()) return ask(self);
     of_history ? hand_over_history(self) : install(self);
   }
 
   void refused(Self self, scheduler::Rank from, const wire::Piece& piece) {
     if (piece.offered_step() >= 0) another_step = piece.offered_step();
-    const int64_t later = std::max(leader_step, piece.sender_step());
-    leader_step = later;
+    leader_step = std::max(leader_step, piece.sender_step());
     without(self, from);
   }
 

@@ -42,6 +42,7 @@ struct membership_state {
   std::string fingerprint, fingerprint_text;
   std::set<scheduler::Rank> linked;
   std::map<scheduler::Rank, std::string> introduced;  // with the same fingerprint, and their incarnation
+  std::set<scheduler::Rank> turned_away;              // linked, with another fingerprint
   scheduler::Ballot key_ballot;                       // of `key`
   std::string key;
   scheduler::Microseconds ticked_us = 0, introduced_us = 0;
@@ -94,7 +95,7 @@ struct membership_state {
   void introduce_again(Self self, scheduler::Microseconds now) {
     introduced_us = now;
     for (scheduler::Rank peer : linked)
-      if (!introduced.contains(peer)) introduce(self, peer, false);
+      if (!introduced.contains(peer) && !turned_away.contains(peer)) introduce(self, peer, false);
   }
 
   void on_introduction(Self self, scheduler::Rank from, const wire::Introduction& hello) {
@@ -110,6 +111,7 @@ struct membership_state {
 
   // Before the first view that is a mistake in how the job was started; later it is the newcomer's alone.
   void differ(Self self, scheduler::Rank peer, const std::string& theirs) {
+    turned_away.insert(peer);
     const bool first = own.rank < peer;
     const std::string reference = setup.context->name_of(std::min(own.rank, peer)),
                       other = setup.context->name_of(std::max(own.rank, peer));
@@ -124,6 +126,7 @@ struct membership_state {
 
   void unlinked(Self self, const PeerUnlinked& gone) {
     linked.erase(gone.peer);
+    turned_away.erase(gone.peer);
     self->send(peers.follower, gone);
     if (introduced.erase(gone.peer) == 0 || !decide) return;
     const auto& view = decide->view();
