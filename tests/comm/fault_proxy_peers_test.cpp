@@ -83,25 +83,10 @@ uint32_t receive_frames(BulkConnection& connection, uint32_t count) {
   return good;
 }
 
-// Tends a connection whose user has nothing to do, until told that nobody needs it.
-class Tending {
- public:
-  explicit Tending(BulkConnection& connection)
-      : thread_([this, &connection] {
-          while (!done_) {
-            connection.tend();
-            std::this_thread::sleep_for(std::chrono::milliseconds(1));
-          }
-        }) {}
-  ~Tending() {
-    done_ = true;
-    thread_.join();
-  }
-
- private:
-  std::atomic<bool> done_ = false;
-  std::thread thread_;
-};
+// Tends a connection whose user has nothing to do, until the other end needs it no more.
+void tend_until(BulkConnection& connection, const std::future<void>& done) {
+  while (done.wait_for(std::chrono::milliseconds(1)) != std::future_status::ready) connection.tend();
+}
 
 template <typename Action>
 std::optional<PeerError> error_of(Action action) {
@@ -148,8 +133,7 @@ TEST_CASE("frames of up to 64 pieces pass both ways intact where one piece in tw
     const uint32_t good = receive_frames(connection, kFrames);
     sending.get();
     others_done[1 - own].set_value();
-    const auto other = others_done[own].get_future();
-    while (other.wait_for(std::chrono::milliseconds(1)) != std::future_status::ready) connection.tend();
+    tend_until(connection, others_done[own].get_future());
     return good;
   };
   auto acceptor = std::async(std::launch::async, [&] { return talk(*pair.acceptor, 1); });
@@ -173,7 +157,7 @@ TEST_CASE("a path that lets nothing through for a while, and then does, costs ti
   CHECK(pair.acceptor->resends_asked() >= 100);
   paths.to(1).heal();
   CHECK(receiving.get() == 7);
-  const Tending tending(*pair.acceptor);
+  tend_until(*pair.acceptor, sending);
   sending.get();
 }
 

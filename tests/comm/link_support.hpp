@@ -54,9 +54,9 @@ class Recorder {
     return count_locked(test);
   }
   // Waits until `times` events pass the test.
-  bool wait(const Test& test, size_t times = 1) const {
+  bool wait(const Test& test, size_t times = 1, std::chrono::milliseconds deadline = kDeadline) const {
     std::unique_lock lock(mutex_);
-    return changed_.wait_for(lock, kDeadline, [&] { return count_locked(test) >= times; });
+    return changed_.wait_for(lock, deadline, [&] { return count_locked(test) >= times; });
   }
   // The first event that passes, waiting for it. Fails the test case when none comes.
   Event first(const Test& test) const {

@@ -143,10 +143,11 @@ TEST_CASE("two nodes that dial one another at once end with one link, and it sta
     const auto well = [&] { return linked(a, "n2") && linked(b, "n1"); };
     const auto deadline = std::chrono::steady_clock::now() + kDeadline;
     bool settled = false;
-    for (uint64_t sent = 1; !(settled = well()) && std::chrono::steady_clock::now() < deadline; ++sent) {
-      a.hub.send("n2", claim(sent));
-      b.hub.send("n1", claim(sent));
-      std::this_thread::sleep_for(std::chrono::milliseconds(1));
+    while (!(settled = well()) && std::chrono::steady_clock::now() < deadline) {
+      const size_t heard = b.recorder.count(message("n1"));
+      a.hub.send("n2", claim(1));
+      b.hub.send("n1", claim(1));
+      b.recorder.wait(message("n1"), heard + 1, std::chrono::milliseconds(50));  // or it was lost
     }
     CHECK(settled);
     CHECK(a.recorder.count(up("n2")) <= 2);

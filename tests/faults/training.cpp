@@ -1,9 +1,9 @@
 #include "training.hpp"
 
+#include <algorithm>
 #include <csignal>
 #include <fstream>
 #include <map>
-#include <thread>
 
 #include <doctest/doctest.h>
 #include <nlohmann/json.hpp>
@@ -114,10 +114,10 @@ bool all_nodes_end(const std::string& out, std::chrono::seconds deadline) {
   std::ifstream in(out + "/cluster.json");
   const auto nodes = nlohmann::json::parse(in)["nodes"];
   for (const auto& entry : nodes)
-    while (process_runs(entry["pid"].get<pid_t>())) {
-      if (std::chrono::steady_clock::now() > end) return false;
-      std::this_thread::sleep_for(std::chrono::milliseconds(10));
-    }
+    if (!wait_for_end(entry["pid"].get<pid_t>(),
+                      std::chrono::ceil<std::chrono::milliseconds>(
+                          std::max(end - std::chrono::steady_clock::now(), std::chrono::nanoseconds(0)))))
+      return false;
   return true;
 }
 

@@ -8,25 +8,29 @@
 #include <fstream>
 #include <iterator>
 #include <stdexcept>
-#include <thread>
+#include <vector>
 
 #include <fcntl.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include "tests/support/process.hpp"
+
 namespace troupe::test {
 
 namespace {
 
-constexpr int kRoundsMax = 100;  // 1 s: a killed process may take a moment to be gone
+constexpr int kRoundsMax = 100;  // what is killed may have started others
+constexpr std::chrono::milliseconds kDeathPatience{1000};
 
 bool bears(const std::string& environment, const std::string& mark) {
   return environment.starts_with(mark + '\0') || environment.find('\0' + mark + '\0') != std::string::npos;
 }
 
-// How many there were. A process that is gone, or not ours to look at, has no environment.
-int kill_marked(const std::string& mark) {
-  int found = 0;
+// Returns whether there were any, when they have ended. A process that is gone, or not ours to look at, has
+// no environment.
+bool kill_marked(const std::string& mark) {
+  std::vector<pid_t> killed;
   std::error_code failed;
   for (const auto& entry : std::filesystem::directory_iterator("/proc", failed)) {
     const pid_t id = pid_t(std::atoi(entry.path().filename().c_str()));
@@ -35,14 +39,15 @@ int kill_marked(const std::string& mark) {
     const std::string environment{std::istreambuf_iterator<char>(in), {}};
     if (!bears(environment, mark)) continue;
     kill(id, SIGKILL);
-    ++found;
+    killed.push_back(id);
   }
-  return found;
+  for (pid_t id : killed) wait_for_end(id, kDeathPatience);
+  return !killed.empty();
 }
 
 void kill_all_marked(const std::string& mark) {
-  for (int round = 0; round < kRoundsMax && kill_marked(mark) > 0; ++round)
-    std::this_thread::sleep_for(std::chrono::milliseconds(10));
+  for (int round = 0; round < kRoundsMax && kill_marked(mark); ++round) {
+  }
 }
 
 }  // namespace

@@ -7,13 +7,13 @@
 #include <filesystem>
 #include <fstream>
 #include <stdexcept>
-#include <thread>
 #include <utility>
 
 #include <fcntl.h>
 #include <poll.h>
 #include <spawn.h>
 #include <sys/mount.h>
+#include <sys/syscall.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -144,7 +144,7 @@ std::optional<ProcessResult> Process::wait(std::chrono::seconds deadline) {
   // A grandchild may keep the pipes open: the end of the child itself ends the wait.
   while (running() && milliseconds_until(end) > 0)
     if (!pump(std::min(50, milliseconds_until(end))))
-      std::this_thread::sleep_for(std::chrono::milliseconds(5));
+      wait_for_end(id_, std::chrono::milliseconds(milliseconds_until(end)));
   const bool ended = status_.has_value();
   if (!ended) {
     ::kill(id_, SIGKILL);
@@ -159,6 +159,15 @@ std::optional<ProcessResult> Process::wait(std::chrono::seconds deadline) {
   }
   if (!ended) return std::nullopt;
   return ProcessResult{*status_, out_, err_};
+}
+
+bool wait_for_end(pid_t process, std::chrono::milliseconds deadline) {
+  const int descriptor = int(syscall(SYS_pidfd_open, process, 0));
+  if (descriptor < 0) return true;  // it is gone
+  pollfd wait = {descriptor, POLLIN, 0};
+  const bool ended = poll(&wait, 1, int(deadline.count())) == 1;
+  close(descriptor);
+  return ended;
 }
 
 ProcessResult run(std::vector<std::string> arguments, std::string input, std::chrono::seconds deadline) {

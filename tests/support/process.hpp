@@ -48,6 +48,9 @@ class Process {
   std::optional<int> status_;
 };
 
+// Until the process has ended, reaped or not, or the time runs out: false.
+bool wait_for_end(pid_t process, std::chrono::milliseconds deadline);
+
 // Runs to the end; fails the test when that takes longer than the deadline.
 ProcessResult run(std::vector<std::string> arguments, std::string input = {},
                   std::chrono::seconds deadline = std::chrono::seconds(120));
