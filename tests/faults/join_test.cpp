@@ -27,36 +27,19 @@ TEST_CASE("guests join a running job, carry it on when all others are dead, and 
   const TemporaryFolder folder;
   Node alpha(folder, "alpha", kGuests), beta(folder, "beta", kGuests);
   const std::string cluster = cluster_file(folder, alpha, beta, kGuests);
-  Process client(train_command(folder / "run", 100'000, {"--cluster", cluster}, 5));
-  const auto wait_for = [&](const std::string& text) {
-    CAPTURE(text);
-    const bool came = client.wait_for_output(text, kRunDeadline);
-    CAPTURE(client.err());
-    REQUIRE(came);
-  };
-  wait_for("step 5/");
+  // In the end the first guest's own folder proves all: what happened before it came has come with the state.
+  Run run(folder / "first", train_command(folder / "run", 100'000, {"--cluster", cluster}, 5));
   // One asks a member, the other asks who did not lead; each has a folder of its own.
   Node first(node_command({"--join", alpha.address, "--name", "guest-1", "--out", folder / "first"}));
   Node second(node_command({"--join", beta.address, "--out", folder / "second"}));
   CHECK(second.name == "guest-2");  // the other place is taken
-  wait_for(": alpha, beta, guest-1, guest-2\n");
+  run.wait_for_view("alpha, beta, guest-1, guest-2");
   alpha.process.signal(SIGKILL);
   beta.process.signal(SIGKILL);
-  wait_for(": guest-1, guest-2\n");
+  run.wait_for_view("guest-1, guest-2");
   expect_end(second.process, SIGTERM, 0);
-  wait_for(": guest-1\n");
-  client.signal(SIGINT);
-  const auto result = client.wait(kRunDeadline);
-  REQUIRE(result);
-  CAPTURE(result->err);
-  CHECK(result->code == 130);
-  const size_t at = result->out.rfind("\nstep ");
-  REQUIRE(at != std::string::npos);
-  CHECK(digest_of(*result) == expected_digest(std::stoi(result->out.substr(at + 6))));
-  // What happened before it came has come with the state: its own folder proves all.
-  const ProcessResult proved = run({TROUPE_PROGRAM, "ledger", "verify", folder / "first"});
-  CAPTURE(proved.err);
-  CHECK(proved.code == 0);
+  run.wait_for_view("guest-1");
+  run.finish_and_check();
   expect_end(first.process, SIGTERM, 0);
 }
 
@@ -66,33 +49,36 @@ TEST_CASE("a job grows from one node to eight and shrinks to another one, in the
   Node alpha(node_command({"--cluster", folder.write("alpha.toml", cluster_text({{"alpha", kAnyPort}}, more)),
                            "--name", "alpha"}));
   const std::string cluster = folder.write("cluster.toml", cluster_text({{"alpha", alpha.address}}, more));
-  Process client(train_command(folder / "run", 100'000, {"--cluster", cluster}, 5));
-  const auto wait_for = [&](const std::string& text) {
-    CAPTURE(text);
-    const bool came = client.wait_for_output(text, kRunDeadline);
-    CAPTURE(client.err());
-    REQUIRE(came);
-  };
-  wait_for("step 5/");
+  Run run(folder / "run", train_command(folder / "run", 100'000, {"--cluster", cluster}, 5));
   std::string names = "alpha";
   std::vector<std::unique_ptr<Node>> guests;
   for (int i = 1; i <= 7; ++i) {
     const std::string name = "guest-" + std::to_string(i);
     guests.push_back(std::make_unique<Node>(node_command({"--join", alpha.address, "--name", name})));
     names += ", " + name;
-    wait_for(": " + names + "\n");
+    run.wait_for_view(names);
   }
   expect_end(alpha.process, SIGTERM, 0);
   for (size_t i : {0, 1, 2, 4, 5, 6}) expect_end(guests[i]->process, SIGTERM, 0);
-  wait_for(": guest-4\n");
-  client.signal(SIGINT);
-  const auto result = client.wait(kRunDeadline);
-  REQUIRE(result);
-  CAPTURE(result->err);
-  CHECK(result->code == 130);
-  const size_t at = result->out.rfind("\nstep ");
-  REQUIRE(at != std::string::npos);
-  CHECK(digest_of(*result) == expected_digest(std::stoi(result->out.substr(at + 6))));
+  run.wait_for_view("guest-4");
+  run.finish_and_check();
+}
+
+TEST_CASE("a guest proves its name where the cluster has certificates") {
+  const TemporaryFolder folder;
+  const std::string certificates = folder / "certs";
+  const std::string more = std::string(kGuests) + "[security]\ncertificates = \"" + certificates + "\"\n";
+  const std::string file = folder.write("alpha.toml", cluster_text({{"alpha", kAnyPort}}, more));
+  const ProcessResult made = run({TROUPE_PROGRAM, "certs", "--cluster", file, "--out", certificates});
+  CAPTURE(made.err);
+  REQUIRE(made.code == 0);
+  const Node alpha(node_command({"--cluster", file, "--name", "alpha"}));
+  const std::string cluster = folder.write("cluster.toml", cluster_text({{"alpha", alpha.address}}, more));
+  Run run(folder / "run", train_command(folder / "run", 100'000, {"--cluster", cluster}, 5));
+  const Node guest(node_command(
+      {"--join", "alpha@" + alpha.address, "--name", "guest-1", "--certificates", certificates}));
+  run.wait_for_view("alpha, guest-1");
+  run.finish_and_check();
 }
 
 TEST_CASE("mistakes in joining are said in one line") {
