@@ -2,14 +2,13 @@
 #include "actors/dataset_repair.hpp"
 
 #include <filesystem>
-#include <functional>
 
 #include <doctest/doctest.h>
 
 #include "comm/messages.hpp"
 #include "kernels/base/error.hpp"
 #include "kernels/base/hash.hpp"
-#include "tests/support/process.hpp"
+#include "tests/data/support.hpp"
 
 using namespace troupe;
 using namespace troupe::actors;
@@ -47,15 +46,6 @@ struct Folder {
       for (const auto& question : repair.due(round))
         repair.take(question.giver, piece(question.index, question.giver == 1 ? bytes : others), round);
   }
-  std::string problem(const std::function<void()>& run) const {
-    try {
-      run();
-    } catch (const Error& error) {
-      CHECK(error.kind() == ErrorKind::file);
-      return error.what();
-    }
-    return "";
-  }
 };
 
 }  // namespace
@@ -83,15 +73,16 @@ TEST_CASE("when several have given nonsense together, each is asked alone") {
 TEST_CASE("a file that nobody has, or of which nobody says anything, is named") {
   Folder f;
   f.repair.take(1, f.absent(), 0);
-  const std::string said = f.problem([&] { f.repair.take(2, f.absent(), 0); });
-  CHECK(said ==
-        "no shard. No other node has a whole shard to give (beta: it lacks it too; gamma: it lacks it too)");
+  test::check_error(
+      ErrorKind::file,
+      {"no shard. No other node has a whole shard to give (beta: it lacks it too; gamma: it lacks it "
+       "too)"},
+      [&] { f.repair.take(2, f.absent(), 0); });
   Folder silent;
   silent.repair.due(0);
-  CHECK(silent.problem([&] { silent.repair.due(30 * kSecond); }).find("(none has answered)") !=
-        std::string::npos);
+  test::check_error(ErrorKind::file, {"(none has answered)"}, [&] { silent.repair.due(30 * kSecond); });
   Folder damaged;
   damaged.bytes[3] = '!';
-  CHECK(damaged.problem([&] { damaged.answer_all(damaged.bytes); }).find("what it gives is damaged") !=
-        std::string::npos);
+  test::check_error(ErrorKind::file, {"what it gives is damaged"},
+                    [&] { damaged.answer_all(damaged.bytes); });
 }

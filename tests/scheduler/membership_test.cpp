@@ -48,6 +48,22 @@ Membership preparing(uint32_t nodes = 3) {
   return membership;
 }
 
+// Of three nodes, that all promise ballot {2, 0} at x(0).
+View second_view(Membership& membership) {
+  REQUIRE(membership.promised() == Ballot{2, 0});
+  membership.on_fenced(inventory({2, 0}, 0, 0), 2 * kSecond);
+  membership.on_message(1, inventory({2, 0}, 1, 0), 2 * kSecond);
+  const auto actions = membership.on_message(2, inventory({2, 0}, 2, 0), 2 * kSecond);
+  return pick<BeginView>(actions).at(0).view;
+}
+// The first view of the three, at x(0).
+Membership leading() {
+  Membership membership = preparing();
+  membership.on_message(1, inventory({1, 0}, 1, 0), kSecond);
+  membership.on_message(2, inventory({1, 0}, 2, 0), kSecond);
+  return membership;
+}
+
 }  // namespace
 
 TEST_CASE("the first view forms when every node is there, led by the lowest") {
@@ -142,15 +158,9 @@ TEST_CASE("when the leader is lost the lowest live member prepares at once, the 
 }
 
 TEST_CASE("of two members whose link is broken one stays, and the other may come back after a pause") {
-  Membership membership = preparing();
-  membership.on_message(1, inventory({1, 0}, 1, 0), kSecond);
-  membership.on_message(2, inventory({1, 0}, 2, 0), kSecond);
+  Membership membership = leading();
   membership.on_message(1, Suspect{{1, 0}, 2, "reset"}, 2 * kSecond);
-  REQUIRE(membership.promised() == Ballot{2, 0});
-  membership.on_fenced(inventory({2, 0}, 0, 0), 2 * kSecond);
-  membership.on_message(1, inventory({2, 0}, 1, 0), 2 * kSecond);
-  const auto actions = membership.on_message(2, inventory({2, 0}, 2, 0), 2 * kSecond);
-  const View view = pick<BeginView>(actions).at(0).view;
+  const View view = second_view(membership);
   CHECK(view.position(1));
   CHECK_FALSE(view.position(2));
   const Join join{{2, 0}, make_view(3).members[2], 0};
@@ -263,27 +273,16 @@ TEST_CASE("a node that hears of a view far ahead gives up its own") {
 }
 
 TEST_CASE("a member whose ring ended without a peer to blame gets a new view, and nobody is left out") {
-  Membership membership = preparing();
-  membership.on_message(1, inventory({1, 0}, 1, 0), kSecond);
-  membership.on_message(2, inventory({1, 0}, 2, 0), kSecond);
+  Membership membership = leading();
   membership.on_message(1, Suspect{{1, 0}, 1, "the ring has ended"}, 2 * kSecond);
-  REQUIRE(membership.promised() == Ballot{2, 0});
-  membership.on_fenced(inventory({2, 0}, 0, 0), 2 * kSecond);
-  membership.on_message(1, inventory({2, 0}, 1, 0), 2 * kSecond);
-  const auto actions = membership.on_message(2, inventory({2, 0}, 2, 0), 2 * kSecond);
-  CHECK(pick<BeginView>(actions).at(0).view.members.size() == 3);
+  CHECK(second_view(membership).members.size() == 3);
 }
 
 TEST_CASE("a member that holds the others up is left out, and comes back after a pause") {
-  Membership membership = preparing();
-  membership.on_message(1, inventory({1, 0}, 1, 0), kSecond);
-  membership.on_message(2, inventory({1, 0}, 2, 0), kSecond);
+  Membership membership = leading();
   CHECK(membership.on_stuck(0, 2 * kSecond).empty());  // not itself
   CHECK_FALSE(membership.on_stuck(1, 2 * kSecond).empty());
-  membership.on_fenced(inventory({2, 0}, 0, 0), 2 * kSecond);
-  membership.on_message(1, inventory({2, 0}, 1, 0), 2 * kSecond);
-  const auto actions = membership.on_message(2, inventory({2, 0}, 2, 0), 2 * kSecond);
-  const View view = pick<BeginView>(actions).at(0).view;
+  const View view = second_view(membership);
   CHECK_FALSE(view.position(1));
   CHECK(view.position(2));
   const Join join{{2, 0}, make_view(3).members[1], 0};
