@@ -92,13 +92,20 @@ void node_state::on_view(Self self, const scheduler::View& begins) {
   for (const scheduler::Member& member : begins.members) {
     names.push_back(member.name);
     addresses.push_back(member.address);
-    // Guests hear here where other guests are.
-    const auto& nodes = setup.services->cluster.nodes;
-    const bool both_guests = nodes.at(member.rank).guest && nodes.at(setup.services->rank).guest;
-    if (both_guests && member.rank != setup.services->rank)
-      setup.services->links->dial(member.name, member.address);
+    meet_guest(member.rank, member.address);
   }
   publish_event(wire::Event::VIEW, names, "", addresses);
+}
+
+void node_state::meet_guest(scheduler::Rank guest, const std::string& address) {
+  const config::ClusterConfig& cluster = setup.services->cluster;
+  if (guest >= cluster.nodes.size() || !cluster.nodes[guest].guest) return;
+  if (!cluster.dials(setup.services->rank, guest)) return;
+  try {
+    setup.services->links->dial(name_of(guest), address);
+  } catch (const Error& problem) {  // in what a peer has said
+    spdlog::warn("cannot dial {}: {}", name_of(guest), problem.what());
+  }
 }
 
 // What whoever wants to join has to know.
@@ -162,6 +169,8 @@ void node_state::route(Self self, scheduler::Rank from, const EnvelopePtr& messa
       break;
   }
   if (is_data(*message)) return self->send(job->loader, post);
+  if (message->has_guest_address())
+    return meet_guest(message->guest_address().rank(), message->guest_address().address());
   if (!job->membership) return;  // setting up: peers say it again
   switch (message->body_case()) {
     case wire::Envelope::kClaim:

@@ -79,7 +79,7 @@ void node_state::start(Self self, const std::string& from, const wire::StartJob&
   job = begin_setup(self->system(), roles);
   alive = job->all.size();
   for (const caf::actor& role : job->all) self->monitor(role);
-  for (size_t i = 0; i < context().cluster.nodes.size(); ++i)
+  for (size_t i = 0; i < context().cluster.listed().size(); ++i)
     if (context().cluster.dials(context().rank(), i) && !linked.contains(scheduler::Rank(i)))
       setup.services->links->dial(context().cluster.nodes[i].name, context().cluster.nodes[i].address);
   const auto silence = report_silence(self, roles.supervisor, "setup");

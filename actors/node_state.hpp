@@ -44,6 +44,7 @@ struct node_state {
   void begin_to_leave(Self self);
   void part_ended(Self self);
   void on_view(Self self, const scheduler::View& begins);
+  void meet_guest(scheduler::Rank guest, const std::string& address);
   void fail(Self self, const JobFailed& failure);
   void rejoin(Self self, const std::string& why);
   void steps_done(Self self, const StepsDone& done);

@@ -47,7 +47,12 @@ std::string own_host_towards(const comm::Address& peer) {
   return host;
 }
 
-wire::ClusterInfo ask(const std::string& node, const std::string& address, const comm::Security& security) {
+struct Answer {
+  std::string node;
+  wire::ClusterInfo info;
+};
+
+Answer ask(const std::string& node, const std::string& address, const comm::Security& security) {
   auto answer = std::make_shared<std::promise<wire::ClusterInfo>>();
   auto once = std::make_shared<std::once_flag>();
   auto why = std::make_shared<std::pair<std::mutex, std::string>>();
@@ -75,8 +80,9 @@ wire::ClusterInfo ask(const std::string& node, const std::string& address, const
   if (is_linked.wait_for(kAnswerPatience) == std::future_status::ready) {
     wire::Envelope question;
     question.mutable_ask_cluster();
-    links.send(is_linked.get(), question);
-    if (info.wait_for(kAnswerPatience) == std::future_status::ready) return info.get();
+    const std::string who = is_linked.get();
+    links.send(who, question);
+    if (info.wait_for(kAnswerPatience) == std::future_status::ready) return {who, info.get()};
   }
   const std::lock_guard lock(why->first);
   throw error(
@@ -128,7 +134,8 @@ Place find_place(const NodeOptions& options) {
     config::ClusterConfig own;
     own.certificates = options.certificates;
     own.insecure = options.certificates.empty();  // the answer says whether the cluster allows that
-    const wire::ClusterInfo info = ask(asked, address, security_of(own, options.name));
+    const auto [asked_node, info] = ask(asked, address, security_of(own, options.name));
+    place.asked = {asked_node, address};
     place.cluster = config::parse_cluster("the cluster of " + address, info.cluster_toml());
     place.cluster.certificates = options.certificates;
     if (place.node.empty()) place.node = free_place(place.cluster, info);

@@ -2,6 +2,7 @@
 // it asks.
 #pragma once
 
+#include <optional>
 #include <string>
 
 #include "actors/config/cluster.hpp"
@@ -12,6 +13,10 @@ namespace troupe::actors {
 struct Place {
   config::ClusterConfig cluster;  // where this node has the address that it is to listen on
   std::string node;
+  struct Asked {
+    std::string node, address;
+  };
+  std::optional<Asked> asked;
 };
 
 // Blocks, with `join`, for at most some seconds. Throws Error(usage) for a name that the cluster does not

@@ -101,9 +101,12 @@ std::shared_ptr<NodeServices> open_services(const NodeOptions& options,
   // Also a node that was gone for a while.
   for (size_t i = 0; i < services->cluster.nodes.size(); ++i) {
     const config::NodeConfig& peer = services->cluster.nodes[i];
-    if (services->cluster.dials(services->rank, i) && !peer.address.ends_with(":0"))
-      services->links->dial(peer.name, peer.address);
+    const bool known = !peer.guest && !peer.address.ends_with(":0");
+    if (known && services->cluster.dials(services->rank, i)) services->links->dial(peer.name, peer.address);
   }
+  // Where a guest is that it has asked, only this node knows; that one tells it of the others.
+  const config::NodeConfig* asked = place.asked ? services->cluster.find(place.asked->node) : nullptr;
+  if (asked != nullptr && asked->guest) services->links->dial(asked->name, place.asked->address);
   return services;
 }
 

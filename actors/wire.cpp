@@ -81,6 +81,13 @@ EnvelopePtr introduction(const JobContext& context, const scheduler::Member& sel
   return share(std::move(message));
 }
 
+EnvelopePtr guest_address(const JobContext& context, const scheduler::Member& guest) {
+  wire::Envelope message = envelope(context);
+  message.mutable_guest_address()->set_rank(guest.rank);
+  message.mutable_guest_address()->set_address(guest.address);
+  return share(std::move(message));
+}
+
 bool same_job(const JobContext& context, const wire::Envelope& message) {
   return message.fence().job() == context.job_id;
 }

@@ -20,6 +20,7 @@ EnvelopePtr to_wire(const JobContext& context, const scheduler::Seal& seal);
 // `fingerprint` is the SHA-256 of the text.
 EnvelopePtr introduction(const JobContext& context, const scheduler::Member& self,
                          const std::string& fingerprint, const std::string& fingerprint_text, bool reply);
+EnvelopePtr guest_address(const JobContext& context, const scheduler::Member& guest);
 
 // REQUIRE a body of that kind.
 scheduler::Claim claim_of(const wire::Envelope& message);

@@ -294,6 +294,10 @@ std::optional<std::string> check_fields(const Envelope& e) {
     case Envelope::kClusterInfo:
       check(c, e.cluster_info());
       break;
+    case Envelope::kGuestAddress:
+      c.rank("guest_address.rank", e.guest_address().rank());
+      c.text("guest_address.address", e.guest_address().address(), kNameBytesMax + 16);
+      break;
     case Envelope::kPrepareStart:
       check(c, e.prepare_start());
       break;

@@ -32,10 +32,9 @@ struct ClusterConfig {
   std::string certificates;               // folder made by `troupe certs`; empty: no TLS
   bool insecure = false;                  // allow addresses beyond loopback without TLS
 
-  // Of two nodes one dials: the lower rank, or the guest, whose address the other cannot know. Guests among
-  // themselves learn it from the views.
+  // Of two nodes one dials: the guest, whose address the other cannot know, or else the lower rank.
   bool dials(size_t from, size_t to) const {
-    return !nodes[to].guest && (nodes[from].guest || from < to);
+    return nodes[from].guest == nodes[to].guest ? from < to : nodes[from].guest;
   }
   const NodeConfig* find(std::string_view node) const;
   std::span<const NodeConfig> listed() const { return {nodes.data(), nodes.size() - size_t(guests)}; }

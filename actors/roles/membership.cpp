@@ -10,6 +10,7 @@
 #include "actors/guarded.hpp"
 #include "actors/roles.hpp"
 #include "actors/wire.hpp"
+#include "actors/wire_values.hpp"
 #include "comm/link.hpp"
 #include "kernels/base/hash.hpp"
 #include "scheduler/fingerprint.hpp"
@@ -41,9 +42,9 @@ struct membership_state {
   scheduler::Member own;
   std::string fingerprint, fingerprint_text;
   std::set<scheduler::Rank> linked;
-  std::map<scheduler::Rank, std::string> introduced;  // with the same fingerprint, and their incarnation
-  std::set<scheduler::Rank> turned_away;              // linked, with another fingerprint
-  scheduler::Ballot key_ballot;                       // of `key`
+  std::map<scheduler::Rank, scheduler::Member> introduced;  // with the same fingerprint
+  std::set<scheduler::Rank> turned_away;                    // linked, with another fingerprint
+  scheduler::Ballot key_ballot;                             // of `key`
   std::string key;
   scheduler::Microseconds ticked_us = 0, introduced_us = 0;
 
@@ -102,11 +103,26 @@ struct membership_state {
     if (hello.fingerprint() != fingerprint) return differ(self, from, hello.fingerprint_text());
     if (!linked.contains(from)) return;
     const auto known = introduced.find(from);
-    const bool same = known != introduced.end() && known->second == hello.member().incarnation();
+    const bool same = known != introduced.end() && known->second.incarnation == hello.member().incarnation();
     if (!same && known != introduced.end()) apply(self, decide->on_peer_down(from, now_us()));
-    introduced[from] = hello.member().incarnation();
+    introduced[from] = get(hello.member());
     if (!hello.reply()) introduce(self, from, true);
-    if (!same) apply(self, decide->on_peer_up(from, now_us()));
+    if (same) return;
+    bring_together(self, from);
+    apply(self, decide->on_peer_up(from, now_us()));
+  }
+
+  // No cluster file says where a guest is: of two, the one that dials hears it from all who have met both,
+  // and before any of them can ask it for a promise. So no two are left without each other when all others
+  // die.
+  void bring_together(Self self, scheduler::Rank newcomer) {
+    const config::ClusterConfig& cluster = setup.context->cluster;
+    if (!cluster.nodes[newcomer].guest) return;
+    for (const auto& [other, member] : introduced) {
+      if (other == newcomer || !cluster.nodes[other].guest) continue;
+      const auto [dials, listens] = std::minmax(other, newcomer);
+      self->send(peers.members.at(dials), Post{own.rank, guest_address(*setup.context, introduced[listens])});
+    }
   }
 
   // Before the first view that is a mistake in how the job was started; later it is the newcomer's alone.

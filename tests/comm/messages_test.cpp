@@ -65,6 +65,7 @@ std::vector<Envelope> one_of_each() {
   member(introduction.mutable_member());
   introduction.set_fingerprint(std::string(kHashBytes, 'f'));
   introduction.set_fingerprint_text(std::string(kTextBytesMax, 't'));
+  add().mutable_guest_address()->set_rank(kRanksMax - 1);
   Fetch& fetch = *add().mutable_fetch();
   fetch.set_kind(BLOB_DATA);
   fetch.set_name(std::string(255, 'n'));
@@ -147,6 +148,7 @@ TEST_CASE("a field beyond its bound is refused by its name, when sending and whe
   refuses("suspect.why",
           [](Envelope& e) { e.mutable_suspect()->set_why(std::string(kTextBytesMax + 1, 'w')); });
   refuses("introduction.fingerprint", [](Envelope& e) { e.mutable_introduction()->set_reply(true); });
+  refuses("guest_address.rank", [](Envelope& e) { e.mutable_guest_address()->set_rank(kRanksMax); });
   refuses("fetch.kind", [](Envelope& e) { e.mutable_fetch()->set_index(1); });
   refuses("piece.kind", [](Envelope& e) { e.mutable_piece()->set_index(1); });
   refuses("piece.data", [](Envelope& e) {

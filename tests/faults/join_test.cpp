@@ -11,7 +11,7 @@ using namespace troupe::test;
 
 namespace {
 
-constexpr char kGuests[] = "guests = 2\n";
+constexpr char kGuests[] = "guests = 3\n";
 
 void expect_end(Process& node, int signal, int code) {
   node.signal(signal);
@@ -29,16 +29,19 @@ TEST_CASE("guests join a running job, carry it on when all others are dead, and 
   const std::string cluster = cluster_file(folder, alpha, beta, kGuests);
   // In the end the first guest's own folder proves all: what happened before it came has come with the state.
   Run run(folder / "first", train_command(folder / "run", 100'000, {"--cluster", cluster}, 5));
-  // One asks a member, the other asks who did not lead; each has a folder of its own.
+  // One asks the leader, the others ask nodes that do not lead; each has a folder of its own.
   Node first(node_command({"--join", alpha.address, "--name", "guest-1", "--out", folder / "first"}));
-  Node second(node_command({"--join", beta.address, "--out", folder / "second"}));
-  CHECK(second.name == "guest-2");  // the other place is taken
+  Node second(node_command({"--join", beta.address, "--name", "guest-2", "--out", folder / "second"}));
   run.wait_for_view("alpha, beta, guest-1, guest-2");
   alpha.process.signal(SIGKILL);
   beta.process.signal(SIGKILL);
   run.wait_for_view("guest-1, guest-2");
+  Node third(node_command({"--join", second.address, "--out", folder / "third"}));
+  CHECK(third.name == "guest-3");  // the other places are taken
+  run.wait_for_view("guest-1, guest-2, guest-3");
   expect_end(second.process, SIGTERM, 0);
-  run.wait_for_view("guest-1");
+  run.wait_for_view("guest-1, guest-3");
+  expect_end(third.process, SIGTERM, 0);
   run.finish_and_check();
   expect_end(first.process, SIGTERM, 0);
 }
