@@ -54,7 +54,8 @@ std::optional<std::filesystem::path> checkpoint_to_resume(const JobContext& cont
                 "{} holds a trained model already ({}); go on with --resume, or choose another --out",
                 context.out_folder, found->filename().string());
   if (!found && context.resume)
-    spdlog::warn("{} holds no checkpoint to resume from; starting at step 0", folder.string());
+    spdlog::info("{} holds no checkpoint to go on from: this node begins at step 0, or where the others are",
+                 folder.string());
   return found;
 }
 

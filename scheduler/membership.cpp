@@ -254,12 +254,13 @@ MembershipActions Membership::on_stuck(Rank peer, Microseconds now_us) {
 
 MembershipActions Membership::on_step(int64_t step, bool wants_to_leave, Microseconds now_us) {
   step_ = step;
-  if (wants_to_leave_ || !wants_to_leave) return {};
-  wants_to_leave_ = true;
-  if (mode_ == Mode::seeking) return {HasLeft{}};
+  const bool first = wants_to_leave && !wants_to_leave_;
+  wants_to_leave_ = wants_to_leave_ || wants_to_leave;
+  if (first && mode_ == Mode::seeking) return {HasLeft{}};
+  if (!wants_to_leave_ || mode_ != Mode::member) return {};
+  // Also when it has asked before: it had to stay for a step where others needed what it has.
   if (leads()) return prepare(now_us);
-  if (mode_ == Mode::member) return {SendTo{view_->ballot.leader, Leave{view_->ballot}}};
-  return {};
+  return {SendTo{view_->ballot.leader, Leave{view_->ballot}}};
 }
 
 void Membership::on_clock_jump(Microseconds now_us) {

@@ -17,6 +17,7 @@ void expect_end(Process& node, int signal, int code) {
   node.signal(signal);
   const auto end = node.wait(kRunDeadline);
   REQUIRE(end);
+  CAPTURE(end->out);
   CAPTURE(end->err);
   CHECK(end->code == code);
 }

@@ -120,6 +120,25 @@ TEST_CASE("a member that is one step behind stays when another has the total") {
   CHECK(view.total_source == 1);
 }
 
+TEST_CASE("a leader that wants to leave stays while another needs its total, and then leaves") {
+  Membership membership = leading();
+  CHECK(membership.on_step(1, true, 2 * kSecond).size() > 0);
+  Inventory own = inventory({2, 0}, 0, 1);
+  own.leaving = own.holds_total = true;
+  membership.on_fenced(own, 2 * kSecond);
+  membership.on_message(1, inventory({2, 0}, 1, 0), 2 * kSecond);
+  const auto actions = membership.on_message(2, inventory({2, 0}, 2, 0), 2 * kSecond);
+  CHECK(pick<BeginView>(actions).at(0).view.position(0));
+  membership.on_step(2, true, 3 * kSecond);
+  own = inventory({3, 0}, 0, 2);
+  own.leaving = true;
+  membership.on_fenced(own, 3 * kSecond);
+  membership.on_message(1, inventory({3, 0}, 1, 2), 3 * kSecond);
+  const auto later = membership.on_message(2, inventory({3, 0}, 2, 2), 3 * kSecond);
+  CHECK_FALSE(sent<View>(later).at(0).second.position(0));
+  CHECK(pick<HasLeft>(later).size() == 1);
+}
+
 TEST_CASE("states of one step that differ end the job, by name") {
   Membership membership = preparing();
   membership.on_message(1, inventory({1, 0}, 1, 0), kSecond);

@@ -6,6 +6,7 @@ namespace {
 
 constexpr Microseconds kTickUs = 10'000;
 constexpr size_t kFollowedMax = 256;  // totals that wait to be applied
+constexpr int kCommitsToLeave = 8;    // its word may be on its way for a while
 
 bool names(const scheduler::View& view, const auto& node) {
   const auto place = view.position(node.rank);
@@ -241,6 +242,12 @@ void Simulation::committed(Node& node) {
       });
   apply(node, node.member->on_committed(step, node.state.digest(), now_));
   if (!node.alive) return;
+  const auto& members = node.member->view().members;
+  const bool others_stay = std::any_of(members.begin(), members.end(), [&](const scheduler::Member& member) {
+    return member.rank != node.rank && nodes_[member.rank].alive && !nodes_[member.rank].leaving;
+  });
+  if (node.leaving && others_stay)
+    require(++node.commits_since_asked <= kCommitsToLeave, "a node that was asked to leave stays");
   apply(node, node.membership->on_step(node.state.step, node.member->wants_to_leave(), now_));
 }
 

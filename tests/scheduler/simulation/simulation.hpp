@@ -90,6 +90,7 @@ class Simulation {
     double slowness = 1;
     Microseconds slow_until = 0;
     bool leaving = false;
+    int commits_since_asked = 0;  // to leave
     State state;
     Sum sum;
     std::optional<Integers> total;  // R(total_step), whole
