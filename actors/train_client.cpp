@@ -5,6 +5,7 @@
 #include <memory>
 #include <optional>
 #include <set>
+#include <utility>
 
 #include "actors/cluster_client.hpp"
 #include "actors/job_start.hpp"
@@ -66,12 +67,16 @@ class TrainRun {
     client_.send_all(message);
   }
 
-  void stop() {
-    ++stops_;
+  wire::Envelope stop_order() const {
     wire::Envelope message;
     message.mutable_stop_job()->set_why("Ctrl-C");
     message.mutable_stop_job()->set_now(stops_ > 1);
-    client_.send_all(message);
+    return message;
+  }
+
+  void stop() {
+    ++stops_;
+    client_.send_all(stop_order());
     if (stops_ == 1) return progress_.say("stopping after this step; once more to leave at once");
     expected_.set_exit_code(130);
     expected_.set_error("stopped without a checkpoint");
@@ -126,8 +131,9 @@ class TrainRun {
   void meet_guests(const wire::Event& view) {
     for (int i = 0; i < std::min(view.nodes_size(), view.addresses_size()); ++i) {
       const config::NodeConfig* node = client_.cluster().find(view.nodes(i));
-      if (node != nullptr && node->guest && !view.addresses(i).empty())
-        client_.dial(node->name, view.addresses(i));
+      if (node == nullptr || !node->guest || view.addresses(i).empty()) continue;
+      if (!taking_part_.contains(node->name)) met_.insert(node->name);
+      client_.dial(node->name, view.addresses(i));
     }
   }
 
@@ -158,13 +164,21 @@ class TrainRun {
   }
 
   void found(const std::string& node) {
+    met_.erase(node);
     if (!taking_part_.insert(node).second) return;
+    if (std::exchange(waits_for_guests_, false)) {
+      deadline_.reset();
+      expected_.Clear();
+    }
+    if (stops_ > 0) client_.send(node, stop_order());
     const config::NodeConfig* known = client_.cluster().find(node);
     const bool guest = known != nullptr && known->guest;
     progress_.say(fmt::format("node {} {}", node, guest ? "has joined" : "is here again"));
   }
 
   void lost(const ClusterEvent& event) {
+    met_.erase(event.node);
+    if (waits_for_guests_ && met_.empty()) verdict_ = expected_;
     if (!taking_part_.contains(event.node)) return;
     progress_.say(fmt::format("lost node {}: {}", event.node, event.why));
     without(event.node, event.why);
@@ -177,7 +191,12 @@ class TrainRun {
       expected_.set_error(fmt::format(
           "lost node {}: {}; no node is left, go on from the newest checkpoint with --resume", node, why));
     }
-    verdict_ = expected_;
+    if (met_.empty() || deadline_) {
+      verdict_ = expected_;
+    } else {
+      waits_for_guests_ = true;
+      deadline_ = Clock::now() + std::chrono::milliseconds(client_.cluster().patience_ms);
+    }
   }
 
   int conclude(const wire::JobEnded& ended) {
@@ -202,6 +221,8 @@ class TrainRun {
   std::pair<uint64_t, uint32_t> view_;     // the newest that was shown
   std::map<std::string, int> view_sizes_;  // of each node's newest view
   std::set<std::string> taking_part_;      // nodes, as far as this client knows
+  std::set<std::string> met_;              // guests that a view has named, and that are not linked yet
+  bool waits_for_guests_ = false;          // until deadline_, as nobody else is left
   std::optional<wire::JobEnded> verdict_;  // how the job has ended
   wire::JobEnded expected_;                // what is known of that before, for the deadline
   std::optional<Clock::time_point> deadline_;
