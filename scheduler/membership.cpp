@@ -147,7 +147,7 @@ MembershipActions Membership::on_peer_up(Rank peer, Microseconds) {
   awaited_.insert(peer);
   MembershipActions actions;
   if (leads()) actions.emplace_back(SendTo{peer, heartbeat()});
-  if (mode_ == Mode::seeking) send_join(actions);
+  if (mode_ == Mode::seeking) actions.emplace_back(SendTo{peer, join()});
   return actions;
 }
 
@@ -364,10 +364,13 @@ MembershipActions Membership::repeat(Microseconds now_us) {
 
 // To the leader, if this node knows one; else to all: whoever leads answers, the others say who does.
 void Membership::send_join(MembershipActions& actions) const {
-  const Join join{promised_, options_.self, step_};
   for (Rank peer : up_)
     if (!leader_hint_ || peer == *leader_hint_ || !up_.contains(*leader_hint_))
-      actions.emplace_back(SendTo{peer, join});
+      actions.emplace_back(SendTo{peer, join()});
+}
+
+Join Membership::join() const {
+  return {promised_, options_.self, step_};
 }
 
 Heartbeat Membership::heartbeat() const {

@@ -139,6 +139,7 @@ class Membership {
   uint32_t live_below() const;  // how many nodes with a better claim to lead are up
   Rank self() const { return options_.self.rank; }
   Heartbeat heartbeat() const;
+  Join join() const;
 
   MembershipOptions options_;
   Mode mode_ = Mode::seeking;

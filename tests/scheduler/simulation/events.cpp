@@ -52,6 +52,11 @@ void Simulation::deliver(Rank from, Rank to, Run event) {
   on_node(to, now_ + late(), std::move(event));
 }
 
+void Simulation::say(Rank from, Rank to, const LinkWord& word, Run event) {
+  if (observer_ && from != to) observer_(from, to, word);
+  deliver(from, to, std::move(event));
+}
+
 // Bulk connections: in order and whole, however long the network is away, until one end is gone.
 void Simulation::deliver_bulk(Rank from, Rank to, Run event) {
   auto& queue = bulk_[{from, to}];
@@ -123,6 +128,7 @@ std::string Simulation::all_nodes() const {
 }
 
 void Simulation::run() {
+  const uint64_t events_max = 3'000'000 + 100 * nodes_.size() * nodes_.size();
   for (Rank rank = 0; rank < nodes_.size(); ++rank) start_process(rank);
   while (!ended_) {
     while (next_fault_ < scenario_.faults.size() &&
@@ -135,7 +141,7 @@ void Simulation::run() {
     if (faults_active_ > 0) calm_since_ = now_;
     require(now_ - calm_since_ < 120'000'000,
             "two minutes without a fault, and the job has not ended" + all_nodes());
-    require(handled_ < 3'000'000, "three million events, and the job has not ended" + all_nodes());
+    require(handled_ < events_max, "too many events, and the job has not ended" + all_nodes());
     event.mapped()();
   }
   require(!scenario_.faults.empty() || views_.size() == 1, "views changed without a reason");

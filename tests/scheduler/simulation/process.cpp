@@ -86,16 +86,16 @@ void Simulation::perform(Node& node, scheduler::SendTo& send) {
   if (const auto* answer = std::get_if<scheduler::Inventory>(&send.message))
     require(answer->ballot == node.membership->promised(),
             "an inventory for a ballot that is not the promised one");
-  deliver(node.rank, send.to,
-          [this, from = node.rank, sender = node.incarnation, message = send.message](Node& to) {
-            if (nodes_[from].incarnation != sender) return;
-            if (const auto* view = std::get_if<scheduler::View>(&message))
-              require(!names(*view, to) || view->ballot != to.membership->promised() ||
-                          to.member->phase() != scheduler::MemberRole::Phase::fenced ||
-                          view->step >= to.state.step,
-                      "a view goes back to an older step");
-            apply(to, to.membership->on_message(from, message, now_));
-          });
+  say(node.rank, send.to, send.message,
+      [this, from = node.rank, sender = node.incarnation, message = send.message](Node& to) {
+        if (nodes_[from].incarnation != sender) return;
+        if (const auto* view = std::get_if<scheduler::View>(&message))
+          require(!names(*view, to) || view->ballot != to.membership->promised() ||
+                      to.member->phase() != scheduler::MemberRole::Phase::fenced ||
+                      view->step >= to.state.step,
+                  "a view goes back to an older step");
+        apply(to, to.membership->on_message(from, message, now_));
+      });
 }
 
 void Simulation::perform(Node& node, scheduler::FenceMember& fence) {
@@ -188,12 +188,12 @@ void Simulation::take_followed(Node& node) {
 // --- member ---
 
 void Simulation::perform(Node& node, scheduler::SendClaim& send) {
-  deliver(node.rank, send.claim.fence.ballot.leader,
-          [this, from = node.rank, sender = node.incarnation, claim = send.claim](Node& leader) {
-            if (nodes_[from].incarnation != sender || !leader.coordinator) return;
-            apply(leader, leader.coordinator->on_claim(from, claim, now_));
-            if (leader.coordinator) leader.membership->on_view_step(leader.coordinator->step());
-          });
+  say(node.rank, send.claim.fence.ballot.leader, send.claim,
+      [this, from = node.rank, sender = node.incarnation, claim = send.claim](Node& leader) {
+        if (nodes_[from].incarnation != sender || !leader.coordinator) return;
+        apply(leader, leader.coordinator->on_claim(from, claim, now_));
+        if (leader.coordinator) leader.membership->on_view_step(leader.coordinator->step());
+      });
 }
 
 void Simulation::perform(Node& node, scheduler::RunSlot& run) {
@@ -285,8 +285,8 @@ void Simulation::record_grants(const Fence& fence, Rank to, const SlotSet& slots
 
 void Simulation::perform(Node& node, scheduler::SendGrant& send) {
   record_grants(send.grant.fence, send.to, send.grant.slots);
-  deliver(node.rank, send.to,
-          [this, grant = send.grant](Node& to) { apply(to, to.member->on_grant(grant, now_)); });
+  say(node.rank, send.to, send.grant,
+      [this, grant = send.grant](Node& to) { apply(to, to.member->on_grant(grant, now_)); });
 }
 
 void Simulation::perform(Node& node, scheduler::SendSeal& send) {
@@ -294,8 +294,8 @@ void Simulation::perform(Node& node, scheduler::SendSeal& send) {
   for (const auto& [rank, slots] : send.seal.contributions) record_grants(send.seal.fence, rank, slots);
   for (const auto& member : node.coordinator->view().members)
     if (!send.to || *send.to == member.rank)
-      deliver(node.rank, member.rank,
-              [this, seal = send.seal](Node& to) { apply(to, to.member->on_seal(seal, now_)); });
+      say(node.rank, member.rank, send.seal,
+          [this, seal = send.seal](Node& to) { apply(to, to.member->on_seal(seal, now_)); });
 }
 
 void Simulation::perform(Node& node, scheduler::AllCommitted& all) {

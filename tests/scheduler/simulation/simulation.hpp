@@ -13,6 +13,8 @@
 #include <set>
 #include <stdexcept>
 #include <string>
+#include <utility>
+#include <variant>
 #include <vector>
 
 #include "faults.hpp"
@@ -47,6 +49,11 @@ Scenario make_scenario(uint64_t seed);
 // Which part a node played, and where in it, when a fault struck: counts for the table of crossings.
 using Crossings = std::map<std::pair<std::string, FaultKind>, uint64_t>;
 
+// What crosses the links between two nodes.
+using LinkWord =
+    std::variant<scheduler::MembershipMessage, scheduler::Claim, scheduler::Grant, scheduler::Seal>;
+using Observer = std::function<void(Rank from, Rank to, const LinkWord& word)>;
+
 struct Sum {  // a SUM as DESIGN has it: set and integers change together
   SlotSet slots;
   Integers integers{};
@@ -73,6 +80,8 @@ struct Ring {
 class Simulation {
  public:
   explicit Simulation(const Scenario& scenario);
+  // Before run(): is told of every word that one node sends to another.
+  void observe(Observer observer) { observer_ = std::move(observer); }
   // Until the job has ended. Throws Broken.
   void run();
   const Crossings& crossings() const { return crossings_; }
@@ -116,6 +125,7 @@ class Simulation {
   void on_node(Rank rank, Microseconds when,
                Run event);  // if the same process is still alive; later if it stands still
   void deliver(Rank from, Rank to, Run event);
+  void say(Rank from, Rank to, const LinkWord& word, Run event);  // delivers it, and tells the observer
   void deliver_bulk(Rank from, Rank to, Run event);
   void carry_bulk(Rank from, Rank to);
   Microseconds random_us(Microseconds low, Microseconds high);
@@ -176,6 +186,7 @@ class Simulation {
   std::string all_nodes() const;
 
   Scenario scenario_;
+  Observer observer_;
   std::mt19937_64 random_;
   std::vector<std::string> oracle_;
   std::vector<Node> nodes_;
