@@ -47,7 +47,7 @@ void Simulation::ring_receive(Node& node, const Chunk& chunk) {
   if (!node.ring || node.ring->seal.fence != chunk.fence) {
     // Of a ring that this node will begin soon, or of one that is over.
     if (chunk.fence.ballot == node.membership->promised() && chunk.fence.step >= node.state.step &&
-        node.early.size() < 64)
+        node.early.size() < std::max<size_t>(64, 2 * nodes_.size()))
       node.early.push_back(chunk);
     return;
   }
