@@ -1,8 +1,6 @@
 #include "kernels/accumulator.hpp"
 
 #include <algorithm>
-#include <bit>
-#include <cmath>
 #include <cstring>
 
 #include <sys/mman.h>
@@ -49,12 +47,7 @@ void for_each_group(BlockLocks& locks, BlockRange range, FoldGroup&& fold_group)
 }
 
 FoldRule rule_of(const FoldOptions& options) {
-  TROUPE_CHECK(options.bits >= 2 && options.bits <= kFullBits, "bits {}", options.bits);
-  TROUPE_CHECK(options.slots >= 1, "slots {}", options.slots);
-  const bool stochastic = options.bits <= 8;
-  const int slots_log2 = std::bit_width(unsigned(options.slots) - 1);
-  const int limit_log2 = 62 - slots_log2 - (stochastic ? 1 : 0) + kGridExponent;
-  return {options.bits, float(std::ldexp(1.0, limit_log2)), options.random_key};
+  return {options.bits, fold_limit(options), options.random_key};
 }
 
 }  // namespace

@@ -83,6 +83,11 @@ class GradientSink {
  public:
   virtual ~GradientSink() = default;
   virtual void fold(int64_t offset, ConstView gradient) = 0;
+  // Rows of one table at once: row i of `gradient` belongs at offset + rows[i] * gradient.cols, each row at most once.
+  virtual void fold_rows(int64_t offset, std::span<const int32_t> rows, ConstView gradient) {
+    for (int64_t i = 0; i < gradient.rows; ++i)
+      fold(offset + rows[size_t(i)] * gradient.cols, gradient.row_range(i, 1));
+  }
 };
 
 // Softmax cross-entropy with label smoothing over logits = x W^T (+ bias), computed block by block of the vocabulary:

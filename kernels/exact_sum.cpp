@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <bit>
+#include <cmath>
 
 namespace troupe::kernels {
 
@@ -55,6 +56,14 @@ int64_t BlockLayout::elements_in(int64_t begin, int64_t end) const {
 
 bool BlockLayout::operator==(const BlockLayout& other) const {
   return segments_ == other.segments_;
+}
+
+float fold_limit(const FoldOptions& options) {
+  TROUPE_CHECK(options.bits >= 2 && options.bits <= kFullBits, "bits {}", options.bits);
+  TROUPE_CHECK(options.slots >= 1, "slots {}", options.slots);
+  const bool stochastic = options.bits <= 8;
+  const int slots_log2 = std::bit_width(unsigned(options.slots) - 1);
+  return float(std::ldexp(1.0, 62 - slots_log2 - (stochastic ? 1 : 0) + kGridExponent));
 }
 
 double fixed_tree_sum(std::span<const double> values) {

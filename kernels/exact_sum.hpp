@@ -72,6 +72,10 @@ struct FoldOptions {
   uint64_t random_key = 0;  // from (seed, step, slot); used by stochastic rounding, counter = element offset
 };
 
+// The largest magnitude that the options let a value have; beyond it kSumOverflow is raised. CHECKs the
+// options.
+float fold_limit(const FoldOptions& options);
+
 // A total over all slots as F sees it: each block is integers of at most `bits` bits (32 in full mode) and a
 // shift: gradient[i] = mantissa[i] * 2^(shift[block] + kGridExponent). Canonical: a pure function of the
 // integer total.

@@ -5,7 +5,7 @@
 #include <string>
 
 #include "kernels/cpu/backend.hpp"
-#include "kernels/cpu/scratch.hpp"
+#include "kernels/scratch.hpp"
 
 namespace troupe::kernels {
 

@@ -11,7 +11,7 @@
 #include "kernels/cpu/backend.hpp"
 #include "kernels/cpu/loops/loops.hpp"
 #include "kernels/cpu/products.hpp"
-#include "kernels/cpu/scratch.hpp"
+#include "kernels/scratch.hpp"
 
 namespace troupe::kernels {
 

@@ -1,4 +1,4 @@
-#include "kernels/cpu/scratch.hpp"
+#include "kernels/scratch.hpp"
 
 #include <sys/mman.h>
 
@@ -38,7 +38,7 @@ void* Scratch::take(size_t bytes) {
     ++chunk_;
     used_ = 0;
   }
-  if (chunk_ == chunks_.size()) chunks_.push_back(allocate_host(std::max(bytes, kChunkBytesMin)));
+  if (chunk_ == chunks_.size()) chunks_.push_back(allocate_(std::max(bytes, kChunkBytesMin)));
   void* data = static_cast<char*>(chunks_[chunk_].data()) + used_;
   used_ += bytes;
   return data;
@@ -51,7 +51,7 @@ void Scratch::give_back(size_t chunk, size_t used) noexcept {
   const size_t total = bytes();  // nothing is in use: make one chunk of the many
   chunks_.clear();
   try {
-    chunks_.push_back(allocate_host(total));
+    chunks_.push_back(allocate_(total));
   } catch (const Error&) {
     chunks_.clear();  // the next take asks again, and reports
   }

@@ -4,14 +4,23 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <functional>
 #include <vector>
 
 #include "kernels/tensor.hpp"
 
 namespace troupe::kernels {
 
+// 64-byte aligned memory of the host. Throws Error(out_of_memory) with the bytes asked for.
+Buffer allocate_host(size_t bytes);
+
 class Scratch {
  public:
+  // `allocate` makes the memory: of the host, or of a device, whose stream then uses it in the order of the
+  // frames.
+  explicit Scratch(std::function<Buffer(size_t bytes)> allocate = allocate_host)
+      : allocate_(std::move(allocate)) {}
+
   class Frame {
    public:
     explicit Frame(Scratch& scratch) : scratch_(scratch), chunk_(scratch.chunk_), used_(scratch.used_) {}
@@ -36,12 +45,10 @@ class Scratch {
   void* take(size_t bytes);
   void give_back(size_t chunk, size_t used) noexcept;
 
+  std::function<Buffer(size_t)> allocate_;
   std::vector<Buffer> chunks_;  // one, but in the first step
   size_t chunk_ = 0;            // the chunk in use
   size_t used_ = 0;             // bytes taken of it
 };
-
-// 64-byte aligned memory of the host. Throws Error(out_of_memory) with the bytes asked for.
-Buffer allocate_host(size_t bytes);
 
 }  // namespace troupe::kernels
