@@ -1,0 +1,175 @@
+#include <cmath>
+
+#include "kernels/cuda/device/attention_backward.hpp"
+#include "kernels/cuda/device/attention_mma_backward.hpp"
+#include "kernels/cuda/dispatch.hpp"
+#include "kernels/cuda/stream.hpp"
+
+namespace troupe::kernels {
+
+namespace {
+
+constexpr int64_t kHeadSizeMax = 256;
+
+// f(constant) with the smallest kSize that holds a head.
+template <typename F>
+void with_head_size(int64_t size, F&& f) {
+  if (size <= 64)
+    f(std::integral_constant<int, 64>{});
+  else if (size <= 128)
+    f(std::integral_constant<int, 128>{});
+  else
+    f(std::integral_constant<int, 256>{});
+}
+
+// f(constant) likewise, for tensor cores.
+template <typename F>
+void with_mma_size(int64_t size, F&& f) {
+  if (size <= 64)
+    f(std::integral_constant<int, 64>{});
+  else
+    f(std::integral_constant<int, 128>{});
+}
+
+// Whether tensor cores take it: a matter of shape, type and alignment alone.
+template <typename... Views>
+bool takes_mma(const AttentionShape& shape, ConstView q, const Views&... views) {
+  return q.dtype == DType::bf16 && shape.head_size % 16 == 0 && shape.head_size <= 128 &&
+         all_take_vectors(q, views...);
+}
+
+void check_matrix(const AttentionShape& shape, ConstView view, int64_t rows, DType dtype) {
+  TROUPE_CHECK(
+      view.rows == shape.batch * rows && view.cols == shape.heads * shape.head_size && view.dtype == dtype,
+      "({}, {}) {} for ({} x {}, {} x {}) {}", view.rows, view.cols, to_string(view.dtype), shape.batch, rows,
+      shape.heads, shape.head_size, to_string(dtype));
+}
+
+void check_inputs(const AttentionShape& shape, ConstView q, ConstView k, ConstView v, ConstView lse) {
+  TROUPE_CHECK(shape.head_size >= 1 && shape.head_size <= kHeadSizeMax, "heads of {} channels",
+               shape.head_size);
+  check_matrix(shape, q, shape.queries, q.dtype);
+  check_matrix(shape, k, shape.keys, q.dtype);
+  check_matrix(shape, v, shape.keys, q.dtype);
+  TROUPE_CHECK(lse.empty() || (lse.rows == shape.batch * shape.heads && lse.cols == shape.queries &&
+                               lse.dtype == DType::f32 && lse.contiguous()));
+  for (int64_t b = 0; shape.key_lengths != nullptr && b < shape.batch; ++b)
+    TROUPE_CHECK(shape.key_lengths[b] >= 0 && shape.key_lengths[b] <= shape.keys,
+                 "key length {} of {} in sequence {}", shape.key_lengths[b], shape.keys, b);
+}
+
+}  // namespace
+
+struct CudaStream::AttentionTask {
+  const AttentionShape& shape;
+  device::Heads heads;
+};
+
+struct CudaStream::BackwardViews {
+  ConstView q, k, v, out, lse, dout;
+  View dq, dk, dv;
+};
+
+device::Heads CudaStream::place(const AttentionShape& shape, Scratch::Frame& frame) {
+  device::Heads heads;
+  heads.batch = shape.batch;
+  heads.queries = shape.queries;
+  heads.keys = shape.keys;
+  heads.heads = shape.heads;
+  heads.size = int(shape.head_size);
+  heads.causal_offset = shape.causal ? shape.keys - shape.queries : shape.keys;
+  if (shape.key_lengths != nullptr)
+    heads.lengths = place(std::span<const int32_t>(shape.key_lengths, size_t(shape.batch)), frame);
+  heads.scale = float(1.0 / std::sqrt(double(shape.head_size)));
+  heads.rule = rule_of(shape.dropout);
+  return heads;
+}
+
+void CudaStream::attention_forward(const AttentionShape& shape, ConstView q, ConstView k, ConstView v,
+                                   View out, View lse) {
+  check_inputs(shape, q, k, v, lse);
+  check_matrix(shape, out, shape.queries, q.dtype);
+  if (out.size() == 0) return;
+  Scratch::Frame frame(scratch_);
+  const device::Heads heads = place(shape, frame);
+  if (takes_mma(shape, q, k, v, out)) {
+    with_mma_size(shape.head_size, [&](auto size) {
+      device::AttentionForwardMma<size()> kernel;
+      kernel.heads = heads;
+      kernel.q = rows_of<uint16_t>(q);
+      kernel.k = rows_of<uint16_t>(k);
+      kernel.v = rows_of<uint16_t>(v);
+      kernel.out = rows_of<uint16_t>(out);
+      kernel.lse = lse.empty() ? nullptr : lse.as<float>();
+      launch(kernel, kernel.blocks(heads), "attention");
+    });
+    return;
+  }
+  with_compute_type(q.dtype, [&](auto element) {
+    with_head_size(shape.head_size, [&](auto size) {
+      using T = decltype(element);
+      device::AttentionForward<T, size()> kernel;
+      kernel.heads = heads;
+      kernel.q = rows_of<T>(q);
+      kernel.k = rows_of<T>(k);
+      kernel.v = rows_of<T>(v);
+      kernel.out = rows_of<T>(out);
+      kernel.lse = lse.empty() ? nullptr : lse.as<float>();
+      launch(kernel, shape.batch * shape.heads * kernel.tiles(shape.queries), "attention");
+    });
+  });
+}
+
+// delta, then dq, then dk and dv: by tensor cores where they take the shape.
+template <typename T>
+void CudaStream::attention_gradients(const AttentionTask& task, const BackwardViews& views) {
+  const AttentionShape& shape = task.shape;
+  const int64_t head_count = shape.batch * shape.heads;
+  Scratch::Frame frame(scratch_);
+  device::AttentionDelta<T> delta;
+  delta.heads = task.heads;
+  delta.out = rows_of<T>(views.out);
+  delta.dout = rows_of<T>(views.dout);
+  delta.delta = frame.take<float>(head_count * shape.queries);
+  launch(delta, delta.blocks(shape.batch, shape.heads, shape.queries), "attention backward");
+  const float* lse = views.lse.empty() ? nullptr : views.lse.as<float>();
+  if constexpr (sizeof(T) == 2) {
+    if (takes_mma(shape, views.q, views.k, views.v, views.dout, views.dq, views.dk, views.dv)) {
+      const device::AttentionGradientsMma all{task.heads,          rows_of<T>(views.q), rows_of<T>(views.k),
+                                              rows_of<T>(views.v), delta.dout,          lse,
+                                              delta.delta};
+      with_mma_size(shape.head_size, [&](auto size) {
+        const device::AttentionQueryGradientMma<size()> queries{all, rows_of<T>(views.dq)};
+        launch(queries, queries.blocks(task.heads), "attention backward");
+        const device::AttentionKeyGradientMma<size()> keys{all, rows_of<T>(views.dk), rows_of<T>(views.dv)};
+        launch(keys, keys.blocks(task.heads), "attention backward");
+      });
+      return;
+    }
+  }
+  const device::AttentionGradients<T> all{task.heads,          rows_of<T>(views.q), rows_of<T>(views.k),
+                                          rows_of<T>(views.v), delta.dout,          lse,
+                                          delta.delta};
+  with_head_size(shape.head_size, [&](auto size) {
+    const device::AttentionQueryGradient<T, size()> queries{all, rows_of<T>(views.dq)};
+    launch(queries, head_count * device::ceil_div(shape.queries, device::kAttentionTile),
+           "attention backward");
+    const device::AttentionKeyGradient<T, size()> keys{all, rows_of<T>(views.dk), rows_of<T>(views.dv)};
+    launch(keys, head_count * device::ceil_div(shape.keys, device::kAttentionTile), "attention backward");
+  });
+}
+
+void CudaStream::attention_backward(const AttentionShape& shape, ConstView q, ConstView k, ConstView v,
+                                    ConstView out, ConstView lse, ConstView dout, View dq, View dk, View dv) {
+  check_inputs(shape, q, k, v, lse);
+  for (const ConstView view : {out, dout, ConstView(dq)}) check_matrix(shape, view, shape.queries, q.dtype);
+  for (const ConstView view : {ConstView(dk), ConstView(dv)}) check_matrix(shape, view, shape.keys, q.dtype);
+  TROUPE_CHECK(!lse.empty() || shape.queries == 0, "the backward pass needs lse");
+  Scratch::Frame frame(scratch_);
+  const AttentionTask task{shape, place(shape, frame)};
+  with_compute_type(q.dtype, [&](auto element) {
+    attention_gradients<decltype(element)>(task, {q, k, v, out, lse, dout, dq, dk, dv});
+  });
+}
+
+}  // namespace troupe::kernels

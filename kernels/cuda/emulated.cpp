@@ -1,0 +1,91 @@
+#include "kernels/cuda/emulated.hpp"
+
+#include <cstring>
+
+namespace troupe::kernels {
+
+namespace {
+
+// The element at (row, col) of op(factor), as it lies in memory column-major.
+double element(const Product::Factor& f, int64_t row, int64_t col) {
+  const int64_t at = f.transposed ? col + row * f.leading : row + col * f.leading;
+  return f.dtype == DType::f32 ? double(static_cast<const float*>(f.data)[at])
+                               : double(device::widen(static_cast<const uint16_t*>(f.data)[at]));
+}
+
+double read(const void* data, DType dtype, int64_t at) {
+  return dtype == DType::f32 ? double(static_cast<const float*>(data)[at])
+                             : double(device::widen(static_cast<const uint16_t*>(data)[at]));
+}
+
+void check_factor(const Product::Factor& f, int64_t rows, int64_t cols) {
+  TROUPE_CHECK((f.transposed ? f.cols : f.rows) == rows && (f.transposed ? f.rows : f.cols) == cols);
+  TROUPE_CHECK(f.leading >= f.rows && f.data != nullptr);
+}
+
+class EmulatedRuntime final : public DeviceRuntime {
+ public:
+  explicit EmulatedRuntime(ThreadOrder order) : order_(order) {}
+
+  Device device() const override { return {DeviceKind::cuda, -1}; }
+  void synchronize() override {}
+
+  Buffer allocate(size_t bytes) override {
+    Buffer buffer = allocate_host(bytes);
+    std::memset(buffer.data(), 0xff, bytes);
+    return buffer;
+  }
+  void copy_in(void* to, const void* from, size_t bytes) override { std::memcpy(to, from, bytes); }
+  void copy_out(void* to, const void* from, size_t bytes) override { std::memcpy(to, from, bytes); }
+  void start_copy_out(const void* from, size_t bytes) override {
+    TROUPE_CHECK(going_out_.empty(), "one copy at a time");
+    going_out_.assign(static_cast<const char*>(from), static_cast<const char*>(from) + bytes);
+  }
+  void finish_copy_out(void* to) override {
+    std::memcpy(to, going_out_.data(), going_out_.size());
+    going_out_.clear();
+  }
+  void copy_rows(void* to, size_t to_stride, const void* from, size_t from_stride, size_t bytes,
+                 size_t rows) override {
+    for (size_t row = 0; row < rows; ++row)
+      std::memcpy(static_cast<char*>(to) + row * to_stride,
+                  static_cast<const char*>(from) + row * from_stride, bytes);
+  }
+  void zero_rows(void* to, size_t stride, size_t bytes, size_t rows) override {
+    for (size_t row = 0; row < rows; ++row) std::memset(static_cast<char*>(to) + row * stride, 0, bytes);
+  }
+
+  void launch(const KernelCall& call) override { call.on_host(call.kernel, call.blocks, order_); }
+
+  void multiply(const Product& p) override {
+    check_factor(p.a, p.m, p.k);
+    check_factor(p.b, p.k, p.n);
+    TROUPE_CHECK(p.leading >= p.m);
+    std::vector<double> column(static_cast<size_t>(p.k));
+    for (int64_t n = 0; n < p.n; ++n) {
+      for (int64_t k = 0; k < p.k; ++k) column[size_t(k)] = element(p.b, k, n);
+      for (int64_t m = 0; m < p.m; ++m) {
+        const int64_t at = m + n * p.leading;
+        double sum = p.bias != nullptr ? read(p.bias, p.dtype, m) : 0;
+        if (p.accumulate) sum += read(p.d, p.dtype, at);
+        for (int64_t k = 0; k < p.k; ++k) sum += element(p.a, m, k) * column[size_t(k)];
+        if (p.dtype == DType::f32)
+          static_cast<float*>(p.d)[at] = float(sum);
+        else
+          static_cast<uint16_t*>(p.d)[at] = device::narrow<uint16_t>(float(sum));
+      }
+    }
+  }
+
+ private:
+  ThreadOrder order_;
+  std::vector<char> going_out_;
+};
+
+}  // namespace
+
+std::unique_ptr<CudaStream> make_emulated_stream(ThreadOrder order, const CudaLimits& limits) {
+  return std::make_unique<CudaStream>(std::make_unique<EmulatedRuntime>(order), limits);
+}
+
+}  // namespace troupe::kernels

@@ -1,0 +1,19 @@
+// A device that is none: the kernels of device/ run on the host, thread by thread, and products are plain
+// loops. It shows that a CudaStream's set-up, indexing and arithmetic are right where there is no GPU,
+// slowly. Memory comes filled with bytes of ones (NaN, -1), so that what is read before it was written shows.
+#pragma once
+
+#include <memory>
+
+#include "kernels/cuda/launch.hpp"
+#include "kernels/cuda/stream.hpp"
+
+namespace troupe::kernels {
+
+// Small limits, so that small shapes take several blocks.
+inline constexpr CudaLimits kEmulatedLimits{int64_t{1} << 18, int64_t{1} << 21};
+
+std::unique_ptr<CudaStream> make_emulated_stream(ThreadOrder order,
+                                                 const CudaLimits& limits = kEmulatedLimits);
+
+}  // namespace troupe::kernels

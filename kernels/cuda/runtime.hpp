@@ -1,0 +1,57 @@
+// What a CudaStream needs of its device, and nothing of CUDA itself: memory, copies, kernels and matrix
+// products, in the order of the calls. CudaRuntime is a CUDA stream; EmulatedRuntime executes at once on the
+// host, so that everything above it runs and is tested where there is no GPU. One thread at a time.
+#pragma once
+
+#include <memory>
+
+#include "kernels/cuda/launch.hpp"
+#include "kernels/tensor.hpp"
+
+namespace troupe::kernels {
+
+// A product as cuBLASLt takes it, column-major: d (m, n) = op(a) op(b) [+ bias a row] [+ d]. A row-major
+// matrix with stride s is its transpose, column-major, with leading dimension s.
+struct Product {
+  struct Factor {
+    const void* data = nullptr;
+    int64_t rows = 0, cols = 0, leading = 0;  // as it lies, column-major
+    bool transposed = false;                  // op
+    DType dtype = DType::f32;
+  };
+  int64_t m = 0, n = 0, k = 0;
+  Factor a, b;
+  void* d = nullptr;
+  int64_t leading = 0;  // of d
+  DType dtype = DType::f32;
+  const void* bias = nullptr;  // (m) of d's type, or null
+  bool accumulate = false;
+};
+
+class DeviceRuntime {
+ public:
+  virtual ~DeviceRuntime() = default;
+  virtual Device device() const = 0;
+  virtual void synchronize() = 0;
+
+  // Throws Error(out_of_memory) that says what was wanted and what is free.
+  virtual Buffer allocate(size_t bytes) = 0;
+  // `from` may be reused when the call returns.
+  virtual void copy_in(void* to, const void* from, size_t bytes) = 0;
+  virtual void copy_out(void* to, const void* from, size_t bytes) = 0;  // waits
+  // For small results: copies what is there now, without waiting; finish_copy_out waits. One such copy at a
+  // time.
+  virtual void start_copy_out(const void* from, size_t bytes) = 0;
+  virtual void finish_copy_out(void* to) = 0;
+  // On the device, `rows` of `bytes` each, strides in bytes.
+  virtual void copy_rows(void* to, size_t to_stride, const void* from, size_t from_stride, size_t bytes,
+                         size_t rows) = 0;
+  virtual void zero_rows(void* to, size_t stride, size_t bytes, size_t rows) = 0;
+
+  // Throws Error(device) with the call's name.
+  virtual void launch(const KernelCall& call) = 0;
+  // Throws Error(device) with the shape. The same bits for the same shape and alignment, every time.
+  virtual void multiply(const Product& product) = 0;
+};
+
+}  // namespace troupe::kernels

@@ -1,0 +1,134 @@
+// The Stream of CUDA devices. Each group of operations is in the file of its name; their kernels are in
+// device/. ids, targets, key lengths, block layouts and rounded totals are host memory, as on the CPU, and
+// are copied before a call returns; everything else is memory of the device. Calls return before their work
+// is done, but for cross_entropy, block_square_sums and those that say so. One thread at a time.
+//
+// Beside the interface: bf16 products round their bias to bf16; heads have at most 256 channels; f32 products
+// are true f32.
+#pragma once
+
+#include <memory>
+
+#include "kernels/backend.hpp"
+#include "kernels/cuda/device/attention_parts.hpp"
+#include "kernels/cuda/device/exact_sum.hpp"
+#include "kernels/cuda/runtime.hpp"
+#include "kernels/scratch.hpp"
+
+namespace troupe::kernels {
+
+// How much cross_entropy keeps at once. The results' bits depend on these.
+struct CudaLimits {
+  int64_t logit_bytes = int64_t{128} << 20;  // of a block of logits, f32
+  int64_t kept_bytes = int64_t{1} << 30;     // of exponentials kept from the first pass to the second
+};
+
+device::DropoutRule rule_of(const Dropout& dropout);  // CHECKs 0 <= rate < 1
+
+class DeviceTotal;  // accumulator.hpp
+
+// The flat f32 arrays of the optimizer's state, on the device.
+struct StateArrays {
+  float* weight = nullptr;
+  float* moment1 = nullptr;
+  float* moment2 = nullptr;
+};
+
+class CudaStream final : public Stream {
+ public:
+  explicit CudaStream(std::unique_ptr<DeviceRuntime> runtime, const CudaLimits& limits = {});
+
+  Device device() const override { return runtime_->device(); }
+  void synchronize() override { runtime_->synchronize(); }
+  DeviceRuntime& runtime() { return *runtime_; }
+  Scratch& scratch() { return scratch_; }
+
+  size_t packed_bytes(int64_t n, int64_t k, DType dtype) const override;
+  PackedWeight pack(ConstView master, DType dtype, void* destination) override;
+  void linear_forward(ConstView x, PackedWeight weight, ConstView bias, View y) override;
+  void linear_backward_input(ConstView dy, PackedWeight weight, View dx, bool accumulate) override;
+  void linear_backward_weight(ConstView dy, ConstView x, View dw, View dbias) override;
+
+  void attention_forward(const AttentionShape& shape, ConstView q, ConstView k, ConstView v, View out,
+                         View lse) override;
+  void attention_backward(const AttentionShape& shape, ConstView q, ConstView k, ConstView v, ConstView out,
+                          ConstView lse, ConstView dout, View dq, View dk, View dv) override;
+
+  void residual_norm_forward(const ResidualNorm& args) override;
+  void residual_norm_backward(const ResidualNormGrad& args) override;
+
+  void activation_forward(Activation kind, ConstView x, Dropout dropout, View y) override;
+  void activation_backward(Activation kind, ConstView x, Dropout dropout, ConstView dy, View dx) override;
+
+  void embedding_forward(std::span<const int32_t> ids, ConstView table, ConstView positions, float scale,
+                         Dropout dropout, View out) override;
+  void embedding_backward(std::span<const int32_t> ids, int32_t pad_id, float scale, Dropout dropout,
+                          ConstView dout, GradientSink& sink, int64_t offset, View dpositions) override;
+
+  LossSums cross_entropy(const CrossEntropy& args) override;
+
+  void block_square_sums(const BlockLayout& layout, const RoundedTotal& total, int64_t begin, int64_t end,
+                         double* sums) override;
+  void adamw(const AdamW& args, const BlockLayout& layout, const RoundedTotal& total, int64_t begin,
+             int64_t end, float* weight, float* moment1, float* moment2) override;
+
+  void log_softmax_topk(ConstView logits, int64_t k, View values, View ids) override;
+  void gather_rows(ConstView table, std::span<const int32_t> rows, View out) override;
+
+  void convert(ConstView from, View to) override;
+  void add(ConstView x, View y) override;
+  void fill_zero(View y) override;
+
+  // The same over all blocks of a total that is on the device already. `sums` is host memory.
+  void block_square_sums(const DeviceTotal& total, double* sums);
+  void adamw(const AdamW& args, const DeviceTotal& total, const StateArrays& state);
+
+ private:
+  struct PlacedTotal;
+  // Copies on the device, until the frame ends.
+  device::LayoutTable place(const BlockLayout& layout, Scratch::Frame& frame);
+  device::Heads place(const AttentionShape& shape, Scratch::Frame& frame);
+  PlacedTotal place(const BlockLayout& layout, const RoundedTotal& total, int64_t begin, int64_t end,
+                    Scratch::Frame& frame);
+  struct AttentionTask;
+  struct BackwardViews;
+  template <typename T>
+  void attention_gradients(const AttentionTask& task, const BackwardViews& views);
+  void square_sums(const PlacedTotal& total, int64_t begin, int64_t end, double* sums);
+  void update(const AdamW& args, const PlacedTotal& total, int64_t begin, int64_t end,
+              const StateArrays& state);
+  template <typename T>
+  const T* place(std::span<const T> values, Scratch::Frame& frame) {
+    T* copy = frame.take<T>(int64_t(values.size()));
+    if (!values.empty()) runtime_->copy_in(copy, values.data(), values.size_bytes());
+    return copy;
+  }
+  template <typename Kernel>
+  void launch(const Kernel& kernel, int64_t blocks, const char* name) {
+    if (blocks > 0) runtime_->launch(call_of(kernel, blocks, name));
+  }
+  // out[s] (cols) = column sums of the source's values.
+  template <typename Source>
+  void column_sums(const Source& source, int64_t rows, int64_t cols, bool vectors, View first, View second);
+  // c (M, N) = a b [+ bias] [+ c], row-major; `transposed` says which factors lie as their transpose.
+  struct RowMajor {
+    ConstView matrix;
+    bool transposed = false;
+  };
+  void multiply(RowMajor a, RowMajor b, ConstView bias, View c, bool accumulate = false);
+
+  struct VocabularyPasses;
+  void cross_entropy_forward(const VocabularyPasses& passes);
+  void cross_entropy_backward(const VocabularyPasses& passes);
+  // Rows of dout to add up for each row of out: `rows` from starts[s] to starts[s + 1].
+  struct Segments {
+    std::vector<int32_t> rows, starts{0}, ids;
+  };
+  void segment_sums(const Segments& segments, float scale, const Dropout& dropout, ConstView dout, View out);
+
+  std::unique_ptr<DeviceRuntime> runtime_;
+  CudaLimits limits_;
+  Scratch scratch_;
+};
+
+}  // namespace troupe::kernels
