@@ -1,0 +1,26 @@
+# The CUDA toolkit, and how device code is compiled. Binaries for sm_80 (also sm_86, sm_89), sm_90 and sm_100, and PTX
+# for what comes after; -DTROUPE_CUDA_ARCHITECTURES=native builds for the GPU of this machine alone.
+set(TROUPE_CUDA_ARCHITECTURES "80-real;90-real;100-real;100-virtual" CACHE STRING "What CUDA code is built for")
+set(CMAKE_CUDA_ARCHITECTURES ${TROUPE_CUDA_ARCHITECTURES})
+if(TROUPE_CCACHE AND NOT CMAKE_CUDA_COMPILER_LAUNCHER)
+  set(CMAKE_CUDA_COMPILER_LAUNCHER ${TROUPE_CCACHE})
+endif()
+enable_language(CUDA)
+if(NOT CMAKE_CUDA20_STANDARD_COMPILE_OPTION)  # CMake 3.25 does not know that nvcc has C++20
+  set(CMAKE_CUDA20_STANDARD_COMPILE_OPTION -std=c++20)
+  set(CMAKE_CUDA20_EXTENSION_COMPILE_OPTION -std=c++20)
+endif()
+set(CMAKE_CUDA_STANDARD 20)
+set(CMAKE_CUDA_STANDARD_REQUIRED ON)
+set(CMAKE_CUDA_RUNTIME_LIBRARY None)  # CUDA::cudart is linked by name
+find_package(CUDAToolkit 13 REQUIRED)
+
+# troupe_cuda_kernels(<target> <sources>...): adds the sources' device code to <target>. --fmad=false, -ftz=true and
+# correctly rounded division and root: arithmetic rounds as on a CPU stream.
+function(troupe_cuda_kernels target)
+  add_library(${target}_kernels OBJECT ${ARGN})
+  target_include_directories(${target}_kernels PRIVATE ${CMAKE_SOURCE_DIR})
+  target_compile_options(${target}_kernels PRIVATE --expt-relaxed-constexpr --fmad=false -ftz=true -prec-div=true
+    -prec-sqrt=true --Werror all-warnings)
+  target_sources(${target} PRIVATE $<TARGET_OBJECTS:${target}_kernels>)
+endfunction()

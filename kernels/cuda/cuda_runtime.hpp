@@ -1,0 +1,16 @@
+// The DeviceRuntime of a GPU: one CUDA stream with its cuBLASLt plans, workspace and pinned memory. Made by
+// make_cuda_runtime on the thread that will use it; throws Error(device), Error(out_of_memory).
+#pragma once
+
+#include <memory>
+
+#include "kernels/cuda/runtime.hpp"
+
+namespace troupe::kernels {
+
+std::unique_ptr<DeviceRuntime> make_cuda_runtime(int device);
+
+// Memory of a GPU. Throws Error(out_of_memory) with the bytes asked for and those that are free.
+Buffer allocate_cuda(size_t bytes, int device);
+
+}  // namespace troupe::kernels

@@ -1,0 +1,173 @@
+#include "kernels/cuda/products.hpp"
+
+#include <algorithm>
+#include <array>
+#include <cstdio>
+#include <type_traits>
+#include <unordered_map>
+
+#include <cublasLt.h>
+
+#include "kernels/base/hash.hpp"
+
+namespace troupe::kernels {
+
+namespace {
+
+void check_cublas(cublasStatus_t status, const char* call, const Product& p) {
+  if (status == CUBLAS_STATUS_SUCCESS) return;
+  throw error(ErrorKind::device, "cannot multiply ({}, {}) by ({}, {}), {} to {}: {}: {}", p.m, p.k, p.k, p.n,
+              to_string(p.a.dtype), to_string(p.dtype), call, cublasLtGetStatusString(status));
+}
+
+cudaDataType_t cuda_type(DType type) {
+  TROUPE_CHECK(type == DType::f32 || type == DType::bf16, "products of {}", to_string(type));
+  return type == DType::f32 ? CUDA_R_32F : CUDA_R_16BF;
+}
+
+// What cuBLASLt may rely on: the largest power of two, at most 256, that divides the address.
+uint32_t alignment_of(const void* data) {
+  const auto address = uint32_t(reinterpret_cast<uintptr_t>(data) % 256) | 256u;
+  return address & (0u - address);
+}
+
+template <typename Handle, cublasStatus_t (*Destroy)(Handle)>
+struct Destroyer {
+  void operator()(Handle handle) const {
+    if (Destroy(handle) != CUBLAS_STATUS_SUCCESS) std::fputs("cuBLASLt could not destroy a handle\n", stderr);
+  }
+};
+template <typename Handle, cublasStatus_t (*Destroy)(Handle)>
+using Owned = std::unique_ptr<std::remove_pointer_t<Handle>, Destroyer<Handle, Destroy>>;
+using OwnedDesc = Owned<cublasLtMatmulDesc_t, cublasLtMatmulDescDestroy>;
+using OwnedLayout = Owned<cublasLtMatrixLayout_t, cublasLtMatrixLayoutDestroy>;
+using OwnedPreference = Owned<cublasLtMatmulPreference_t, cublasLtMatmulPreferenceDestroy>;
+
+// m, n, k, leading dimensions, and the rest in bits.
+using Key = std::array<int64_t, 7>;
+struct HashKey {
+  size_t operator()(const Key& key) const { return checksum64(key.data(), sizeof key); }
+};
+
+Key key_of(const Product& p) {
+  const auto log2 = [](const void* data) { return int64_t(std::countr_zero(alignment_of(data))); };
+  const int64_t bits = int64_t(p.a.transposed) | int64_t(p.b.transposed) << 1 |
+                       int64_t(p.bias != nullptr) << 2 | int64_t(p.accumulate) << 3 |
+                       int64_t(p.a.dtype) << 8 | int64_t(p.dtype) << 16 | log2(p.a.data) << 24 |
+                       log2(p.b.data) << 28 | log2(p.d) << 32 | log2(p.bias) << 36;
+  return {p.m, p.n, p.k, p.a.leading, p.b.leading, p.leading, bits};
+}
+
+OwnedLayout layout_of(const Product& p, DType type, int64_t rows, int64_t cols, int64_t leading) {
+  cublasLtMatrixLayout_t layout = nullptr;
+  check_cublas(cublasLtMatrixLayoutCreate(&layout, cuda_type(type), uint64_t(rows), uint64_t(cols),
+                                          std::max(leading, rows)),
+               "cublasLtMatrixLayoutCreate", p);
+  return OwnedLayout(layout);
+}
+
+template <typename Value>
+void set(cublasLtMatmulDesc_t desc, cublasLtMatmulDescAttributes_t attribute, const Value& value,
+         const Product& p) {
+  check_cublas(cublasLtMatmulDescSetAttribute(desc, attribute, &value, sizeof value),
+               "cublasLtMatmulDescSetAttribute", p);
+}
+template <typename Value>
+void set(cublasLtMatmulPreference_t preference, cublasLtMatmulPreferenceAttributes_t attribute,
+         const Value& value, const Product& p) {
+  check_cublas(cublasLtMatmulPreferenceSetAttribute(preference, attribute, &value, sizeof value),
+               "cublasLtMatmulPreferenceSetAttribute", p);
+}
+
+OwnedDesc describe(const Product& p) {
+  cublasLtMatmulDesc_t made = nullptr;
+  check_cublas(cublasLtMatmulDescCreate(&made, CUBLAS_COMPUTE_32F, CUDA_R_32F), "cublasLtMatmulDescCreate",
+               p);
+  OwnedDesc desc(made);
+  const cublasOperation_t a = p.a.transposed ? CUBLAS_OP_T : CUBLAS_OP_N;
+  const cublasOperation_t b = p.b.transposed ? CUBLAS_OP_T : CUBLAS_OP_N;
+  set(desc.get(), CUBLASLT_MATMUL_DESC_TRANSA, a, p);
+  set(desc.get(), CUBLASLT_MATMUL_DESC_TRANSB, b, p);
+  const cublasLtEpilogue_t epilogue = p.bias != nullptr ? CUBLASLT_EPILOGUE_BIAS : CUBLASLT_EPILOGUE_DEFAULT;
+  set(desc.get(), CUBLASLT_MATMUL_DESC_EPILOGUE, epilogue, p);
+  if (p.bias != nullptr) set(desc.get(), CUBLASLT_MATMUL_DESC_BIAS_POINTER, p.bias, p);
+  return desc;
+}
+
+OwnedPreference prefer(const Product& p) {
+  cublasLtMatmulPreference_t made = nullptr;
+  check_cublas(cublasLtMatmulPreferenceCreate(&made), "cublasLtMatmulPreferenceCreate", p);
+  OwnedPreference preference(made);
+  set(made, CUBLASLT_MATMUL_PREF_MAX_WORKSPACE_BYTES, uint64_t{CudaProducts::kWorkspaceBytes}, p);
+  set(made, CUBLASLT_MATMUL_PREF_REDUCTION_SCHEME_MASK, uint32_t{CUBLASLT_REDUCTION_SCHEME_COMPUTE_TYPE}, p);
+  set(made, CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_A_BYTES, alignment_of(p.a.data), p);
+  set(made, CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_B_BYTES, alignment_of(p.b.data), p);
+  set(made, CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_C_BYTES, alignment_of(p.d), p);
+  set(made, CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_D_BYTES, alignment_of(p.d), p);
+  return preference;
+}
+
+}  // namespace
+
+std::string cublas_version() {
+  const size_t v = cublasLtGetVersion();  // 130002 is 13.0.2
+  return fmt::format("{}.{}.{}", v / 10000, v / 100 % 100, v % 100);
+}
+
+struct CudaProducts::Plan {
+  OwnedDesc desc;
+  OwnedLayout a, b, d;
+  cublasLtMatmulAlgo_t algorithm{};
+};
+
+struct CudaProducts::Cache {
+  cublasLtHandle_t handle = nullptr;
+  std::unordered_map<Key, Plan, HashKey> plans;
+};
+
+CudaProducts::CudaProducts(cudaStream_t stream, void* workspace)
+    : stream_(stream), workspace_(workspace), cache_(std::make_unique<Cache>()) {
+  const cublasStatus_t status = cublasLtCreate(&cache_->handle);
+  if (status != CUBLAS_STATUS_SUCCESS)
+    throw error(ErrorKind::device, "cannot start cuBLASLt: {}", cublasLtGetStatusString(status));
+}
+
+CudaProducts::~CudaProducts() {
+  cache_->plans.clear();
+  if (cublasLtDestroy(cache_->handle) != CUBLAS_STATUS_SUCCESS)
+    std::fputs("cuBLASLt could not end\n", stderr);
+}
+
+CudaProducts::Plan& CudaProducts::plan_of(const Product& p) {
+  const Key key = key_of(p);
+  const auto found = cache_->plans.find(key);
+  if (found != cache_->plans.end()) return found->second;
+  if (cache_->plans.size() >= kPlansMax) cache_->plans.clear();
+  Plan plan{describe(p),
+            layout_of(p, p.a.dtype, p.a.rows, p.a.cols, p.a.leading),
+            layout_of(p, p.b.dtype, p.b.rows, p.b.cols, p.b.leading),
+            layout_of(p, p.dtype, p.m, p.n, p.leading),
+            {}};
+  const OwnedPreference preference = prefer(p);
+  cublasLtMatmulHeuristicResult_t result{};
+  int count = 0;
+  check_cublas(
+      cublasLtMatmulAlgoGetHeuristic(cache_->handle, plan.desc.get(), plan.a.get(), plan.b.get(),
+                                     plan.d.get(), plan.d.get(), preference.get(), 1, &result, &count),
+      "cublasLtMatmulAlgoGetHeuristic", p);
+  if (count == 0) check_cublas(CUBLAS_STATUS_NOT_SUPPORTED, "no algorithm for this shape and alignment", p);
+  plan.algorithm = result.algo;
+  return cache_->plans.emplace(key, std::move(plan)).first->second;
+}
+
+void CudaProducts::multiply(const Product& p) {
+  Plan& plan = plan_of(p);
+  if (p.bias != nullptr) set(plan.desc.get(), CUBLASLT_MATMUL_DESC_BIAS_POINTER, p.bias, p);
+  const float alpha = 1, beta = p.accumulate ? 1 : 0;
+  check_cublas(cublasLtMatmul(cache_->handle, plan.desc.get(), &alpha, p.a.data, plan.a.get(), p.b.data,
+                              plan.b.get(), &beta, p.d, plan.d.get(), p.d, plan.d.get(), &plan.algorithm,
+                              workspace_, kWorkspaceBytes, stream_),
+               "cublasLtMatmul", p);
+}
+
+}  // namespace troupe::kernels
