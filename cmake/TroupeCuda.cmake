@@ -2,9 +2,6 @@
 # for what comes after; -DTROUPE_CUDA_ARCHITECTURES=native builds for the GPU of this machine alone.
 set(TROUPE_CUDA_ARCHITECTURES "80-real;90-real;100-real;100-virtual" CACHE STRING "What CUDA code is built for")
 set(CMAKE_CUDA_ARCHITECTURES ${TROUPE_CUDA_ARCHITECTURES})
-if(TROUPE_CCACHE AND NOT CMAKE_CUDA_COMPILER_LAUNCHER)
-  set(CMAKE_CUDA_COMPILER_LAUNCHER ${TROUPE_CCACHE})
-endif()
 enable_language(CUDA)
 if(NOT CMAKE_CUDA20_STANDARD_COMPILE_OPTION)  # CMake 3.25 does not know that nvcc has C++20
   set(CMAKE_CUDA20_STANDARD_COMPILE_OPTION -std=c++20)
@@ -21,6 +18,11 @@ function(troupe_cuda_kernels target)
   add_library(${target}_kernels OBJECT ${ARGN})
   target_include_directories(${target}_kernels PRIVATE ${CMAKE_SOURCE_DIR})
   target_compile_options(${target}_kernels PRIVATE --expt-relaxed-constexpr --fmad=false -ftz=true -prec-div=true
-    -prec-sqrt=true --Werror all-warnings)
+    -prec-sqrt=true --Werror all-warnings -Xptxas=-v)
+  set(launcher ${CMAKE_SOURCE_DIR}/cmake/keep_resources)
+  if(TROUPE_CCACHE)
+    list(APPEND launcher ${TROUPE_CCACHE})
+  endif()
+  set_target_properties(${target}_kernels PROPERTIES CUDA_COMPILER_LAUNCHER "${launcher}")
   target_sources(${target} PRIVATE $<TARGET_OBJECTS:${target}_kernels>)
 endfunction()
