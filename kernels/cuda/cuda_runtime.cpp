@@ -45,6 +45,7 @@ class CudaRuntime final : public DeviceRuntime {
     activate();
     check_cuda(cudaStreamSynchronize(stream_.get()), "the work of a stream on GPU {} failed", index_);
   }
+  void* native() const override { return stream_.get(); }
   Buffer allocate(size_t bytes) override { return allocate_cuda(bytes, index_); }
 
   void copy_in(void* to, const void* from, size_t bytes) override {

@@ -29,6 +29,7 @@ class EmulatedRuntime final : public DeviceRuntime {
 
   Device device() const override { return {DeviceKind::cuda, -1}; }
   void synchronize() override {}
+  void* native() const override { return nullptr; }
 
   Buffer allocate(size_t bytes) override {
     Buffer buffer = allocate_host(bytes);

@@ -3,6 +3,7 @@
 // that the caller chooses. Results that depend on the order are races.
 #pragma once
 
+#include <array>
 #include <cstring>
 #include <vector>
 
@@ -90,6 +91,7 @@ class HostBlock {
   explicit HostBlock(ThreadOrder order) : order_(order), shared_(1), registers_(size_t(kThreads)) {}
   void start(int64_t index) {
     index_ = index;
+    rows_read_.clear();
     std::memset(static_cast<void*>(shared_.data()), 0xff, sizeof(Shared));
     std::memset(static_cast<void*>(registers_.data()), 0xff, sizeof(Registers) * size_t(kThreads));
   }
@@ -98,14 +100,20 @@ class HostBlock {
   Shared& shared() { return shared_[0]; }
   template <typename F>
   void each(F&& f) {
+    std::vector<Row> before;
+    for (const Row* row : rows_read_) before.push_back(*row);
+    apart(f);
+    // No barrier lies between these reads and what f wrote: on a device another warp may still be reading.
+    for (size_t i = 0; i < before.size(); ++i)
+      TROUPE_CHECK(before[i] == *rows_read_[i], "a phase overwrites shared memory that is being read");
+    rows_read_.clear();
+  }
+  template <typename F>
+  void apart(F&& f) {
     for (int64_t n = 0; n < kThreads; ++n) {
       const int thread = int(in_order(n, kThreads, order_));
       f(thread, registers_[size_t(thread)]);
     }
-  }
-  template <typename F>
-  void apart(F&& f) {
-    each(f);
   }
   template <typename F>
   void warp_sum(F&& f) {
@@ -126,8 +134,11 @@ class HostBlock {
   template <bool kTransposed, typename F>
   void load_matrices(F&& f) {
     for (int warp = 0; warp < kThreads; warp += device::kWarp)
-      load_warp_matrices(kTransposed,
-                         [&](int lane) { return f(warp + lane, registers_[size_t(warp + lane)]); });
+      load_warp_matrices(kTransposed, [&](int lane) {
+        const device::MatrixLoad load = f(warp + lane, registers_[size_t(warp + lane)]);
+        rows_read_.push_back(reinterpret_cast<const Row*>(load.row));
+        return load;
+      });
   }
   template <typename F>
   void multiply(F&& f) {
@@ -151,8 +162,11 @@ class HostBlock {
       }
   }
 
+  using Row = std::array<uint16_t, 8>;  // of a matrix that a warp loads
+
   ThreadOrder order_;
   int64_t index_ = 0;
+  std::vector<const Row*> rows_read_;  // since the last barrier
   std::vector<Shared> shared_;
   std::vector<Registers> registers_;
 };

@@ -34,13 +34,10 @@ void CudaStream::multiply(RowMajor a, RowMajor b, ConstView bias, View c, bool a
   product.dtype = c.dtype;
   product.accumulate = accumulate;
   Scratch::Frame frame(scratch_);
-  if (!bias.empty()) {
-    product.bias = bias.data;
-    if (c.dtype == DType::bf16) {
-      const View narrow = view_of(frame.take<uint16_t>(bias.size()), 1, bias.size());
-      convert({bias.data, DType::f32, 1, bias.size(), bias.size()}, narrow);
-      product.bias = narrow.data;
-    }
+  if (!bias.empty()) {  // in the result's type, at an address that any algorithm takes
+    const View copy{frame.take<float>(bias.size()), c.dtype, 1, bias.size(), bias.size()};
+    convert({bias.data, DType::f32, 1, bias.size(), bias.size()}, copy);
+    product.bias = copy.data;
   }
   runtime_->multiply(product);
 }

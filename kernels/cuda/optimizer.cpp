@@ -96,8 +96,10 @@ void CudaStream::block_square_sums(const DeviceTotal& total, double* sums) {
   square_sums({total.table(), total.mantissa(), total.shift(), 0}, 0, total.layout().blocks(), sums);
 }
 
-void CudaStream::adamw(const AdamW& args, const DeviceTotal& total, const StateArrays& state) {
-  update(args, {total.table(), total.mantissa(), total.shift(), 0}, 0, total.layout().blocks(), state);
+void CudaStream::adamw(const AdamW& args, const DeviceTotal& total, int64_t begin, int64_t end,
+                       const StateArrays& state) {
+  TROUPE_CHECK(begin >= 0 && begin <= end && end <= total.layout().blocks(), "blocks [{}, {})", begin, end);
+  update(args, {total.table(), total.mantissa(), total.shift() + begin, 0}, begin, end, state);
 }
 
 }  // namespace troupe::kernels

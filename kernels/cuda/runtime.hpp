@@ -33,6 +33,7 @@ class DeviceRuntime {
   virtual ~DeviceRuntime() = default;
   virtual Device device() const = 0;
   virtual void synchronize() = 0;
+  virtual void* native() const = 0;  // the cudaStream_t, for measuring; null where there is none
 
   // Throws Error(out_of_memory) that says what was wanted and what is free.
   virtual Buffer allocate(size_t bytes) = 0;

@@ -87,7 +87,7 @@ void Staging::copy_out(void* to, const void* from, size_t bytes) {
 }
 
 void Staging::start_copy_out(const void* from, size_t bytes) {
-  TROUPE_CHECK(aside_bytes_ == 0 && bytes <= kPieceBytes, "{} bytes while {} are under way", bytes,
+  TROUPE_CHECK(aside_bytes_ == 0 && bytes <= kAsideBytes, "{} bytes while {} are under way", bytes,
                aside_bytes_);
   reserve(aside_, bytes);
   queue_out(aside_, from, bytes);

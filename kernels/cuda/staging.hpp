@@ -13,6 +13,7 @@ class Staging {
  public:
   static constexpr size_t kPieces = 8;
   static constexpr size_t kPieceBytes = size_t{4} << 20;
+  static constexpr size_t kAsideBytes = size_t{64} << 20;
 
   explicit Staging(cudaStream_t stream) : stream_(stream) {}
   ~Staging();
@@ -21,7 +22,7 @@ class Staging {
 
   void copy_in(void* to, const void* from, size_t bytes);
   void copy_out(void* to, const void* from, size_t bytes);  // waits
-  // REQUIRES bytes <= kPieceBytes, and one such copy at a time. The piece is put aside until it is finished.
+  // REQUIRES bytes <= kAsideBytes, and one such copy at a time: its memory is put aside until it is finished.
   void start_copy_out(const void* from, size_t bytes);
   void finish_copy_out(void* to);
 

@@ -96,6 +96,34 @@ TEST_CASE("exact sums and their rounded totals are the CPU's integers on every d
   }
 }
 
+TEST_CASE("blocks at the edge of a width fold as on the CPU, on every device") {
+  for (int bits = 2; bits <= 24; ++bits) {
+    CAPTURE(bits);
+    const float top = std::ldexp(1.0f, bits - 1) - 1;  // the largest mantissa
+    Matrix g(1, 60);
+    for (size_t i = 0; i < g.values.size(); ++i) {
+      const float near[] = {top, std::nextafter(top, 1e9f), std::nextafter(top, 0.0f), top + 1, -top};
+      g.values[i] = std::ldexp(near[i % 5], -2 - int(i / 5) * 5);
+    }
+    BlockLayout layout;
+    layout.append(60, 1);  // a block each
+    const FoldOptions options{bits, 1, 3};
+    ExactAccumulator expected(layout);
+    ExactSink sink(expected, options);
+    sink.fold(0, g.view());
+    CHECK(sink.flags() == kSumClean);
+    for (const auto& device : other_test_devices()) {
+      CudaStream& stream = *device->cuda();
+      const Placed placed(*device, DType::f32, g);
+      DeviceAccumulator sums(stream, layout);
+      DeviceSink(stream, sums, options).fold(0, placed.view());
+      std::vector<int64_t> values(60);
+      sums.copy_to_host(stream, values.data());
+      CHECK(std::equal(values.begin(), values.end(), expected.values().begin()));
+    }
+  }
+}
+
 TEST_CASE("totals of every size are rounded as on the CPU, on every device") {
   BlockLayout layout;
   layout.append(62 * 256 + 40, 62 * 256 + 40);
