@@ -47,6 +47,7 @@ class ParameterTable {
 struct WeightsView {
   const float* master = nullptr;                               // flat
   const std::vector<kernels::PackedWeight>* packed = nullptr;  // empty entries for vectors
+  const float* sinusoids = nullptr;  // of the model, where the stream's device cannot read the host's; else null
 };
 
 // Names the random numbers of a slot; evaluation uses no dropout.

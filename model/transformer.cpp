@@ -63,7 +63,7 @@ class Transformer final : public Model {
   ConstView positions(const WeightsView& weights, Side side, int64_t begin, int64_t count) const override {
     TROUPE_CHECK(begin >= 0 && begin + count <= config_.max_length, "positions [{}, {}) of {}", begin,
                  begin + count, config_.max_length);
-    const float* first = sinusoids_.data();
+    const float* first = weights.sinusoids != nullptr ? weights.sinusoids : sinusoids_.data();
     const auto learned = side == Side::source ? indices_.source_positions : indices_.target_positions;
     if (learned) first = weights.master + table_.all()[*learned].offset;
     return kernels::view_of(first + begin * config_.width, count, config_.width);
