@@ -1,0 +1,96 @@
+// What only a GPU can show. The table of operations (devices.hpp) runs there by itself; these cases are
+// skipped, and counted as skipped, where there is none.
+#include "kernels/cuda/backend.hpp"
+#include "tests/kernels/devices.hpp"
+
+using namespace troupe;
+using namespace troupe::kernels;
+using namespace troupe::testing;
+
+namespace {
+
+bool no_gpu() {
+  const bool none = cuda_device_count() == 0;
+  if (none)
+    std::puts(
+        "test_kernels: no GPU here: the table of operations runs on the CPU and the emulated device alone");
+  return none;
+}
+const bool kNoGpu = no_gpu();
+
+}  // namespace
+
+TEST_CASE("the table of operations runs on the GPU too" * doctest::skip(kNoGpu)) {
+  CHECK(other_test_devices().back()->name() == "GPU");
+}
+
+TEST_CASE("a GPU's backend copies matrices to and from the host across strides" * doctest::skip(kNoGpu)) {
+  const auto backend = make_cuda_backend(0);
+  MESSAGE(backend->description());
+  const Buffer memory = backend->allocate(3 * 7 * sizeof(float));
+  const View rows{memory.data(), DType::f32, 3, 5, 7};
+  const Matrix values = random_matrix(3, 5, 1);
+  backend->copy_from_host(values.values.data(), rows);
+  Matrix back(3, 5);
+  backend->copy_to_host(rows, back.values.data());
+  CHECK(back.values == values.values);
+  CHECK_THROWS_AS(make_cuda_backend(cuda_device_count()), Error);
+}
+
+TEST_CASE("more memory than a GPU has is refused with what was wanted and what is free" *
+          doctest::skip(kNoGpu)) {
+  const auto backend = make_cuda_backend(0);
+  try {
+    backend->allocate(size_t{1} << 50);
+    FAIL("got a pebibyte");
+  } catch (const Error& refusal) {
+    CHECK(refusal.kind() == ErrorKind::out_of_memory);
+    CHECK(std::string(refusal.what()).find(std::to_string(size_t{1} << 50)) != std::string::npos);
+    CHECK(std::string(refusal.what()).find("are free") != std::string::npos);
+  }
+  CHECK(backend->allocate(1024).data() != nullptr);  // and the backend works on
+}
+
+TEST_CASE("copies larger than the pinned pieces arrive whole" * doctest::skip(kNoGpu)) {
+  const auto stream = make_cuda_stream(0);
+  std::vector<uint32_t> values((size_t{13} << 20) / 4 * 3 + 1), back(values.size());
+  for (size_t i = 0; i < values.size(); ++i) values[i] = uint32_t(i * 2654435761u);
+  const Buffer memory = stream->runtime().allocate(values.size() * 4);
+  stream->runtime().copy_in(memory.data(), values.data(), values.size() * 4);
+  stream->runtime().copy_out(back.data(), memory.data(), values.size() * 4);
+  CHECK(values == back);
+}
+
+TEST_CASE("products, attention and cross-entropy give the same bits every time and on every stream" *
+          doctest::skip(kNoGpu)) {
+  constexpr int64_t kRows = 512, kWidth = 256, kHeads = 4, kVocabulary = 5003;
+  const Matrix x = random_bf16(kRows, kWidth, 1), w = random_bf16(kVocabulary, kWidth, 2);
+  std::vector<int32_t> targets;
+  for (int64_t i = 0; i < kRows; ++i) targets.push_back(int32_t(i * 37 % kVocabulary));
+  Results first;
+  for (int run = 0; run < 20; ++run) {
+    const auto device = gpu_test_device();
+    AttentionShape shape{2, kRows / 2, kRows / 2, kHeads, kWidth / kHeads, true, nullptr, {0.1f, 3}};
+    const PlacedWeight packed(*device, w, DType::bf16);
+    const Placed in(*device, DType::bf16, x), out(*device, DType::bf16, kRows, kWidth),
+        lse(*device, DType::f32, 2 * kHeads, kRows / 2), dq(*device, DType::bf16, kRows, kWidth),
+        dk(*device, DType::bf16, kRows, kWidth), dv(*device, DType::bf16, kRows, kWidth),
+        dx(*device, DType::bf16, kRows, kWidth);
+    Stream& stream = device->stream();
+    stream.attention_forward(shape, in.view(), in.view(), in.view(), out.view(), lse.view());
+    stream.attention_backward(shape, in.view(), in.view(), in.view(), out.view(), lse.view(), in.view(),
+                              dq.view(), dk.view(), dv.view());
+    HostSink sink(*device, kVocabulary, kWidth);
+    const LossSums sums =
+        stream.cross_entropy({out.view(), packed.weight, targets.data(), 0.1f, dx.view(), &sink, 0});
+    const Results results{out.values(),
+                          dq.values(),
+                          dk.values(),
+                          dv.values(),
+                          dx.values(),
+                          sink.sums,
+                          Matrix(1, 1, float(sums.loss))};
+    if (run == 0) first = results;
+    for (size_t i = 0; i < results.size(); ++i) CHECK(same_bits(results[i], first[i]));
+  }
+}
