@@ -34,38 +34,46 @@ std::vector<std::unique_ptr<TestDevice>>& other_test_devices();
 // Null without CUDA or without a GPU.
 std::unique_ptr<TestDevice> gpu_test_device();
 
-// A matrix of f32 or bf16 on a device; rows lie `gap` elements apart, the first `gap` elements in.
+// A matrix of f32 or bf16 on a device; rows lie `gap` elements apart, the first `gap` elements in, and a row
+// more is there than is used: what lies around the elements must stay as it was.
 class Placed {
  public:
   Placed(TestDevice& device, kernels::DType dtype, int64_t rows, int64_t cols, int64_t gap = 0)
       : Placed(device, dtype, Matrix(rows, cols, 77.0f), gap) {}
   Placed(TestDevice& device, kernels::DType dtype, const Matrix& values, int64_t gap = 0)
-      : device_(device),
-        dtype_(dtype),
-        rows_(values.rows),
-        cols_(values.cols),
-        gap_(gap),
-        memory_(device.allocate(bytes())) {
+      : device_(device), shape_{nullptr, dtype, values.rows, values.cols, values.cols + gap}, gap_(gap) {
+    std::vector<char> bytes(at(shape_.rows + 1) + 64, kAround);
     const Strided host(dtype, values, gap);
-    if (size() > 0) device.copy_in(start(), host.view().data, size());
+    for (int64_t row = 0; row < shape_.rows; ++row)
+      std::memcpy(bytes.data() + at(row), host.view().row_range(row, 1).data, row_bytes());
+    memory_ = device.allocate(bytes.size());
+    device.copy_in(memory_.data(), bytes.data(), bytes.size());
   }
-  kernels::View view() const { return {start(), dtype_, rows_, cols_, cols_ + gap_}; }
+  kernels::View view() const {
+    kernels::View view = shape_;
+    view.data = static_cast<char*>(memory_.data()) + at(0);
+    return view;
+  }
   Matrix values() const {
-    const Strided host(dtype_, rows_, cols_, gap_);
-    if (size() > 0) device_.copy_out(host.view().data, start(), size());
+    std::vector<char> bytes(memory_.bytes());
+    device_.copy_out(bytes.data(), memory_.data(), bytes.size());
+    const Strided host(shape_.dtype, shape_.rows, shape_.cols, gap_);
+    for (int64_t row = 0; row < shape_.rows; ++row) {
+      std::memcpy(host.view().row_range(row, 1).data, bytes.data() + at(row), row_bytes());
+      std::memset(bytes.data() + at(row), kAround, row_bytes());
+    }
+    CHECK(std::ranges::count(bytes, kAround) == int64_t(bytes.size()));  // nothing around was written
     return host.values();
   }
 
  private:
-  size_t size() const {
-    return rows_ * cols_ == 0 ? 0 : size_t((rows_ - 1) * (cols_ + gap_) + cols_) * kernels::size_of(dtype_);
-  }
-  size_t bytes() const { return size_t((rows_ + 1) * (cols_ + gap_) + 1) * kernels::size_of(dtype_); }
-  char* start() const { return static_cast<char*>(memory_.data()) + size_t(gap_) * kernels::size_of(dtype_); }
+  static constexpr char kAround = 0x55;
+  size_t at(int64_t row) const { return size_t(gap_ + row * shape_.stride) * kernels::size_of(shape_.dtype); }
+  size_t row_bytes() const { return size_t(shape_.cols) * kernels::size_of(shape_.dtype); }
 
   TestDevice& device_;
-  kernels::DType dtype_;
-  int64_t rows_, cols_, gap_;
+  kernels::View shape_;  // without its data
+  int64_t gap_;
   kernels::Buffer memory_;
 };
 

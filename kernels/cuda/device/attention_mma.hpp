@@ -49,8 +49,8 @@ TROUPE_DEVICE void write_fragments(const float (&c)[kSize / 8][4], int lane, int
     TROUPE_UNROLL for (int n = 0; n < kSize / 8; ++n) {
       const int d = 8 * n + fragment_col(lane);
       if (d < size)
-        *reinterpret_cast<uint32_t*>(to + row * stride + d) =
-            pack(c[n][2 * half] * f, c[n][2 * half + 1] * f);
+        piece_at<Pair>(to + row * stride + d) = {
+            {narrow<uint16_t>(c[n][2 * half] * f), narrow<uint16_t>(c[n][2 * half + 1] * f)}};
     }
   }
 }

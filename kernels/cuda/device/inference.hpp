@@ -22,7 +22,7 @@ struct GatherRows : ElementTile<N> {
       if constexpr (N == 1)
         *to = *from;
       else
-        *reinterpret_cast<Sixteen<T>*>(to) = *reinterpret_cast<const Sixteen<T>*>(from);
+        piece_at<Sixteen<T>>(to) = piece_at<Sixteen<T>>(from);
     });
   }
 };

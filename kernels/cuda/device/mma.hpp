@@ -34,6 +34,9 @@ TROUPE_DEVICE int fragment_row(int lane, int half) {
 TROUPE_DEVICE int fragment_col(int lane) {
   return lane % 4 * 2;
 }
+struct alignas(4) Pair {
+  uint16_t v[2];
+};
 TROUPE_DEVICE uint32_t pack(float low, float high) {
   return uint32_t(narrow<uint16_t>(low)) | uint32_t(narrow<uint16_t>(high)) << 16;
 }
@@ -51,9 +54,8 @@ struct BfTile {
     for (int i = thread; i < kRows * kPieces; i += threads) {
       const int r = i / kPieces, c = i % kPieces * kVector;
       Sixteen<uint16_t> piece = {};
-      if (r < rows && c < size)
-        piece = *reinterpret_cast<const Sixteen<uint16_t>*>(from.row(row + r) + col + c);
-      *reinterpret_cast<Sixteen<uint16_t>*>(&x[r][c]) = piece;
+      if (r < rows && c < size) piece = piece_at<Sixteen<uint16_t>>(from.row(row + r) + col + c);
+      piece_at<Sixteen<uint16_t>>(&x[r][c]) = piece;
     }
   }
 };

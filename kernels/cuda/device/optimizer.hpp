@@ -128,7 +128,7 @@ struct AdamWBlocks {
     } else {
       using Piece = Sixteen<int32_t>;
       TROUPE_UNROLL for (int i = 0; i < N; i += Piece::kCount) {
-        const Piece piece = *reinterpret_cast<const Piece*>(from + i);
+        const Piece piece = piece_at<Piece>(from + i);
         TROUPE_UNROLL for (int j = 0; j < Piece::kCount; ++j) to[i + j] = piece.v[j];
       }
     }

@@ -20,6 +20,8 @@
 #include <bit>
 #include <cstddef>
 #include <cstdint>
+#include <stdexcept>
+#include <type_traits>
 
 #if defined(__CUDACC__)
 #define TROUPE_DEVICE __host__ __device__ __forceinline__
@@ -90,6 +92,18 @@ struct alignas(16) Sixteen {
   static constexpr int kCount = 16 / int(sizeof(T));
   T v[kCount];
 };
+// The piece at an address, which is a multiple of its size: a device faults where it is not, and so does the
+// host.
+template <typename Piece, typename T>
+TROUPE_DEVICE auto& piece_at(T* address) {
+#if !defined(__CUDACC__)
+  if (reinterpret_cast<uintptr_t>(address) % alignof(Piece) != 0)
+    throw std::logic_error("a misaligned vector");
+#endif
+  using Found = std::conditional_t<std::is_const_v<T>, const Piece, Piece>;
+  return *reinterpret_cast<Found*>(address);
+}
+
 template <int N, typename T>
 TROUPE_DEVICE void load(const T* from, float (&to)[N]) {
   if constexpr (N == 1) {
@@ -97,7 +111,7 @@ TROUPE_DEVICE void load(const T* from, float (&to)[N]) {
   } else {
     using Piece = Sixteen<T>;
     TROUPE_UNROLL for (int i = 0; i < N; i += Piece::kCount) {
-      const Piece piece = *reinterpret_cast<const Piece*>(from + i);
+      const Piece piece = piece_at<Piece>(from + i);
       TROUPE_UNROLL for (int j = 0; j < Piece::kCount; ++j) to[i + j] = widen(piece.v[j]);
     }
   }
@@ -111,7 +125,7 @@ TROUPE_DEVICE void store(T* to, const float (&from)[N]) {
     TROUPE_UNROLL for (int i = 0; i < N; i += Piece::kCount) {
       Piece piece;
       TROUPE_UNROLL for (int j = 0; j < Piece::kCount; ++j) piece.v[j] = narrow<T>(from[i + j]);
-      *reinterpret_cast<Piece*>(to + i) = piece;
+      piece_at<Piece>(to + i) = piece;
     }
   }
 }
