@@ -4,6 +4,7 @@
 #include <limits>
 
 #include "kernels/cuda/check.hpp"
+#include "kernels/cuda/plain_product.hpp"
 #include "kernels/cuda/products.hpp"
 #include "kernels/cuda/staging.hpp"
 
@@ -90,7 +91,7 @@ class CudaRuntime final : public DeviceRuntime {
   }
   void multiply(const Product& product) override {
     activate();
-    products_.multiply(product);
+    if (!products_.multiply(product)) multiply_plainly(*this, product);
   }
 
  private:

@@ -118,6 +118,7 @@ struct CudaProducts::Plan {
   OwnedDesc desc;
   OwnedLayout a, b, d;
   cublasLtMatmulAlgo_t algorithm{};
+  bool possible = false;  // whether there is an algorithm
 };
 
 struct CudaProducts::Cache {
@@ -147,27 +148,30 @@ CudaProducts::Plan& CudaProducts::plan_of(const Product& p) {
             layout_of(p, p.a.dtype, p.a.rows, p.a.cols, p.a.leading),
             layout_of(p, p.b.dtype, p.b.rows, p.b.cols, p.b.leading),
             layout_of(p, p.dtype, p.m, p.n, p.leading),
-            {}};
+            {},
+            false};
   const OwnedPreference preference = prefer(p);
   cublasLtMatmulHeuristicResult_t result{};
   int count = 0;
-  check_cublas(
+  const cublasStatus_t status =
       cublasLtMatmulAlgoGetHeuristic(cache_->handle, plan.desc.get(), plan.a.get(), plan.b.get(),
-                                     plan.d.get(), plan.d.get(), preference.get(), 1, &result, &count),
-      "cublasLtMatmulAlgoGetHeuristic", p);
-  if (count == 0) check_cublas(CUBLAS_STATUS_NOT_SUPPORTED, "no algorithm for this shape and alignment", p);
+                                     plan.d.get(), plan.d.get(), preference.get(), 1, &result, &count);
+  if (status != CUBLAS_STATUS_NOT_SUPPORTED) check_cublas(status, "cublasLtMatmulAlgoGetHeuristic", p);
+  plan.possible = status == CUBLAS_STATUS_SUCCESS && count > 0;
   plan.algorithm = result.algo;
   return cache_->plans.emplace(key, std::move(plan)).first->second;
 }
 
-void CudaProducts::multiply(const Product& p) {
+bool CudaProducts::multiply(const Product& p) {
   Plan& plan = plan_of(p);
+  if (!plan.possible) return false;
   if (p.bias != nullptr) set(plan.desc.get(), CUBLASLT_MATMUL_DESC_BIAS_POINTER, p.bias, p);
   const float alpha = 1, beta = p.accumulate ? 1 : 0;
   check_cublas(cublasLtMatmul(cache_->handle, plan.desc.get(), &alpha, p.a.data, plan.a.get(), p.b.data,
                               plan.b.get(), &beta, p.d, plan.d.get(), p.d, plan.d.get(), &plan.algorithm,
                               workspace_, kWorkspaceBytes, stream_),
                "cublasLtMatmul", p);
+  return true;
 }
 
 }  // namespace troupe::kernels

@@ -23,8 +23,9 @@ class CudaProducts {
   CudaProducts(cudaStream_t stream, void* workspace);
   ~CudaProducts();
 
-  // Throws Error(device) when cuBLASLt refuses.
-  void multiply(const Product& product);
+  // False when cuBLASLt has no algorithm for the shape, type and alignment. Throws Error(device) when it
+  // fails.
+  bool multiply(const Product& product);
 
  private:
   struct Plan;

@@ -79,8 +79,8 @@ class CudaStream final : public Stream {
   void add(ConstView x, View y) override;
   void fill_zero(View y) override;
 
-  // The same for a total that is on the device already: all its blocks, and blocks [begin, end). `sums` is host
-  // memory.
+  // The same for a total that is on the device already: all its blocks, and blocks [begin, end). `sums` is
+  // host memory.
   void block_square_sums(const DeviceTotal& total, double* sums);
   void adamw(const AdamW& args, const DeviceTotal& total, int64_t begin, int64_t end,
              const StateArrays& state);

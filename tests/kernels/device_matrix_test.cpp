@@ -1,3 +1,4 @@
+#include "kernels/cuda/plain_product.hpp"
 #include "tests/kernels/devices.hpp"
 
 using namespace troupe;
@@ -45,6 +46,43 @@ TEST_CASE("products, their gradients and column sums agree with the CPU on every
             },
             {tolerance(out), tolerance(out), tolerance(out), tolerance(out), tolerance(DType::f32)});
       }
+}
+
+TEST_CASE("products without an algorithm of the library's agree with those that have one, on every device") {
+  for (const bool transpose_a : {false, true})
+    for (const bool transpose_b : {false, true})
+      for (const DType dtype : {DType::f32, DType::bf16})
+        for (const DType out : {DType::f32, dtype})
+          for (const bool accumulate : {false, true}) {
+            constexpr int64_t m = 37, n = 19, k = 23;
+            CAPTURE(transpose_a);
+            CAPTURE(transpose_b);
+            CAPTURE(to_string(dtype));
+            CAPTURE(to_string(out));
+            // Row-major with a gap of 3: column-major transposes with leading dimension cols + 3.
+            const Matrix a = transpose_a ? random_bf16(m, k, 1) : random_bf16(k, m, 1),
+                         b = transpose_b ? random_bf16(k, n, 2) : random_bf16(n, k, 2),
+                         before = random_bf16(n, m, 3), bias = random_bf16(1, m, 4);
+            for (const auto& device : other_test_devices()) {
+              const Placed in_a(*device, dtype, a, 3), in_b(*device, dtype, b, 3), d(*device, out, before, 5),
+                  expected(*device, out, before, 5), row(*device, out, bias);
+              Product p;
+              p.m = m;
+              p.n = n;
+              p.k = k;
+              p.a = {in_a.view().data, a.cols, a.rows, a.cols + 3, transpose_a, dtype};
+              p.b = {in_b.view().data, b.cols, b.rows, b.cols + 3, transpose_b, dtype};
+              p.leading = m + 5;
+              p.dtype = out;
+              p.bias = accumulate ? nullptr : row.view().data;
+              p.accumulate = accumulate;
+              p.d = expected.view().data;
+              device->cuda()->runtime().multiply(p);
+              p.d = d.view().data;
+              multiply_plainly(device->cuda()->runtime(), p);
+              CHECK(distance(d.values(), expected.values()) < tolerance(out));
+            }
+          }
 }
 
 TEST_CASE("residual, dropout and layer norm, forward and backward, agree with the CPU on every device") {
