@@ -94,3 +94,50 @@ TEST_CASE("products, attention and cross-entropy give the same bits every time a
     for (size_t i = 0; i < results.size(); ++i) CHECK(same_bits(results[i], first[i]));
   }
 }
+
+TEST_CASE("shapes of real models agree with the CPU on the GPU" * doctest::skip(kNoGpu)) {
+  constexpr int64_t kBatch = 2, kLength = 777, kHeads = 4, kHead = 64, kWidth = kHeads * kHead,
+                    kVocabulary = 50257;
+  constexpr int64_t kRows = kBatch * kLength;
+  const Matrix x = random_bf16(kRows, kWidth, 1), d = random_bf16(kRows, kWidth, 2),
+               w = random_bf16(kVocabulary, kWidth, 3, 0.1f), gamma = random_matrix(1, kWidth, 4);
+  std::vector<int32_t> targets;
+  for (int64_t i = 0; i < kRows; ++i) targets.push_back(int32_t(i * 7919 % kVocabulary));
+  for (const DType dtype : {DType::bf16, DType::f32}) {
+    CAPTURE(to_string(dtype));
+    const auto run = [&](TestDevice& device) {
+      Stream& stream = device.stream();
+      const PlacedWeight packed(device, w, dtype);
+      const Placed in(device, dtype, x), dout(device, dtype, d), out(device, dtype, kRows, kWidth),
+          lse(device, DType::f32, kBatch * kHeads, kLength), dq(device, dtype, kRows, kWidth),
+          dk(device, dtype, kRows, kWidth), dv(device, dtype, kRows, kWidth),
+          dx(device, dtype, kRows, kWidth), sum(device, DType::f32, kRows, kWidth),
+          residual(device, DType::f32, d), g(device, DType::f32, gamma), normed(device, dtype, kRows, kWidth),
+          stats(device, DType::f32, 2, kRows);
+      const AttentionShape shape{kBatch, kLength, kLength, kHeads, kHead, true, nullptr, {0.1f, 3}};
+      stream.attention_forward(shape, in.view(), in.view(), in.view(), out.view(), lse.view());
+      stream.attention_backward(shape, in.view(), in.view(), in.view(), out.view(), lse.view(), dout.view(),
+                                dq.view(), dk.view(), dv.view());
+      stream.residual_norm_forward({residual.view(),
+                                    in.view(),
+                                    {0.1f, 5},
+                                    g.view(),
+                                    g.view(),
+                                    sum.view(),
+                                    normed.view(),
+                                    {},
+                                    stats.view().row_range(0, 1),
+                                    stats.view().row_range(1, 1)});
+      HostSink sink(device, kVocabulary, kWidth);
+      const LossSums sums =
+          stream.cross_entropy({in.view(), packed.weight, targets.data(), 0.1f, dx.view(), &sink, 0});
+      return Results{out.values(),    dq.values(), dk.values(), dv.values(),
+                     normed.values(), dx.values(), sink.sums,   Matrix(1, 1, float(sums.loss))};
+    };
+    const Results expected = run(*cpu_test_device()), actual = run(*gpu_test_device());
+    for (size_t i = 0; i < expected.size(); ++i) {
+      CAPTURE(i);
+      CHECK(distance(actual[i], expected[i]) < 4 * tolerance(dtype) + 1e-5);
+    }
+  }
+}
