@@ -16,7 +16,8 @@ BlockLayout test_layout() {
   layout.append(kTableRows * kTableRow, kTableRow);
   layout.append(7, 7);
   layout.append(20 * 16, 16);
-  layout.append(1, 1);
+  layout.append(1, 1);      // at an odd element, and first of a range of three:
+  layout.append(768, 768);  // what follows is aligned in the flat space but not in the range
   return layout;
 }
 constexpr int64_t kTableOffset = 3000;
