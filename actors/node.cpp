@@ -131,6 +131,7 @@ void node_state::publish(const EnvelopePtr& message) const {
 
 void node_state::on_message(Self self, const LinkMessage& message) {
   const wire::Envelope& body = *message.envelope;
+  if (lingers_until) return;
   if (body.has_ask_status()) return send(message.peer, status(*this));
   if (body.has_ask_cluster()) return send(message.peer, cluster_info());
   if (body.has_start_job()) return start(self, message.peer, body.start_job());
@@ -191,6 +192,8 @@ void node_state::on_link_up(Self self, const LinkUp& up) {
   if (up.client) {
     clients.insert(up.peer);
     had_client = true;
+    if (missed.erase(up.peer) > 0 && last_verdict) send(up.peer, last_verdict);
+    if (lingers_until && missed.empty()) setup.ended(last_code);
   } else if (const auto rank = rank_of(up.peer)) {
     linked.insert(*rank);
     if (busy() && job->membership) self->send(job->membership, PeerLinked{*rank});
@@ -199,7 +202,7 @@ void node_state::on_link_up(Self self, const LinkUp& up) {
 
 void node_state::on_link_down(Self self, const LinkDown& down) {
   if (!down.was_up) return;  // it could not be reached
-  clients.erase(down.peer);
+  if (clients.erase(down.peer) > 0 && busy()) missed.insert(down.peer);
   if (down.peer == preparing_for) end_preparing(self);
   const auto rank = rank_of(down.peer);
   if (!rank || linked.erase(*rank) == 0 || !busy()) return;
@@ -260,7 +263,8 @@ void node_state::on_tick(Self self) {
     const auto [client, next] = *std::exchange(waiting, std::nullopt);
     start(self, client, next);
   }
-  const bool orphan = setup.one_job && phase == Phase::idle && clients.empty() &&
+  if (lingers_until && Clock::now() >= *lingers_until) setup.ended(last_code);
+  const bool orphan = setup.one_job && phase == Phase::idle && clients.empty() && !lingers_until &&
                       (had_client || Clock::now() - born > kFirstClientPatience);
   if (orphan) setup.ended(1);
 }

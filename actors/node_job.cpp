@@ -71,6 +71,8 @@ void node_state::start(Self self, const std::string& from, const wire::StartJob&
   stopping = told = leaving = rejoining = false;
   view.reset();
   result = {};
+  last_verdict.reset();
+  if (client) missed.clear();
   unaudited.clear();
   deadline.reset();
   spdlog::info("a job of {} steps, to begin with {} nodes", job_of_order->job.steps,
@@ -272,6 +274,7 @@ void node_state::end(Self self, int code, const std::string& error) {
   phase = Phase::ending;
   last_code = code;
   const EnvelopePtr message = verdict(code, error);
+  last_verdict = message;
   // Also the good end: whoever heard it first may be gone before it has told all.
   if (!told || error.empty()) send_peers(message);
   publish(message);
@@ -300,7 +303,12 @@ void node_state::all_gone(Self self) {
     again.set_resume(true);
     return start(self, setup.services->node, again);
   }
-  if (setup.one_job || leave_after) setup.ended(last_code);
+  if (!setup.one_job && !leave_after) return;
+  // A client that stood still, or lost its way here, is to hear how the job has ended.
+  if (!leave_after && last_verdict && !missed.empty())
+    lingers_until = Clock::now() + setup.services->client_patience();
+  else
+    setup.ended(last_code);
 }
 
 }  // namespace troupe::actors

@@ -78,6 +78,9 @@ struct node_state {
   std::set<std::string> clients;     // linked now
   std::set<scheduler::Rank> linked;  // nodes
   bool had_client = false;
+  std::set<std::string> missed;                    // clients whose link was lost while the job ran
+  EnvelopePtr last_verdict;                        // of the job, for those of them that come back
+  std::optional<Clock::time_point> lingers_until;  // for them, before the process ends
   Phase phase = Phase::idle;
   std::string preparing_for;  // the client whose dataset is being prepared
   std::vector<preparer_actor> preparers;

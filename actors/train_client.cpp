@@ -26,7 +26,7 @@ constexpr std::chrono::milliseconds kSurvivorsPatience{700};  // for local nodes
 
 class TrainRun {
  public:
-  // `local`: whose nodes are started again when they die; may be null. `nodes`: those that are linked.
+  // `local`: whose nodes these are; null where they were started by others. `nodes`: those that are linked.
   TrainRun(const TrainOptions& options, ClusterClient& client, const StopSignals& signals,
            LocalCluster* local, const std::vector<std::string>& nodes)
       : options_(options),
@@ -41,7 +41,8 @@ class TrainRun {
     while (true) {
       if (signals_.arrived()) stop();
       if (const auto event = client_.next(kPoll)) handle(*event);
-      if (local_ != nullptr && expected_.digest().empty() && stops_ == 0) bring_back();
+      if (local_ != nullptr && options_.restart && expected_.digest().empty() && stops_ == 0) bring_back();
+      if (local_ != nullptr && waits_ && !any_runs()) verdict_ = expected_;
       if (verdict_) return conclude(*verdict_);
       if (deadline_ && Clock::now() >= *deadline_) return conclude(expected_);
     }
@@ -93,6 +94,11 @@ class TrainRun {
     }
     if (message.has_event()) on_event(event.node, message);
     if (message.has_job_ended()) ended(event.node, message.job_ended());
+    if (message.has_node_status() && message.node_status().state() != "idle" &&
+        std::exchange(waits_, false)) {
+      deadline_.reset();
+      expected_.Clear();
+    }
   }
 
   void on_event(const std::string& node, const wire::Envelope& message) {
@@ -107,7 +113,7 @@ class TrainRun {
         return progress_.say(fmt::format("node {} takes the state from another: {}", node, event.why()));
       case wire::Event::FAILED:
         progress_.say(fmt::format("node {} takes part no more: {}", node, event.why()));
-        return without(node, event.why());
+        return without(node, event.why(), false);
       default:
         return;
     }
@@ -131,9 +137,8 @@ class TrainRun {
   void meet_guests(const wire::Event& view) {
     for (int i = 0; i < std::min(view.nodes_size(), view.addresses_size()); ++i) {
       const config::NodeConfig* node = client_.cluster().find(view.nodes(i));
-      if (node == nullptr || !node->guest || view.addresses(i).empty()) continue;
-      if (!taking_part_.contains(node->name)) met_.insert(node->name);
-      client_.dial(node->name, view.addresses(i));
+      if (node != nullptr && node->guest && !view.addresses(i).empty())
+        client_.dial(node->name, view.addresses(i));
     }
   }
 
@@ -154,8 +159,10 @@ class TrainRun {
     }
     // A member that has ended well; the node that writes the checkpoint still waits for others like it.
     if (!how.digest().empty()) expected_ = how;
-    if (taking_part_.empty()) verdict_ = expected_;
-    if (!deadline_) deadline_ = Clock::now() + kCheckpointPatience;
+    if (taking_part_.empty() && lost_.empty()) verdict_ = expected_;
+    if (!deadline_)
+      deadline_ = Clock::now() + (taking_part_.empty() ? config::client_patience(client_.cluster())
+                                                       : std::chrono::milliseconds(kCheckpointPatience));
   }
 
   void bring_back() {
@@ -164,11 +171,12 @@ class TrainRun {
   }
 
   void found(const std::string& node) {
-    met_.erase(node);
+    lost_.erase(node);
     if (!taking_part_.insert(node).second) return;
-    if (std::exchange(waits_for_guests_, false)) {
-      deadline_.reset();
-      expected_.Clear();
+    if (waits_) {  // it may be a new process, which knows of no job
+      wire::Envelope question;
+      question.mutable_ask_status();
+      client_.send(node, question);
     }
     if (stops_ > 0) client_.send(node, stop_order());
     const config::NodeConfig* known = client_.cluster().find(node);
@@ -177,26 +185,33 @@ class TrainRun {
   }
 
   void lost(const ClusterEvent& event) {
-    met_.erase(event.node);
-    if (waits_for_guests_ && met_.empty()) verdict_ = expected_;
     if (!taking_part_.contains(event.node)) return;
     progress_.say(fmt::format("lost node {}: {}", event.node, event.why));
-    without(event.node, event.why);
+    lost_.insert(event.node);
+    without(event.node, event.why, true);
   }
 
-  void without(const std::string& node, const std::string& why) {
+  // It may come back where only the link is lost: this process stood still, or guests are being dialled.
+  void without(const std::string& node, const std::string& why, bool may_come_back) {
     if (taking_part_.erase(node) == 0 || !taking_part_.empty()) return;
     if (expected_.digest().empty()) {
       expected_.set_exit_code(1);
       expected_.set_error(fmt::format(
           "lost node {}: {}; no node is left, go on from the newest checkpoint with --resume", node, why));
     }
-    if (met_.empty() || deadline_) {
+    const bool anew = local_ != nullptr && options_.restart;  // and knows of no job
+    if (!may_come_back || anew || deadline_) {
       verdict_ = expected_;
     } else {
-      waits_for_guests_ = true;
-      deadline_ = Clock::now() + std::chrono::milliseconds(client_.cluster().patience_ms);
+      waits_ = true;
+      deadline_ = Clock::now() + config::client_patience(client_.cluster());
     }
+  }
+
+  bool any_runs() {
+    for (size_t i = 0; i < local_->config().nodes.size(); ++i)
+      if (local_->running(i)) return true;
+    return false;
   }
 
   int conclude(const wire::JobEnded& ended) {
@@ -221,8 +236,8 @@ class TrainRun {
   std::pair<uint64_t, uint32_t> view_;     // the newest that was shown
   std::map<std::string, int> view_sizes_;  // of each node's newest view
   std::set<std::string> taking_part_;      // nodes, as far as this client knows
-  std::set<std::string> met_;              // guests that a view has named, and that are not linked yet
-  bool waits_for_guests_ = false;          // until deadline_, as nobody else is left
+  std::set<std::string> lost_;             // whose links were lost
+  bool waits_ = false;                     // until deadline_, for one of those that are gone to come back
   std::optional<wire::JobEnded> verdict_;  // how the job has ended
   wire::JobEnded expected_;                // what is known of that before, for the deadline
   std::optional<Clock::time_point> deadline_;
@@ -235,7 +250,7 @@ int run_local(const TrainOptions& options, const StopSignals& signals) {
   try {
     ClusterClient client(local.config());
     const auto nodes = client.wait_for_links(std::chrono::seconds(30));
-    const int code = TrainRun(options, client, signals, options.restart ? &local : nullptr, nodes).follow();
+    const int code = TrainRun(options, client, signals, &local, nodes).follow();
     client.close();
     local.stop(std::chrono::seconds(5));
     return code;

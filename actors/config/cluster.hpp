@@ -2,6 +2,7 @@
 // a default that works on one machine. A plain value.
 #pragma once
 
+#include <chrono>
 #include <cstdint>
 #include <span>
 #include <string>
@@ -39,6 +40,11 @@ struct ClusterConfig {
   const NodeConfig* find(std::string_view node) const;
   std::span<const NodeConfig> listed() const { return {nodes.data(), nodes.size() - size_t(guests)}; }
 };
+
+// For a client and a node that have lost one another, neither being dead, to meet again.
+inline std::chrono::milliseconds client_patience(const ClusterConfig& cluster) {
+  return std::chrono::milliseconds(cluster.patience_ms) + std::chrono::seconds(1);
+}
 
 // Throws Error(usage) naming file, line and key, or Error(file).
 ClusterConfig read_cluster_file(const std::string& path);

@@ -143,6 +143,23 @@ TEST_CASE("the leader ends a job also when its word reaches a member after that 
   CHECK(result.out.find("/checkpoint-0000000003-alpha") != std::string::npos);
 }
 
+TEST_CASE("a client that stands still while its job ends hears how it has ended") {
+  constexpr int kSteps = 1000;  // longer than the nodes wait for its signs of life
+  const TemporaryFolder folder;
+  Node alpha(folder, "alpha"), beta(folder, "beta");
+  Process client(train_command(folder / "run", kSteps, {"--cluster", cluster_file(folder, alpha, beta)}, 5));
+  REQUIRE(client.wait_for_output("step 5/", kRunDeadline));
+  client.signal(SIGSTOP);
+  for (Node* node : {&alpha, &beta})
+    REQUIRE(node->process.wait_for_output("the job has ended with code 0", kRunDeadline));
+  client.signal(SIGCONT);
+  const auto result = client.wait(kRunDeadline);
+  REQUIRE(result);
+  CAPTURE(result->err);
+  CHECK(result->code == 0);
+  CHECK(digest_of(*result) == expected_digest(kSteps));
+}
+
 TEST_CASE("Ctrl-C stops a job also when the client cannot reach the leader any more") {
   const TemporaryFolder folder;
   const std::string patience = "patience_ms = 2000\n";
