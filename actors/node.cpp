@@ -202,7 +202,7 @@ void node_state::on_link_up(Self self, const LinkUp& up) {
 
 void node_state::on_link_down(Self self, const LinkDown& down) {
   if (!down.was_up) return;  // it could not be reached
-  if (clients.erase(down.peer) > 0 && busy()) missed.insert(down.peer);
+  if (clients.erase(down.peer) > 0 && busy() && !last_verdict) missed.insert(down.peer);
   if (down.peer == preparing_for) end_preparing(self);
   const auto rank = rank_of(down.peer);
   if (!rank || linked.erase(*rank) == 0 || !busy()) return;

@@ -1,5 +1,6 @@
 #include "actors/train_client.hpp"
 
+#include <algorithm>
 #include <filesystem>
 #include <map>
 #include <memory>
@@ -159,10 +160,15 @@ class TrainRun {
     }
     // A member that has ended well; the node that writes the checkpoint still waits for others like it.
     if (!how.digest().empty()) expected_ = how;
-    if (taking_part_.empty() && lost_.empty()) verdict_ = expected_;
-    if (!deadline_)
-      deadline_ = Clock::now() + (taking_part_.empty() ? config::client_patience(client_.cluster())
-                                                       : std::chrono::milliseconds(kCheckpointPatience));
+    const auto now = Clock::now();
+    if (!taking_part_.empty()) {
+      deadline_ = deadline_.value_or(now + kCheckpointPatience);
+    } else if (lost_.empty()) {
+      verdict_ = expected_;
+    } else {  // one of those may still say more
+      deadline_ = std::min(deadline_.value_or(Clock::time_point::max()),
+                           now + config::client_patience(client_.cluster()));
+    }
   }
 
   void bring_back() {

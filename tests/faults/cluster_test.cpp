@@ -144,7 +144,7 @@ TEST_CASE("the leader ends a job also when its word reaches a member after that 
 }
 
 TEST_CASE("a client that stands still while its job ends hears how it has ended") {
-  constexpr int kSteps = 1000;  // longer than the nodes wait for its signs of life
+  constexpr int kSteps = 400;  // longer than the nodes wait for its signs of life
   const TemporaryFolder folder;
   Node alpha(folder, "alpha"), beta(folder, "beta");
   Process client(train_command(folder / "run", kSteps, {"--cluster", cluster_file(folder, alpha, beta)}, 5));
