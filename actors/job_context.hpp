@@ -3,7 +3,6 @@
 #pragma once
 
 #include <atomic>
-#include <chrono>
 #include <memory>
 #include <string>
 #include <vector>
@@ -30,9 +29,6 @@ struct NodeServices {
   kernels::IsaLevel level = kernels::IsaLevel::v2;
   std::string data_folder, out_folder;  // of this machine; empty: as the job's order says
   bool drill = false;                   // says where its state is in memory, so that a drill can change it
-
-  // For a client and a node that have lost one another to meet again.
-  std::chrono::milliseconds client_patience() const { return config::client_patience(cluster); }
 };
 
 // Which slots the steps of a job have.

@@ -306,7 +306,7 @@ void node_state::all_gone(Self self) {
   if (!setup.one_job && !leave_after) return;
   // A client that stood still, or lost its way here, is to hear how the job has ended.
   if (!leave_after && last_verdict && !missed.empty())
-    lingers_until = Clock::now() + setup.services->client_patience();
+    lingers_until = Clock::now() + config::client_patience(setup.services->cluster);
   else
     setup.ended(last_code);
 }

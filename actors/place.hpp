@@ -16,7 +16,7 @@ struct Place {
   struct Asked {
     std::string node, address;
   };
-  std::optional<Asked> asked;
+  std::optional<Asked> asked;  // with `join`: who answered there
 };
 
 // Blocks, with `join`, for at most some seconds. Throws Error(usage) for a name that the cluster does not

@@ -7,6 +7,7 @@
 #include <algorithm>
 #include <limits>
 
+#include "kernels/checks.hpp"
 #include "kernels/cpu/stream.hpp"
 
 namespace troupe::kernels {
@@ -26,16 +27,6 @@ int64_t kept_blocks_max(int64_t blocks, int64_t block_bytes) {
 int64_t block_cols(int64_t rows, int64_t vocabulary) {
   const int64_t fitting = kBlockBytes / int64_t(sizeof(float)) / std::max<int64_t>(rows, 1) / 64 * 64;
   return std::min(std::clamp(fitting, kBlockColsMin, kBlockColsMax), vocabulary);
-}
-
-void check(const CrossEntropy& args) {
-  TROUPE_CHECK(args.x.dtype == args.weight.dtype && args.x.cols == args.weight.k);
-  TROUPE_CHECK(args.smoothing >= 0 && args.smoothing < 1, "smoothing {}", args.smoothing);
-  TROUPE_CHECK(args.dx.empty() ||
-               (args.dx.dtype == args.x.dtype && args.dx.rows == args.x.rows && args.dx.cols == args.x.cols));
-  for (int64_t r = 0; r < args.x.rows; ++r)
-    TROUPE_CHECK(args.targets[r] < args.weight.n, "target {} of row {} in a vocabulary of {}",
-                 args.targets[r], r, args.weight.n);
 }
 
 }  // namespace
@@ -139,7 +130,7 @@ void CpuStream::cross_entropy_backward(const VocabularyPasses& passes) {
 }
 
 LossSums CpuStream::cross_entropy(const CrossEntropy& args) {
-  check(args);
+  check_cross_entropy(args);
   Scratch::Frame frame(scratch_);
   const VocabularyPasses passes(args, *loops_.cross_entropy, frame);
   for (int64_t block = 0; block < passes.blocks; ++block) {

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 
+#include "kernels/checks.hpp"
 #include "kernels/cpu/stream.hpp"
 
 namespace troupe::kernels {
@@ -9,14 +10,10 @@ namespace troupe::kernels {
 void CpuStream::embedding_forward(std::span<const int32_t> ids, ConstView table, ConstView positions,
                                   float scale, Dropout dropout, View out) {
   const int64_t cols = out.cols;
-  TROUPE_CHECK(out.rows == int64_t(ids.size()) && out.dtype == DType::f32);
-  TROUPE_CHECK(table.cols == cols && table.dtype == DType::f32);
-  TROUPE_CHECK(positions.empty() ||
-               (positions.cols == cols && positions.rows > 0 && positions.dtype == DType::f32));
+  check_embedding(ids, table, positions, out);
   const DropoutMask mask = mask_of(dropout);
   for (int64_t row = 0; row < out.rows; ++row) {
     const int32_t id = ids[size_t(row)];
-    TROUPE_CHECK(id >= 0 && id < table.rows, "token {} of {}", id, table.rows);
     const float* position =
         positions.empty() ? nullptr : positions.as<float>() + row % positions.rows * positions.stride;
     loops_.embedding->forward(table.as<float>() + id * table.stride, position, cols, scale, &mask,

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 
+#include "kernels/checks.hpp"
 #include "kernels/cpu/stream.hpp"
 
 namespace troupe::kernels {
@@ -13,17 +14,6 @@ template <typename T, typename AnyView>
 auto* row_of(const AnyView& view, int64_t row) {
   using Pointer = decltype(view.template as<T>());
   return view.empty() ? Pointer{} : view.template as<T>() + row * view.stride;
-}
-
-void check_shape(ConstView view, int64_t rows, int64_t cols, DType dtype, const char* name) {
-  if (view.empty()) return;
-  TROUPE_CHECK(view.rows == rows && view.cols == cols && view.dtype == dtype,
-               "{}: {} x {} {}, not {} x {} {}", name, view.rows, view.cols, to_string(view.dtype), rows,
-               cols, to_string(dtype));
-}
-
-DType compute_type(ConstView a, ConstView b) {
-  return !a.empty() ? a.dtype : !b.empty() ? b.dtype : DType::f32;
 }
 
 template <typename T>

@@ -1,17 +1,12 @@
 #include "kernels/cpu/loops/optimizer.hpp"
 
 #include "kernels/base/det_math.hpp"
+#include "kernels/checks.hpp"
 #include "kernels/cpu/stream.hpp"
 
 namespace troupe::kernels {
 
 namespace {
-
-void check_total(const BlockLayout& layout, const RoundedTotal& total) {
-  TROUPE_CHECK(
-      int64_t(total.mantissa.size()) == layout.elements() && int64_t(total.shift.size()) == layout.blocks(),
-      "the rounded total has not been resized to the layout");
-}
 
 // What one unit of a block's mantissas is worth.
 double unit_of(const RoundedTotal& total, int64_t block) {

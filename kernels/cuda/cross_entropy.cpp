@@ -5,6 +5,7 @@
 
 #include <algorithm>
 
+#include "kernels/checks.hpp"
 #include "kernels/cuda/dispatch.hpp"
 #include "kernels/cuda/stream.hpp"
 
@@ -17,16 +18,6 @@ constexpr int64_t kBlockColsMin = 128;
 int64_t block_cols(int64_t rows, int64_t vocabulary, int64_t bytes) {
   const int64_t fitting = bytes / int64_t(sizeof(float)) / std::max<int64_t>(rows, 1) / 64 * 64;
   return std::min(std::max(fitting, kBlockColsMin), vocabulary);
-}
-
-void check(const CrossEntropy& args) {
-  TROUPE_CHECK(args.x.dtype == args.weight.dtype && args.x.cols == args.weight.k);
-  TROUPE_CHECK(args.smoothing >= 0 && args.smoothing < 1, "smoothing {}", args.smoothing);
-  TROUPE_CHECK(args.dx.empty() ||
-               (args.dx.dtype == args.x.dtype && args.dx.rows == args.x.rows && args.dx.cols == args.x.cols));
-  for (int64_t r = 0; r < args.x.rows; ++r)
-    TROUPE_CHECK(args.targets[r] < args.weight.n, "target {} of row {} in a vocabulary of {}",
-                 args.targets[r], r, args.weight.n);
 }
 
 }  // namespace
@@ -150,7 +141,7 @@ void CudaStream::cross_entropy_backward(const VocabularyPasses& passes) {
 }
 
 LossSums CudaStream::cross_entropy(const CrossEntropy& args) {
-  check(args);
+  check_cross_entropy(args);
   Scratch::Frame frame(scratch_);
   VocabularyPasses passes(args, limits_, frame);
   passes.targets = place(std::span<const int32_t>(args.targets, size_t(passes.M)), frame);

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 
+#include "kernels/checks.hpp"
 #include "kernels/cuda/dispatch.hpp"
 #include "kernels/cuda/stream.hpp"
 
@@ -10,11 +11,7 @@ namespace troupe::kernels {
 void CudaStream::embedding_forward(std::span<const int32_t> ids, ConstView table, ConstView positions,
                                    float scale, Dropout dropout, View out) {
   const int64_t cols = out.cols;
-  TROUPE_CHECK(out.rows == int64_t(ids.size()) && out.dtype == DType::f32);
-  TROUPE_CHECK(table.cols == cols && table.dtype == DType::f32);
-  TROUPE_CHECK(positions.empty() ||
-               (positions.cols == cols && positions.rows > 0 && positions.dtype == DType::f32));
-  for (const int32_t id : ids) TROUPE_CHECK(id >= 0 && id < table.rows, "token {} of {}", id, table.rows);
+  check_embedding(ids, table, positions, out);
   const device::DropoutRule rule = rule_of(dropout);
   Scratch::Frame frame(scratch_);
   const int32_t* placed = place(ids, frame);

@@ -1,21 +1,11 @@
 #include "kernels/cuda/device/norm.hpp"
 
+#include "kernels/checks.hpp"
 #include "kernels/cuda/column_sums.hpp"
 
 namespace troupe::kernels {
 
 namespace {
-
-void check_shape(ConstView view, int64_t rows, int64_t cols, DType dtype, const char* name) {
-  if (view.empty()) return;
-  TROUPE_CHECK(view.rows == rows && view.cols == cols && view.dtype == dtype,
-               "{}: {} x {} {}, not {} x {} {}", name, view.rows, view.cols, to_string(view.dtype), rows,
-               cols, to_string(dtype));
-}
-
-DType compute_type(ConstView a, ConstView b) {
-  return !a.empty() ? a.dtype : !b.empty() ? b.dtype : DType::f32;
-}
 
 template <typename Pointer>
 auto* floats_of(const BasicView<Pointer>& view) {

@@ -1,18 +1,13 @@
 #include "kernels/cuda/device/optimizer.hpp"
 
 #include "kernels/base/det_math.hpp"
+#include "kernels/checks.hpp"
 #include "kernels/cuda/accumulator.hpp"
 #include "kernels/cuda/stream.hpp"
 
 namespace troupe::kernels {
 
 namespace {
-
-void check_total(const BlockLayout& layout, const RoundedTotal& total) {
-  TROUPE_CHECK(
-      int64_t(total.mantissa.size()) == layout.elements() && int64_t(total.shift.size()) == layout.blocks(),
-      "the rounded total has not been resized to the layout");
-}
 
 device::AdamWNumbers numbers_of(const AdamW& args) {
   TROUPE_CHECK(args.bias_correction1 > 0 && args.bias_correction2 > 0);

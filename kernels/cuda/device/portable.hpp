@@ -5,7 +5,7 @@
 // A kernel is a trivially copyable struct with its arguments as members, `kThreads`, the types Shared and
 // Registers, and a call operator over a Block. The Block runs a phase for all threads of a block and ends it
 // with a barrier: what a phase writes to Shared, the next may read. Its interface (launch.cuh has the
-// device's, tests/kernels/host_block.hpp the host's):
+// device's, kernels/cuda/launch.hpp the host's):
 //   index()                      which block of the grid this is
 //   shared()                     the Shared of the block, uninitialised
 //   each(f)                      f(thread, registers) for each thread, then a barrier
