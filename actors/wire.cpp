@@ -30,13 +30,14 @@ EnvelopePtr to_wire(const JobContext& context, const scheduler::Claim& claim) {
   out.set_workers(claim.workers);
   out.set_digest(claim.digest);
   out.set_slot_seconds(claim.slot_seconds);
+  out.set_sealed(claim.sealed);
   return share(std::move(message));
 }
 
 scheduler::Claim claim_of(const wire::Envelope& message) {
   const wire::Claim& in = message.claim();
-  return {fence_of(message), in.sequence(), get(in.done()), in.flags(),
-          in.wanted(),       in.workers(),  in.digest(),    in.slot_seconds()};
+  return {fence_of(message), in.sequence(), get(in.done()),    in.flags(), in.wanted(),
+          in.workers(),      in.digest(),   in.slot_seconds(), in.sealed()};
 }
 
 EnvelopePtr to_wire(const JobContext& context, const scheduler::Grant& grant) {

@@ -122,7 +122,7 @@ CoordinatorActions Coordinator::answer(Rank from, const Claim& claim, Microsecon
   }
   actions.emplace_back(SendGrant{from, member.answer});
   if (sealed_ && !sealed_before) actions.emplace_back(SendSeal{std::nullopt, seal()});
-  if (sealed_before) actions.emplace_back(SendSeal{from, seal()});
+  if (sealed_before && !claim.sealed) actions.emplace_back(SendSeal{from, seal()});
   return actions;
 }
 

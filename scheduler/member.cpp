@@ -28,6 +28,7 @@ MemberActions MemberRole::begin(const View& view, Microseconds now_us) {
   end_step_ = view.end_step;
   seal_.reset();
   outstanding_.reset();
+  told_ = {};
   claim_after_us_ = 0;
   MemberActions actions;
   if (behind) {
@@ -83,9 +84,11 @@ void MemberRole::restore(int64_t step, std::string digest) {
 }
 
 MemberActions MemberRole::on_grant(const Grant& grant, Microseconds now_us) {
-  if (!is_current(grant.fence) || phase_ != Phase::compute) return {};
+  if (!is_current(grant.fence) || (phase_ != Phase::compute && phase_ != Phase::reduce)) return {};
   if (!outstanding_ || grant.sequence != outstanding_->sequence) return {};  // a late copy
+  told_ = outstanding_->done;
   outstanding_.reset();
+  if (phase_ == Phase::reduce) return {};
   if (grant.slots.empty()) claim_after_us_ = now_us + options_.retry_us;
   for (uint32_t slot : (grant.slots - granted_).to_vector()) waiting_.push_back(slot);
   granted_ = granted_ | grant.slots;
@@ -95,7 +98,7 @@ MemberActions MemberRole::on_grant(const Grant& grant, Microseconds now_us) {
   return actions;
 }
 
-MemberActions MemberRole::on_seal(const Seal& seal, Microseconds) {
+MemberActions MemberRole::on_seal(const Seal& seal, Microseconds now_us) {
   if (!is_current(seal.fence) || phase_ != Phase::compute || seal_) return {};
   SlotSet all, mine;
   for (const auto& [rank, slots] : seal.contributions) {
@@ -115,7 +118,7 @@ MemberActions MemberRole::on_seal(const Seal& seal, Microseconds) {
   outstanding_.reset();
   MemberActions actions;
   run_waiting(actions);
-  reduce_if_whole(actions);
+  reduce_if_whole(actions, now_us);
   return actions;
 }
 
@@ -134,7 +137,7 @@ MemberActions MemberRole::on_slot_done(int64_t step, uint32_t slot, double secon
   if (phase_ != Phase::compute) return actions;
   run_waiting(actions);
   claim_if_useful(actions, now_us);
-  reduce_if_whole(actions);
+  reduce_if_whole(actions, now_us);
   return actions;
 }
 
@@ -180,7 +183,7 @@ MemberActions MemberRole::on_cleared(Microseconds now_us) {
 
 MemberActions MemberRole::on_tick(Microseconds now_us) {
   MemberActions actions;
-  if (phase_ != Phase::compute || seal_) return actions;
+  if (phase_ != Phase::compute && phase_ != Phase::reduce) return actions;
   if (outstanding_ && now_us - claimed_at_us_ >= options_.repeat_us) {
     claimed_at_us_ = now_us;
     actions.emplace_back(SendClaim{*outstanding_});
@@ -202,7 +205,7 @@ MemberActions MemberRole::start_over(Microseconds now_us) {
 }
 
 void MemberRole::forget_slots() {
-  granted_ = started_ = done_ = SlotSet();
+  granted_ = started_ = done_ = told_ = SlotSet();
   waiting_.clear();
   flags_ = 0;
   seal_.reset();
@@ -250,15 +253,20 @@ void MemberRole::claim_if_useful(MemberActions& actions, Microseconds now_us) {
   if (phase_ != Phase::compute || seal_ || outstanding_ || now_us < claim_after_us_) return;
   const uint32_t room = options_.workers + options_.lookahead;
   if (held() >= room) return;
+  claim(actions, step_ < plan_.steps && !wants_to_leave() ? room - held() : 0, now_us);
+}
+
+void MemberRole::claim(MemberActions& actions, uint32_t wanted, Microseconds now_us) {
   Claim claim;
   claim.fence = {view_.ballot, step_};
   claim.sequence = ++sequence_;
   claim.done = done_;
   claim.flags = flags_;
-  claim.wanted = step_ < plan_.steps && !wants_to_leave() ? room - held() : 0;
+  claim.wanted = wanted;
   claim.workers = options_.workers;
   claim.digest = digest_;
   claim.slot_seconds = slot_seconds_;
+  claim.sealed = seal_.has_value();
   outstanding_ = claim;
   claimed_at_us_ = now_us;
   actions.emplace_back(SendClaim{std::move(claim)});
@@ -276,9 +284,12 @@ void MemberRole::run_waiting(MemberActions& actions) {
   if (!waiting_.empty()) actions.emplace_back(PrefetchSlots{step_, waiting_});
 }
 
-void MemberRole::reduce_if_whole(MemberActions& actions) {
+void MemberRole::reduce_if_whole(MemberActions& actions, Microseconds now_us) {
   if (phase_ != Phase::compute || !seal_ || done_ != granted_) return;
   phase_ = Phase::reduce;
+  // The leader would take a member whose slots are open for one that stands still, however long the ring
+  // takes.
+  if (told_ != done_) claim(actions, 0, now_us);
   // Slots go to those who had them before, so the first of this step are a good guess at the first of the
   // next.
   if (step_ + 1 < plan_.steps) {

@@ -115,8 +115,9 @@ class MemberRole {
 
  private:
   void claim_if_useful(MemberActions& actions, Microseconds now_us);
+  void claim(MemberActions& actions, uint32_t wanted, Microseconds now_us);
   void run_waiting(MemberActions& actions);
-  void reduce_if_whole(MemberActions& actions);
+  void reduce_if_whole(MemberActions& actions, Microseconds now_us);
   void commit_if_drained(MemberActions& actions);
   void clear_if_drained(MemberActions& actions);
   void answer_fence(MemberActions& actions);
@@ -133,6 +134,7 @@ class MemberRole {
   int64_t step_ = 0;
   std::string digest_;
   SlotSet granted_, started_, done_;
+  SlotSet told_;                   // of done_, what the leader knows: it has answered
   std::vector<uint32_t> waiting_;  // granted, not started; bounded by what was claimed
   uint32_t running_ = 0;
   uint32_t flags_ = 0;

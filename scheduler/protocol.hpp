@@ -32,6 +32,7 @@ struct Claim {
   uint32_t workers = 1;     // slots it runs at once
   std::string digest;       // of x(step)
   double slot_seconds = 0;  // how long one slot takes one worker, smoothed; 0: not known yet
+  bool sealed = false;      // knows the seal of this step, and has done its slots
   bool operator==(const Claim&) const = default;
 };
 

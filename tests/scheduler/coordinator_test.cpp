@@ -183,8 +183,21 @@ TEST_CASE("a member that alone holds up the others is found, once a while; a slo
   REQUIRE(coordinator.sealed());
   claim(0, 2, first, 0, kSecond);
   CHECK(coordinator.on_tick(4 * kSecond).empty());
+  CHECK(pick<SendSeal>(claim(0, 2, first, 0, kSecond)).size() == 1);  // it may not know
   const auto stuck = pick<MemberStuck>(coordinator.on_tick(6 * kSecond));
   REQUIRE(stuck.size() == 1);
   CHECK(stuck[0].rank == 1);
   CHECK(coordinator.on_tick(7 * kSecond).empty());
+}
+
+TEST_CASE("a ring may take any time: who has done its slots does not stand still") {
+  Coordinator coordinator(make_view(2), kPlan, 0, 1'000'000);
+  const SlotSet first = granted(coordinator.on_claim(0, claim(0, 1, 2), 0));
+  const SlotSet second = granted(coordinator.on_claim(1, claim(0, 1, 2), 0));
+  REQUIRE(coordinator.sealed());
+  coordinator.on_claim(0, claim(0, 2, 0, first, 0.1), 100'000);
+  Claim last = claim(0, 2, 0, second, 0.1);
+  last.sealed = true;
+  CHECK(pick<SendSeal>(coordinator.on_claim(1, last, 200'000)).empty());
+  CHECK(coordinator.on_tick(3'600'000'000).empty());
 }

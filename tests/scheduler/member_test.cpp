@@ -67,6 +67,46 @@ TEST_CASE("a member without a slot still takes part in the ring") {
   CHECK(pick<StartReduce>(member.on_seal(seal(0, {}), 1)).size() == 1);
 }
 
+TEST_CASE("a member that ends its slots after the seal says so, until it is answered, while the ring runs") {
+  MemberRole member(kOneWorker, kPlan, 0, "x0");
+  member.begin(make_view(2), 0);
+  member.on_grant(grant(0, 1, slots({1})), 1);
+  member.on_seal(seal(0, slots({1})), 2);
+  const auto actions = member.on_slot_done(0, 1, 1, 0, 3);
+  REQUIRE(pick<SendClaim>(actions).size() == 1);
+  const Claim last = pick<SendClaim>(actions)[0].claim;
+  CHECK(last.sealed);
+  CHECK(last.wanted == 0);
+  CHECK(last.done == slots({1}));
+  CHECK(pick<SendClaim>(member.on_tick(1003)).at(0).claim == last);
+  CHECK(member.on_grant(grant(0, last.sequence, {}), 1004).empty());
+  CHECK(member.on_tick(3000).empty());
+
+  // A new view's leader has heard nothing of it.
+  member.on_reduce_failed({{1, 0}, 0});
+  member.fence({2, 1});
+  View view = make_view(2, 1);
+  view.ballot = {2, 1};
+  view.kept = {{0, slots({1})}};
+  CHECK(pick<SendClaim>(member.begin(view, 4000)).at(0).claim.done == slots({1}));
+  const auto again = member.on_seal({{{2, 1}, 0}, {{0, slots({1})}, {1, slots({0, 2, 3})}}, {}}, 4001);
+  CHECK(pick<SendClaim>(again).size() == 1);
+}
+
+TEST_CASE("a member whose leader knows of all its slots says nothing more") {
+  MemberRole member(kOneWorker, kPlan, 0, "x0");
+  member.begin(make_view(2), 0);
+  member.on_grant(grant(0, 1, slots({1})), 1);
+  member.on_slot_done(0, 1, 1, 0, 2);
+  member.on_grant(grant(0, 2, {}), 3);
+  const Claim told = pick<SendClaim>(member.on_tick(103)).at(0).claim;
+  REQUIRE(told.done == slots({1}));
+  member.on_grant(grant(0, told.sequence, {}), 104);
+  const auto actions = member.on_seal(seal(0, slots({1})), 105);
+  CHECK(pick<StartReduce>(actions).size() == 1);
+  CHECK(pick<SendClaim>(actions).empty());
+}
+
 TEST_CASE("an unanswered claim is repeated word for word") {
   MemberRole member(kOneWorker, kPlan, 0, "x0");
   const Claim first = pick<SendClaim>(member.begin(make_view(2), 0)).at(0).claim;

@@ -10,9 +10,8 @@ std::pair<Rank, Rank> pair_of(Rank a, Rank b) {
 
 }  // namespace
 
-void Simulation::require(bool truth, const std::string& what) const {
-  if (!truth)
-    throw Broken("at " + std::to_string(now_) + " us, event " + std::to_string(handled_) + ": " + what);
+void Simulation::broken(const std::string& what) const {
+  throw Broken("at " + std::to_string(now_) + " us, event " + std::to_string(handled_) + ": " + what);
 }
 
 Microseconds Simulation::random_us(Microseconds low, Microseconds high) {
@@ -61,7 +60,8 @@ void Simulation::say(Rank from, Rank to, const LinkWord& word, Run event) {
 void Simulation::deliver_bulk(Rank from, Rank to, Run event) {
   auto& queue = bulk_[{from, to}];
   queue.push_back({nodes_[from].incarnation, nodes_[to].incarnation, std::move(event)});
-  if (queue.size() == 1) at(now_ + random_us(20, 2'000), [this, from, to] { carry_bulk(from, to); });
+  if (queue.size() == 1)
+    at(now_ + random_us(20, scenario_.chunk_us), [this, from, to] { carry_bulk(from, to); });
 }
 
 void Simulation::carry_bulk(Rank from, Rank to) {
@@ -72,7 +72,8 @@ void Simulation::carry_bulk(Rank from, Rank to) {
   if (both && !reachable(from, to)) return at(now_ + 5'000, [this, from, to] { carry_bulk(from, to); });
   if (both) on_node(to, now_, std::move(parcel.event));
   queue.pop_front();
-  if (!queue.empty()) at(now_ + random_us(20, 2'000), [this, from, to] { carry_bulk(from, to); });
+  if (!queue.empty())
+    at(now_ + random_us(20, scenario_.chunk_us), [this, from, to] { carry_bulk(from, to); });
 }
 
 void Simulation::check_links(Rank a, Microseconds notice_us) {
@@ -139,9 +140,9 @@ void Simulation::run() {
     now_ = event.key().first;
     ++handled_;
     if (faults_active_ > 0) calm_since_ = now_;
-    require(now_ - calm_since_ < 120'000'000,
-            "two minutes without a fault, and the job has not ended" + all_nodes());
-    require(handled_ < events_max, "too many events, and the job has not ended" + all_nodes());
+    if (now_ - calm_since_ >= 120'000'000)
+      broken("two minutes without a fault, and the job has not ended" + all_nodes());
+    if (handled_ >= events_max) broken("too many events, and the job has not ended" + all_nodes());
     event.mapped()();
   }
   require(!scenario_.faults.empty() || views_.size() == 1, "views changed without a reason");

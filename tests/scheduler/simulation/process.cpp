@@ -232,8 +232,8 @@ void Simulation::perform(Node& node, scheduler::StartCommit& commit) {
 void Simulation::committed(Node& node) {
   const int64_t step = node.state.step;
   node.state = troupe::simulation::apply(node.state, *node.total, scenario_.plan.slots(step));
-  require(node.state.digest() == oracle_[size_t(node.state.step)],
-          "step " + std::to_string(step) + " has other bits");
+  if (node.state.digest() != oracle_[size_t(node.state.step)])
+    broken("step " + std::to_string(step) + " has other bits");
   node.sum = {};
   for (Node& other : nodes_)
     if (other.alive && other.follows == node.rank)
@@ -315,7 +315,7 @@ void Simulation::perform(Node& node, scheduler::MemberStuck& stuck) {
 }
 
 void Simulation::perform(Node& node, scheduler::Failure& failure) {
-  require(false, "node " + std::to_string(node.rank) + " gives up: " + failure.message);
+  broken("node " + std::to_string(node.rank) + " gives up: " + failure.message);
 }
 
 }  // namespace troupe::simulation

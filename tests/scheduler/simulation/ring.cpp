@@ -22,8 +22,7 @@ void Simulation::perform(Node& node, scheduler::StartReduce& start) {
   ring.position = *view.position(node.rank);
   const auto own = seal.contributions.find(node.rank);
   const SlotSet mine = own == seal.contributions.end() ? SlotSet() : own->second;
-  require(mine == node.sum.slots,
-          "node " + std::to_string(node.rank) + " contributes another set than it has folded");
+  require(mine == node.sum.slots, "a node contributes another set than it has folded");
   ring.segments.assign(ring.order.size(), node.sum);
   node.ring = std::move(ring);
   if (node.ring->order.size() == 1) return ring_finish(node);

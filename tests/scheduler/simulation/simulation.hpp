@@ -40,7 +40,8 @@ struct Scenario {
   uint32_t nodes = 3;
   scheduler::SlotPlan plan;
   bool quorum = false;
-  Microseconds slot_us = 8'000;  // the longest that a slot takes
+  Microseconds slot_us = 8'000;   // the longest that a slot takes
+  Microseconds chunk_us = 2'000;  // the longest that a chunk of a ring takes
   std::vector<Fault> faults;
 };
 // A scenario from a seed: 1 to 6 nodes, a short job, a few faults.
@@ -181,7 +182,10 @@ class Simulation {
   void ask_to_halt();
   void note(const Node& node, FaultKind kind);
 
-  void require(bool truth, const std::string& what) const;
+  [[noreturn]] void broken(const std::string& what) const;
+  void require(bool truth, const char* what) const {
+    if (!truth) broken(what);
+  }
   std::string part_of(const Node& node) const;
   std::string all_nodes() const;
 
