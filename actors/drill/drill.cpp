@@ -84,6 +84,8 @@ class Drill {
     if (!verdict_->error().empty() || verdict_->digest().empty())
       throw Error(ErrorKind::protocol, "the job has failed: " + verdict_->error());
     result_.steps = verdict_->step();
+    result_.faults_missed = options_.plan.faults.size() - next_;
+    for (const Outcome& outcome : result_.outcomes) result_.faults_missed += outcome.injected ? 0 : 1;
     result_.digest = verdict_->digest();
     if (network_) result_.pieces_corrupted = network_->pieces_corrupted();
     heal_everything();

@@ -30,7 +30,7 @@ struct Outcome {
   double at_s = 0;         // since training began
   int64_t unix_us = 0;     // when it was injected
   std::string detail;      // what was hit
-  bool injected = false;   // else it was left out: no other node would have been left
+  bool injected = false;   // else `detail` says why not
   double noticed_ms = -1;  // first word of any node about it
   double resumed_ms = -1;  // the next step was committed
 };
@@ -46,7 +46,9 @@ struct DrillResult {
   std::string digest, expected_digest;
   std::string ledger_problem;     // empty: every sample was counted once
   uint64_t pieces_corrupted = 0;  // by the network
-  bool passed() const { return digest == expected_digest && ledger_problem.empty() && steps_lost == 0; }
+  size_t faults_missed = 0;       // of the plan: the job ended before they could be injected
+  bool same_bits() const { return digest == expected_digest && ledger_problem.empty() && steps_lost == 0; }
+  bool passed() const { return same_bits() && faults_missed == 0; }
 };
 
 // Progress on standard error. Throws Error when the job fails.

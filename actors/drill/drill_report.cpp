@@ -55,7 +55,10 @@ std::string to_text(const DrillResult& result) {
                          ? fmt::format("{} samples, each counted once an epoch", result.samples)
                          : result.ledger_problem);
   out += fmt::format("weights      {}\nundisturbed  {}\n{}\n", result.digest, result.expected_digest,
-                     result.passed() ? "the same bits" : "NOT what the undisturbed run gives");
+                     result.same_bits() ? "the same bits" : "NOT what the undisturbed run gives");
+  if (result.faults_missed > 0)
+    out += fmt::format("{} faults of the plan were NOT injected: the job ended first; give it more --steps\n",
+                       result.faults_missed);
   return out;
 }
 
@@ -80,6 +83,7 @@ std::string to_json(const DrillResult& result) {
                                 {"samples", result.samples},
                                 {"ledger_problem", result.ledger_problem},
                                 {"pieces_corrupted", result.pieces_corrupted},
+                                {"faults_missed", result.faults_missed},
                                 {"digest", result.digest},
                                 {"expected_digest", result.expected_digest},
                                 {"faults", faults}}

@@ -53,7 +53,8 @@ TEST_CASE("a plan is carried out as it is written, and the job ends where it say
   const std::string plan = folder.write("plan.toml",
                                         "[[faults]]\nkind = \"kill\"\nnode = \"node1\"\nat_step = 20\n"
                                         "[[faults]]\nkind = \"terminate\"\nnode = \"node0\"\nat_step = 60\n");
-  const auto result = drill(folder / "run", {"--nodes", "2", "--plan", plan, "--steps", "400"});
+  // The third node is there for node0, however long node1 takes to come back.
+  const auto result = drill(folder / "run", {"--nodes", "3", "--plan", plan, "--steps", "400"});
   CHECK(result["steps"] == 400);
   REQUIRE(result["faults"].size() == 2);
   CHECK(result["faults"][0]["kind"] == "kill");
@@ -62,6 +63,19 @@ TEST_CASE("a plan is carried out as it is written, and the job ends where it say
   CHECK(result["faults"][1]["node"] == "node0");
   CHECK(result["passed"] == true);
   CHECK(std::filesystem::exists(folder / "run/ledger/node1.jsonl"));
+}
+
+TEST_CASE("a drill whose job ends before its faults has not passed") {
+  const TemporaryFolder folder;
+  const std::string plan =
+      folder.write("plan.toml", "[[faults]]\nkind = \"kill\"\nnode = \"node1\"\nat_step = 1000\n");
+  const ProcessResult result =
+      run(drill_command(folder / "run", {"--nodes", "2", "--plan", plan, "--steps", "5"}), {}, kRunDeadline);
+  CAPTURE(result.err);
+  CHECK(result.code == 1);
+  const auto said = nlohmann::json::parse(result.out);
+  CHECK(said["digest"] == said["expected_digest"]);
+  CHECK(said["faults_missed"] == 1);
 }
 
 TEST_CASE("a node that is told to leave while it heals leaves") {
