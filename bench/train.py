@@ -9,25 +9,9 @@ import argparse
 import json
 import os
 import pathlib
-import platform
-import statistics
-import subprocess
 import sys
-import time
 
-ROOT = pathlib.Path(__file__).resolve().parent.parent
-PEERS = ROOT / "bench" / "peers"
-BEGIN, END = "<!-- train: begin -->", "<!-- train: end -->"
-
-
-def last_json(command):
-    """Runs a command that prints JSON lines; the last one, or None when it failed."""
-    done = subprocess.run([str(word) for word in command], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-    lines = [line for line in done.stdout.splitlines() if line.startswith("{")]
-    if done.returncode != 0 or not lines:
-        sys.stderr.write(f"failed ({done.returncode}): {' '.join(map(str, command))}\n{done.stderr[-800:]}\n")
-        return None
-    return json.loads(lines[-1])
+from harness import DOCS, PEERS, ROOT, best_and_repeats, last_json, machine, median, write_section
 
 
 def settings(args, model, dtype):
@@ -52,34 +36,15 @@ def describe(result):
 
 def measure(args, model, dtype):
     """A row a system, with the median of its best setting's repeats."""
-    best = {}
-    for system, commands in settings(args, model, dtype).items():
-        tried = [(result["tokens_per_s"], describe(result), command) for command in commands
-                 if (result := last_json(command)) is not None]
-        for rate, setting, _ in tried:
-            print(f"  {model} {dtype} {system}: {rate:.0f} tokens/s ({setting})", flush=True)
-        if tried:
-            best[system] = max(tried, key=lambda entry: entry[0])
-    rates = {system: [] for system in best}
-    last = {}
-    for _ in range(args.repeats):
-        for system, (_, _, command) in best.items():
-            if (result := last_json(command)) is not None:
-                rates[system].append(result["tokens_per_s"])
-                last[system] = result
-    rows = [{"model": model, "dtype": dtype, "system": system, "setting": describe(last[system]),
-             "version": last[system].get("version", ""), "tokens_per_s": statistics.median(values),
-             "all_tokens_per_s": values} for system, values in rates.items() if values]
-    flops = next(r["gflop_a_step"] / (r["step_ms"] * 1e-3 * r["tokens_per_s"]) for r in last.values()
-                 if "gflop_a_step" in r)  # products a target token, the same for all systems
+    results = best_and_repeats(settings(args, model, dtype), describe, args.repeats, f"{model} {dtype}")
+    rows = [{"model": model, "dtype": dtype, "system": system, "setting": describe(values[-1]),
+             "version": values[-1].get("version", ""), "tokens_per_s": median(values, "tokens_per_s"),
+             "all_tokens_per_s": [value["tokens_per_s"] for value in values]} for system, values in results.items()]
+    flops = next(r["gflop_a_step"] / (r["step_ms"] * 1e-3 * r["tokens_per_s"]) for values in results.values()
+                 for r in values if "gflop_a_step" in r)  # products a target token, the same for all systems
     for row in rows:
         row["gflops"] = round(flops * row["tokens_per_s"], 1)
     return rows
-
-
-def machine():
-    model = next((line.split(":")[1].strip() for line in open("/proc/cpuinfo") if line.startswith("model name")), "")
-    return {"cpu": model or platform.processor(), "cores": os.cpu_count(), "date": time.strftime("%Y-%m-%d")}
 
 
 def table(report):
@@ -100,18 +65,6 @@ def table(report):
     return "\n".join(lines)
 
 
-def write_section(path, text):
-    """Replaces what stands between the two marks, or appends the section."""
-    old = path.read_text() if path.exists() else "# Benchmarks\n"
-    section = f"{BEGIN}\n{text}\n{END}"
-    if BEGIN in old:
-        new = old[: old.index(BEGIN)] + section + old[old.index(END) + len(END):]
-    else:
-        new = old.rstrip() + "\n\n## Training speed\n\nRun by `scripts/bench train`.\n\n" + section + "\n"
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(new)
-
-
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--build", type=pathlib.Path, default=ROOT / "build" / "release")
@@ -125,7 +78,7 @@ def main():
     parser.add_argument("--pytorch-modes", nargs="+", default=["eager", "compile", "ddp", "ddp_compile"])
     parser.add_argument("--tensorflow-modes", nargs="+", default=["graph", "xla"])
     parser.add_argument("--json", type=pathlib.Path, help="default: BUILD/bench_train.json")
-    parser.add_argument("--docs", type=pathlib.Path, default=ROOT / "docs" / "benchmarks.md")
+    parser.add_argument("--docs", type=pathlib.Path, default=DOCS)
     args = parser.parse_args()
     ceiling_command = [args.build / "bench_ceiling", args.threads, "3"]
     before = last_json(ceiling_command)
@@ -136,7 +89,7 @@ def main():
     ceiling = {name: max(before[name], after[name]) for name in before}
     report = {"machine": machine(), "threads": args.threads, "ceiling": ceiling, "rows": rows}
     (args.json or args.build / "bench_train.json").write_text(json.dumps(report, indent=1) + "\n")
-    write_section(args.docs, table(report))
+    write_section(args.docs, "train", "Training speed", table(report))
     print(table(report))
 
 

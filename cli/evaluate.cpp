@@ -102,10 +102,12 @@ int evaluate(const EvaluateOptions& options) {
                 "{} is a language model: --show, --samples and --output are about translations",
                 trained->path());
   const int threads = thread_count(options.threads);
-  const inference::Translator translator(trained, options.generate, threads);
   Report report{trained->path(), options.split, trained->step(), {}, trained->translates(), {}, 0, {}};
   report.loss = inference::evaluate_loss(*trained, *dataset, split, threads);
   if (report.translated) {
+    const inference::Translator translator(
+        options.int8 ? inference::TrainedModel::load(options.checkpoint, warn, true) : trained,
+        options.generate, threads);
     const auto begin = Clock::now();
     report.quality = inference::evaluate_translation(translator, *dataset, split, options.samples_max);
     report.translate_seconds = std::chrono::duration<double>(Clock::now() - begin).count();
@@ -136,7 +138,7 @@ void add_evaluate(CLI::App& app, int& code) {
       ->capture_default_str();
   command->add_option("--output", options->output, "Write the translations to this file");
   command->add_flag("--json", options->json, "Print one JSON object");
-  add_generate_options(*command, options->generate, options->threads);
+  add_generate_options(*command, options->generate, options->int8, options->threads);
   command->callback([options, &code] { code = evaluate(*options); });
 }
 

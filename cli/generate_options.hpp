@@ -10,7 +10,8 @@
 
 namespace troupe::cli {
 
-inline void add_generate_options(CLI::App& command, model::GenerateOptions& options, int& threads) {
+inline void add_generate_options(CLI::App& command, model::GenerateOptions& options, bool& int8,
+                                 int& threads) {
   command.add_option("--beam", options.beam, "Hypotheses kept; 1: greedy")->capture_default_str();
   command
       .add_option("--length-penalty", options.length_penalty, "Exponent of Wu et al. 2016; larger: longer")
@@ -18,6 +19,8 @@ inline void add_generate_options(CLI::App& command, model::GenerateOptions& opti
   command.add_option("--max-tokens", options.tokens_max, "Longest output in tokens; 0: what the model takes")
       ->capture_default_str();
   command.add_option("--batch", options.batch_sequences, "Sentences of a batch")->capture_default_str();
+  command.add_flag("--int8", int8,
+                   "8-bit products: faster, and a sentence's translation is the same whatever its batch");
   command.add_option("--threads", threads, "0: one a core")
       ->check(CLI::Range(0, 1024))
       ->capture_default_str();

@@ -51,7 +51,7 @@ std::string format_outputs(const std::vector<std::vector<inference::Output>>& ou
 
 int translate(const TranslateOptions& options) {
   const auto warn = [](const std::string& message) { fmt::print(stderr, "troupe: {}\n", message); };
-  const auto trained = inference::TrainedModel::load(options.checkpoint, warn);
+  const auto trained = inference::TrainedModel::load(options.checkpoint, warn, options.int8);
   if (!trained->translates())
     throw error(ErrorKind::usage, "{} is a language model, which does not translate", trained->path());
   const int threads = thread_count(options.threads);
@@ -73,7 +73,8 @@ int translate(const TranslateOptions& options) {
     write_all(options.output, format_outputs(translator.run(lines, cut), options.generate.n_best > 1, first));
     first += lines.size();
     if (stops)
-      throw error(ErrorKind::file, "line {} of the input is not UTF-8; convert it first, as with iconv -t UTF-8", first);
+      throw error(ErrorKind::file,
+                  "line {} of the input is not UTF-8; convert it first, as with iconv -t UTF-8", first);
   }
 }
 
@@ -84,7 +85,7 @@ void add_translate(CLI::App& app, int& code) {
   command
       ->add_option("--checkpoint", options->checkpoint, "A checkpoint, or the --out folder of troupe train")
       ->required();
-  add_generate_options(*command, options->generate, options->threads);
+  add_generate_options(*command, options->generate, options->int8, options->threads);
   command
       ->add_option("--n-best", options->generate.n_best,
                    "Translations of each line, as: number, score, text, separated by tabs")

@@ -5,7 +5,7 @@
 function(troupe_isa_loops target)
   set(flags_v2 -march=x86-64-v2)
   set(flags_v3 -march=x86-64-v3)
-  set(flags_v4 -march=x86-64-v4 -mavx512bf16 -mprefer-vector-width=512)
+  set(flags_v4 -march=x86-64-v4 -mavx512bf16 -mavx512vnni -mprefer-vector-width=512)
   set(optimise -O3)
   if(TROUPE_SANITIZE MATCHES "undefined")
     set(optimise -O1)  # with checks between them, GCC takes minutes to optimise narrow registers

@@ -123,8 +123,11 @@ class Stream {
   // --- linear.cpp: y = x W^T + bias (Vaswani et al. 2017 call it projection) ---
   // Bytes that a packed (n, k) weight takes, a multiple of 64.
   virtual size_t packed_bytes(int64_t n, int64_t k, DType dtype) const = 0;
+  // `dtype` is the compute type, or i8 for inference (CPU only): each row of W is rounded to 8 bits of its own scale.
   virtual PackedWeight pack(ConstView master /* (N, K) f32 */, DType dtype, void* destination) = 0;
-  // x (M, K), bias (1, N) f32 or empty, y (M, N) compute type or f32.
+  // x (M, K), bias (1, N) f32 or empty, y (M, N) compute type or f32. A weight of i8 takes x of either compute type and
+  // rounds each of its rows to 8 bits as well; the products are added up exactly, so a row of y is the same bits at
+  // every instruction-set level and whatever the other rows are.
   virtual void linear_forward(ConstView x, PackedWeight weight, ConstView bias, View y) = 0;
   // dx (M, K) compute type or f32 = dy W; `accumulate` adds to dx.
   virtual void linear_backward_input(ConstView dy, PackedWeight weight, View dx, bool accumulate) = 0;

@@ -50,9 +50,9 @@ TrainState TrainState::clone(kernels::Backend& backend) const {
   return copy;
 }
 
-PackedWeights allocate_packed(kernels::Backend& backend, const kernels::Stream& stream, const Model& model) {
+PackedWeights allocate_packed(kernels::Backend& backend, const kernels::Stream& stream, const Model& model,
+                              kernels::DType type) {
   const auto& all = model.parameters().all();
-  const kernels::DType type = model.config().compute;
   size_t total = 0;
   for (const Parameter& p : all)
     if (p.packed) total += stream.packed_bytes(p.rows, p.cols, type);
@@ -68,6 +68,19 @@ PackedWeights allocate_packed(kernels::Backend& backend, const kernels::Stream& 
   return packed;
 }
 
+PackedWeights pack_weights(kernels::Backend& backend, kernels::Stream& stream, const Model& model,
+                           const float* weights, kernels::DType type) {
+  PackedWeights packed = allocate_packed(backend, stream, model, type);
+  const auto& all = model.parameters().all();
+  for (size_t i = 0; i < all.size(); ++i) {
+    if (!all[i].packed) continue;
+    kernels::PackedWeight& view = packed.views[i];
+    view = stream.pack(kernels::view_of(weights + all[i].offset, all[i].rows, all[i].cols), type,
+                       const_cast<void*>(view.data));
+  }
+  return packed;
+}
+
 void pack_parameter(kernels::Stream& stream, const ParameterTable& table, size_t index, TrainState& state) {
   const Parameter& p = table.all()[index];
   if (!p.packed) return;
@@ -77,7 +90,8 @@ void pack_parameter(kernels::Stream& stream, const ParameterTable& table, size_t
 }
 
 void pack_state(kernels::Backend& backend, kernels::Stream& stream, const Model& model, TrainState& state) {
-  if (state.packed.views.empty()) state.packed = allocate_packed(backend, stream, model);
+  if (state.packed.views.empty())
+    state.packed = allocate_packed(backend, stream, model, model.config().compute);
   for (size_t i = 0; i < model.parameters().all().size(); ++i)
     pack_parameter(stream, model.parameters(), i, state);
 }

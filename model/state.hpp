@@ -31,9 +31,14 @@ struct PackedWeights {
   kernels::Buffer memory;
   std::vector<kernels::PackedWeight> views;  // indexed as ParameterTable::all()
 };
-PackedWeights allocate_packed(kernels::Backend& backend, const kernels::Stream& stream, const Model& model);
+PackedWeights allocate_packed(kernels::Backend& backend, const kernels::Stream& stream, const Model& model,
+                              kernels::DType type);
+// Packs every matrix of flat `weights` as `type`: the model's compute type, or i8 for inference.
+PackedWeights pack_weights(kernels::Backend& backend, kernels::Stream& stream, const Model& model,
+                           const float* weights, kernels::DType type);
 
-// The three arrays, each indexed from the flat space's beginning; of a copy of one range, no other may be touched.
+// The three arrays, each indexed from the flat space's beginning; of a copy of one range, no other may be
+// touched.
 struct StateArrays {
   float* weights = nullptr;
   float* moment1 = nullptr;

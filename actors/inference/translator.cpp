@@ -15,7 +15,8 @@ std::string find_checkpoint(const std::string& given, const Warn& warn) {
               "{}: no checkpoint here; give a checkpoint file or the --out folder of troupe train", given);
 }
 
-std::shared_ptr<const TrainedModel> TrainedModel::load(const std::string& checkpoint, const Warn& warn) {
+std::shared_ptr<const TrainedModel> TrainedModel::load(const std::string& checkpoint, const Warn& warn,
+                                                       bool int8) {
   std::shared_ptr<TrainedModel> trained(new TrainedModel);
   trained->path_ = find_checkpoint(checkpoint, warn);
   trained->backend_ = kernels::make_cpu_backend();
@@ -27,15 +28,9 @@ std::shared_ptr<const TrainedModel> TrainedModel::load(const std::string& checkp
   trained->tokenizer_ = std::make_unique<data::Tokenizer>(info.tokenizer, trained->path_);
   trained->model_ = model::make_model(info.model);
   const auto stream = trained->backend_->create_stream();
-  trained->packed_ = model::allocate_packed(*trained->backend_, *stream, *trained->model_);
-  const auto& parameters = trained->model_->parameters().all();
-  for (size_t i = 0; i < parameters.size(); ++i) {
-    const model::Parameter& p = parameters[i];
-    if (!p.packed) continue;
-    auto& view = trained->packed_.views[i];
-    const float* master = trained->weights().master + p.offset;
-    view = stream->pack(kernels::view_of(master, p.rows, p.cols), view.dtype, const_cast<void*>(view.data));
-  }
+  trained->packed_ =
+      model::pack_weights(*trained->backend_, *stream, *trained->model_, trained->weights().master,
+                          int8 ? kernels::DType::i8 : info.model.compute);
   return trained;
 }
 

@@ -25,8 +25,10 @@ std::string find_checkpoint(const std::string& given, const Warn& warn);
 // Weights in memory and packed, read-only after loading: any thread.
 class TrainedModel {
  public:
-  // Throws Error(file | corrupt | version); Error(usage) when the checkpoint has no tokenizer.
-  static std::shared_ptr<const TrainedModel> load(const std::string& checkpoint, const Warn& warn);
+  // `int8`: for generation alone, every matrix rounded to 8 bits. Throws Error(file | corrupt | version);
+  // Error(usage) when the checkpoint has no tokenizer.
+  static std::shared_ptr<const TrainedModel> load(const std::string& checkpoint, const Warn& warn,
+                                                  bool int8 = false);
 
   kernels::Backend& backend() const { return *backend_; }
   const model::Model& model() const { return *model_; }

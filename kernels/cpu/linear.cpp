@@ -39,10 +39,12 @@ void CpuStream::multiply(Factor a, Factor b, const float* bias, View c, bool acc
 }
 
 size_t CpuStream::packed_bytes(int64_t n, int64_t k, DType dtype) const {
+  if (dtype == DType::i8) return packed_bytes_int8(n, k);
   return (size_t(n) * size_t(k) * size_of(stored_type(level_, dtype)) + 63) / 64 * 64;
 }
 
 PackedWeight CpuStream::pack(ConstView master, DType dtype, void* destination) {
+  if (dtype == DType::i8) return pack_int8(master, destination);
   TROUPE_CHECK(master.dtype == DType::f32);
   const PackedWeight weight{destination, master.rows, master.cols, dtype};
   const View rows{destination, stored_type(level_, dtype), master.rows, master.cols, master.cols};
@@ -58,8 +60,10 @@ PackedWeight CpuStream::pack(ConstView master, DType dtype, void* destination) {
 }
 
 void CpuStream::linear_forward(ConstView x, PackedWeight weight, ConstView bias, View y) {
-  TROUPE_CHECK(x.dtype == weight.dtype && (y.dtype == x.dtype || y.dtype == DType::f32));
+  TROUPE_CHECK(y.dtype == x.dtype || y.dtype == DType::f32);
   TROUPE_CHECK(bias.empty() || (bias.dtype == DType::f32 && bias.size() == weight.n));
+  if (weight.dtype == DType::i8) return linear_forward_int8(x, weight, bias, y);
+  TROUPE_CHECK(x.dtype == weight.dtype);
   multiply({x}, transpose(packed_rows(weight)), bias.empty() ? nullptr : bias.as<float>(), y);
 }
 

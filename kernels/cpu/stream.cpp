@@ -11,6 +11,7 @@
 #include "kernels/cpu/loops/embedding.hpp"
 #include "kernels/cpu/loops/exact_sum.hpp"
 #include "kernels/cpu/loops/inference.hpp"
+#include "kernels/cpu/loops/int8.hpp"
 #include "kernels/cpu/loops/linear.hpp"
 #include "kernels/cpu/loops/norm.hpp"
 #include "kernels/cpu/loops/optimizer.hpp"
@@ -36,6 +37,7 @@ constexpr unsigned kFloatState = 0x1f80 | 0x8000 | 0x0040;
     .embedding = &isa::embedding_loops,                   \
     .exact_sum = &isa::exact_sum_loops,                   \
     .inference = &isa::inference_loops,                   \
+    .int8 = &isa::int8_loops,                             \
     .linear = &isa::linear_loops,                         \
     .norm = &isa::norm_loops,                             \
     .optimizer = &isa::optimizer_loops,                   \

@@ -24,6 +24,7 @@ struct CrossEntropyLoops;
 struct EmbeddingLoops;
 struct ExactSumLoops;
 struct InferenceLoops;
+struct Int8Loops;
 struct LinearLoops;
 struct NormLoops;
 struct OptimizerLoops;
@@ -39,6 +40,7 @@ struct Loops {
   const EmbeddingLoops* embedding = nullptr;
   const ExactSumLoops* exact_sum = nullptr;
   const InferenceLoops* inference = nullptr;
+  const Int8Loops* int8 = nullptr;
   const LinearLoops* linear = nullptr;
   const NormLoops* norm = nullptr;
   const OptimizerLoops* optimizer = nullptr;
@@ -95,6 +97,11 @@ class CpuStream final : public Stream {
   ConstView packed_rows(PackedWeight weight) const;
   // c (M, N) = a b + bias, or += with `accumulate`; bf16 at every level.
   void multiply(Factor a, Factor b, const float* bias, View c, bool accumulate = false);
+
+  // int8.cpp: of weights packed as i8
+  static size_t packed_bytes_int8(int64_t n, int64_t k);
+  PackedWeight pack_int8(ConstView master, void* destination);
+  void linear_forward_int8(ConstView x, PackedWeight weight, ConstView bias, View y);
 
   struct VocabularyPasses;
   void cross_entropy_backward(const VocabularyPasses& passes);

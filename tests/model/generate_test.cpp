@@ -99,6 +99,63 @@ TEST_CASE("a sentence gets the same tokens alone and in any batch, in the order 
   }
 }
 
+TEST_CASE("with 8-bit weights a sentence's outputs are the same bits alone and in twenty different batches") {
+  const auto backend = kernels::make_cpu_backend();
+  for (auto config : tiny_models())
+    for (const auto compute : {kernels::DType::f32, kernels::DType::bf16}) {
+      config.compute = compute;
+      GenerationSetup setup = make_setup(*backend, config, 12);
+      const auto packed = model::pack_weights(*backend, *setup.stream, *setup.model,
+                                              setup.state.weight_data(), kernels::DType::i8);
+      const model::WeightsView weights{setup.state.weight_data(), &packed.views};
+      auto inputs = random_inputs(config, {9, 1, 4, 17, 2, 2, 0, 30, 8, 6, 1, 3}, 12);
+      for (const int64_t beam : {1, 3}) {
+        GenerateOptions options;
+        options.beam = options.n_best = beam;
+        options.batch_sequences = 1;
+        const auto alone = Generator(*backend, *setup.model, weights, options).generate(inputs, 1);
+        for (int batches = 0; batches < 20; ++batches) {
+          // Others beside it, in another order, and cut into batches elsewhere.
+          std::vector<size_t> order(inputs.size());
+          for (size_t i = 0; i < order.size(); ++i) order[i] = (i * size_t(batches % 5 * 2 + 1) + 3) % 12;
+          std::vector<std::vector<int32_t>> shuffled;
+          for (const size_t i : order) shuffled.push_back(inputs[i]);
+          options.batch_sequences = 2 + batches % 11;
+          const auto together =
+              Generator(*backend, *setup.model, weights, options).generate(shuffled, 1 + batches % 3);
+          for (size_t i = 0; i < order.size(); ++i) {
+            const auto& expected = alone[order[i]];
+            REQUIRE(together[i].size() == expected.size());
+            for (size_t h = 0; h < expected.size(); ++h) {
+              CHECK(together[i][h].tokens == expected[h].tokens);
+              CHECK(together[i][h].log_probability == expected[h].log_probability);
+            }
+          }
+        }
+      }
+    }
+}
+
+TEST_CASE("generation with 8-bit weights takes tokens that are within their rounding of the arg max") {
+  const auto backend = kernels::make_cpu_backend();
+  for (const auto& config : tiny_models()) {
+    GenerationSetup setup = make_setup(*backend, config, 5);
+    const auto packed = model::pack_weights(*backend, *setup.stream, *setup.model, setup.state.weight_data(),
+                                            kernels::DType::i8);
+    const auto inputs = random_inputs(config, {3, 8, 5}, 5);
+    const auto outputs =
+        Generator(*backend, *setup.model, {setup.state.weight_data(), &packed.views}, {}).generate(inputs, 1);
+    for (size_t i = 0; i < inputs.size(); ++i) {
+      std::vector<int32_t> prefix;
+      for (const int32_t token : outputs[i][0].tokens) {
+        const auto next = plain_next(setup, inputs[i], prefix);
+        CHECK(next[size_t(token)] > *std::max_element(next.begin(), next.end()) - 0.3);
+        prefix.push_back(token);
+      }
+    }
+  }
+}
+
 TEST_CASE("bf16 generation takes tokens that are within rounding of the arg max") {
   const auto backend = kernels::make_cpu_backend();
   for (auto config : tiny_models()) {

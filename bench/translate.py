@@ -1,0 +1,92 @@
+#!/usr/bin/env python3
+"""Speed of translation of Troupe beside CTranslate2, alternating in one run; started by scripts/bench translate.
+
+Random weights, 30 tokens in and 30 out, each system with all its settings for the threads, the best taken. Medians go to a JSON
+file and to a section of docs/benchmarks.md.
+"""
+import argparse
+import json
+import os
+import pathlib
+import sys
+
+from harness import DOCS, PEERS, ROOT, best_and_repeats, last_json, machine, median, write_section
+
+WORK = {  # name: options of both
+    "batch 64, greedy": ["--batch", "64", "--beam", "1"],
+    "batch 64, beam 4": ["--batch", "64", "--beam", "4"],
+    "one sentence, greedy": ["--batch", "1", "--beam", "1"],
+}
+PEER_PRECISIONS = {"int8": ["int8"], "f32": ["float32"], "bf16": ["bfloat16"]}
+
+
+def settings(args, model, precision, work):
+    common = ["--model", model, "--seconds", args.seconds, *WORK[work]]
+    alone = "one sentence" in work
+    ours = [args.build / "bench_translate", *common, "--precision", precision]
+    out = {"troupe": [[*ours, "--threads", threads] for threads in ([1] if alone else [args.threads])]}
+    if args.ctranslate2:
+        script = [args.ctranslate2, PEERS / "translate_ctranslate2.py", *common, "--threads", args.threads]
+        inter = [1] if alone else [1, args.threads]
+        out["ctranslate2"] = [[*script, "--precision", name, "--inter", n] for name in PEER_PRECISIONS[precision] for n in inter]
+        if alone:
+            out["ctranslate2"].append([*script[:-1], 1, "--precision", PEER_PRECISIONS[precision][0]])
+    return out
+
+
+def describe(result):
+    return f"{result['mode']}, {result['threads']} threads"
+
+
+def measure(args, model, precision, work):
+    results = best_and_repeats(settings(args, model, precision, work), describe, args.repeats, f"{model} {precision} {work}")
+    return [{"model": model, "precision": precision, "work": work, "system": system, "setting": describe(values[-1]),
+             "version": values[-1].get("version", ""), "tokens_per_s": median(values, "tokens_per_s"),
+             "p50_ms": median(values, "p50_ms"), "p99_ms": median(values, "p99_ms"),
+             "all_tokens_per_s": [value["tokens_per_s"] for value in values]} for system, values in results.items()]
+
+
+def table(report):
+    ceiling = report["ceiling"]
+    lines = [f"Measured {report['machine']['date']} on {report['machine']['cores']} cores ({report['machine']['cpu']}), "
+             f"{report['threads']} threads. Ceilings in the same run: products {ceiling['bf16_gflops']:.0f} GFLOP/s "
+             f"bf16 and {ceiling['f32_gflops']:.0f} f32, reading memory {ceiling['read_gb_s']:.0f} GB/s. "
+             "Each row is the system's best setting, the median of its repeats.", "",
+             "| model | type | work | system | setting | tokens/s | ratio to the peer | p50 ms | p99 ms |",
+             "|---|---|---|---|---|---:|---:|---:|---:|"]
+    peers = {(r["model"], r["precision"], r["work"]): r["tokens_per_s"] for r in report["rows"] if r["system"] != "troupe"}
+    for row in report["rows"]:
+        peer = peers.get((row["model"], row["precision"], row["work"]))
+        ratio = f"{row['tokens_per_s'] / peer:.2f}" if peer and row["system"] == "troupe" else ""
+        name = f"{row['system']} {row['version']}".strip()
+        lines.append(f"| {row['model']} | {row['precision']} | {row['work']} | {name} | {row['setting']} | "
+                     f"{row['tokens_per_s']:,.0f} | {ratio} | {row['p50_ms']:.0f} | {row['p99_ms']:.0f} |")
+    return "\n".join(lines)
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--build", type=pathlib.Path, default=ROOT / "build" / "release")
+    parser.add_argument("--models", nargs="+", default=["small", "base"], choices=["small", "base"])
+    parser.add_argument("--precisions", nargs="+", default=["int8", "f32"], choices=list(PEER_PRECISIONS))
+    parser.add_argument("--work", nargs="+", default=list(WORK), choices=list(WORK))
+    parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--seconds", default="5", help="of measuring, a setting")
+    parser.add_argument("--threads", type=int, default=os.cpu_count())
+    parser.add_argument("--ctranslate2", help="python with CTranslate2; without it the peer is left out")
+    parser.add_argument("--json", type=pathlib.Path, help="default: BUILD/bench_translate.json")
+    parser.add_argument("--docs", type=pathlib.Path, default=DOCS)
+    args = parser.parse_args()
+    ceiling = last_json([args.build / "bench_ceiling", args.threads, "3"])
+    if ceiling is None:
+        sys.exit("the machine's ceilings could not be measured: build bench_ceiling first")
+    rows = [row for model in args.models for precision in args.precisions for work in args.work
+            for row in measure(args, model, precision, work)]
+    report = {"machine": machine(), "threads": args.threads, "ceiling": ceiling, "rows": rows}
+    (args.json or args.build / "bench_translate.json").write_text(json.dumps(report, indent=1) + "\n")
+    write_section(args.docs, "translate", "Speed of translation", table(report))
+    print(table(report))
+
+
+if __name__ == "__main__":
+    main()

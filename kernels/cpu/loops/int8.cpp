@@ -1,0 +1,217 @@
+#include "kernels/cpu/loops/int8.hpp"
+
+#include "kernels/cpu/loops/vec.hpp"
+
+namespace troupe::kernels::TROUPE_ISA {
+
+namespace {
+
+constexpr float kLargest = 127.0f;
+constexpr float kSmallest = 1e-30f;  // a row with nothing above it counts as zeros
+
+// --- rounding ---
+
+// To the nearest integer, ties to even. NaN and what is too large give some integer.
+TROUPE_INLINE IVec to_integers(Vec a) {
+  IVec y;
+#if defined(__AVX512F__)
+  y.r[0] = (NativeU32)_mm512_cvtps_epi32(a.r[0]);
+#elif defined(__AVX2__)
+  TROUPE_EACH y.r[i] = (NativeU32)_mm256_cvtps_epi32(a.r[i]);
+#else
+  TROUPE_EACH y.r[i] = (NativeU32)_mm_cvtps_epi32(a.r[i]);
+#endif
+  return y;
+}
+
+// The lowest byte of each lane.
+TROUPE_INLINE void store_bytes(uint8_t* p, IVec a, int64_t n) {
+#if defined(__AVX512F__)
+  _mm512_mask_cvtepi32_storeu_epi8(p, (__mmask16)((1u << n) - 1), (NativeI)a.r[0]);
+#else
+  uint32_t lanes[kLanes];
+  store(static_cast<uint32_t*>(lanes), a);
+  for (int64_t i = 0; i < n; ++i) p[i] = uint8_t(lanes[i]);
+#endif
+}
+
+// The largest magnitude; NaN when any element is not finite.
+template <typename T>
+TROUPE_INLINE float largest(const T* x, int64_t count) {
+  Vec most = zero(), strange = zero();
+  const auto look_at = [&](Vec a) {
+    most = max(most, abs(a));
+    strange = strange + (a - a);
+  };
+  int64_t i = 0;
+  for (; i + kLanes <= count; i += kLanes) look_at(load(x + i));
+  if (i < count) look_at(load(x + i, count - i));
+  return max_lanes(most) + sum_lanes(strange);
+}
+
+template <typename T>
+void quantise(const T* x, int64_t k, int64_t stride, const Int8Rows& rows) {
+  const IVec offset = broadcast(uint32_t{128});
+  for (int64_t r = 0; r < rows.rows; ++r) {
+    const T* from = x + r * stride;
+    uint8_t* to = rows.integers + r * rows.depth;
+    const float most = largest(from, k);
+    const Vec factor = broadcast(most > kSmallest ? kLargest / most : most - most);  // NaN stays NaN
+    rows.scales[r] = most > kSmallest ? most / kLargest : most - most;
+    int64_t i = 0;
+    for (; i + kLanes <= k; i += kLanes)
+      store_bytes(to + i, to_integers(load(from + i) * factor) + offset, kLanes);
+    if (i < k) store_bytes(to + i, to_integers(load(from + i, k - i) * factor) + offset, k - i);
+    for (i = k; i < rows.depth; ++i) to[i] = 128;
+  }
+}
+
+void pack(const float* w, int64_t k, int64_t stride, const Int8Weight& packed) {
+  const int64_t padded = (packed.n + kInt8Columns - 1) / kInt8Columns * kInt8Columns;
+  for (int64_t n = 0; n < padded; ++n) {
+    int8_t* to =
+        packed.integers + n / kInt8Columns * kInt8Columns * packed.depth + n % kInt8Columns * kInt8Depth;
+    const float* from = w + n * stride;
+    const float most = n < packed.n ? largest(from, k) : 0;
+    const Vec factor = broadcast(most > kSmallest ? kLargest / most : most - most);
+    int32_t sum = 0;
+    for (int64_t i = 0; i < packed.depth; i += kLanes) {
+      uint32_t lanes[kLanes] = {};
+      const int64_t count = k - i < kLanes ? k - i : kLanes;
+      if (n < packed.n && count > 0)
+        store(static_cast<uint32_t*>(lanes), to_integers(load(from + i, count) * factor));
+      for (int64_t j = 0; j < kLanes && i + j < packed.depth; ++j) {
+        const auto integer = int8_t(lanes[j]);
+        to[(i + j) / kInt8Depth * kInt8Depth * kInt8Columns + (i + j) % kInt8Depth] = integer;
+        sum += integer;
+      }
+    }
+    packed.scales[n] = most > kSmallest ? most / kLargest : most - most;
+    packed.corrections[n] = -128 * sum;
+  }
+}
+
+// --- products: four input channels of sixteen output channels at a time ---
+
+#if defined(__AVX512VNNI__)
+constexpr int kRows = 12, kBlocks = 2;  // of a tile: its sums stay in registers
+using Weights = IVec;
+using Four = IVec;
+TROUPE_INLINE Weights load_weights(const int8_t* p) {
+  return load(reinterpret_cast<const uint32_t*>(p));
+}
+TROUPE_INLINE Four broadcast_four(const uint8_t* p) {
+  uint32_t four;
+  __builtin_memcpy(&four, p, sizeof four);
+  return broadcast(four);
+}
+TROUPE_INLINE IVec dot(IVec sum, Four x, const Weights& w) {
+  sum.r[0] = (NativeU32)_mm512_dpbusd_epi32((NativeI)sum.r[0], (NativeI)x.r[0], (NativeI)w.r[0]);
+  return sum;
+}
+#else
+// Even and odd input channels apart, as 16-bit integers: two of their products fit into 32 bits.
+#if defined(__AVX2__)
+constexpr int kRows = 4, kBlocks = 1;
+#else
+constexpr int kRows = 2, kBlocks = 1;
+#endif
+struct Weights {
+  IVec even, odd;
+};
+using Four = Weights;
+TROUPE_INLINE IVec sign_extend_odd(IVec a) {
+#if defined(__AVX512F__)
+  TROUPE_EACH a.r[i] = (NativeU32)_mm512_srai_epi16((NativeI)a.r[i], 8);
+#elif defined(__AVX2__)
+  TROUPE_EACH a.r[i] = (NativeU32)_mm256_srai_epi16((NativeI)a.r[i], 8);
+#else
+  TROUPE_EACH a.r[i] = (NativeU32)_mm_srai_epi16((NativeI)a.r[i], 8);
+#endif
+  return a;
+}
+TROUPE_INLINE IVec multiply_pairs(IVec a, IVec b) {
+#if defined(__AVX512F__)
+  TROUPE_EACH a.r[i] = (NativeU32)_mm512_madd_epi16((NativeI)a.r[i], (NativeI)b.r[i]);
+#elif defined(__AVX2__)
+  TROUPE_EACH a.r[i] = (NativeU32)_mm256_madd_epi16((NativeI)a.r[i], (NativeI)b.r[i]);
+#else
+  TROUPE_EACH a.r[i] = (NativeU32)_mm_madd_epi16((NativeI)a.r[i], (NativeI)b.r[i]);
+#endif
+  return a;
+}
+TROUPE_INLINE Weights load_weights(const int8_t* p) {
+  const IVec all = load(reinterpret_cast<const uint32_t*>(p));
+  const IVec even = shift_left(all & broadcast(uint32_t{0x00ff00ff}), 8);
+  return {sign_extend_odd(even), sign_extend_odd(all)};
+}
+TROUPE_INLINE Four broadcast_four(const uint8_t* p) {
+  uint32_t four;
+  __builtin_memcpy(&four, p, sizeof four);
+  return {broadcast(four & 0x00ff00ffu), broadcast(four >> 8 & 0x00ff00ffu)};
+}
+TROUPE_INLINE IVec dot(IVec sum, Four x, const Weights& w) {
+  return sum + multiply_pairs(x.even, w.even) + multiply_pairs(x.odd, w.odd);
+}
+#endif
+
+struct Output {
+  const float* bias;
+  int64_t stride;
+};
+
+// `Rows` rows from `row` on, `Blocks` blocks from `block` on.
+template <int Rows, int Blocks, typename T>
+static void tile(const Int8Rows& x, const Int8Weight& w, int64_t row, int64_t block, const Output& out,
+                 T* y) {
+  IVec sum[Rows][Blocks];
+  for (int b = 0; b < Blocks; ++b)
+    for (int r = 0; r < Rows; ++r)
+      sum[r][b] = load(reinterpret_cast<const uint32_t*>(w.corrections) + (block + b) * kInt8Columns);
+  const int64_t block_bytes = w.depth * kInt8Columns;
+  const int8_t* weights = w.integers + block * block_bytes;
+  const uint8_t* rows = x.integers + row * x.depth;
+  for (int64_t k = 0; k < w.depth; k += kInt8Depth) {
+    Weights here[Blocks];
+    for (int b = 0; b < Blocks; ++b) here[b] = load_weights(weights + b * block_bytes + k * kInt8Columns);
+    for (int r = 0; r < Rows; ++r) {
+      const Four four = broadcast_four(rows + r * x.depth + k);
+      for (int b = 0; b < Blocks; ++b) sum[r][b] = dot(sum[r][b], four, here[b]);
+    }
+  }
+  for (int b = 0; b < Blocks; ++b) {
+    const int64_t column = (block + b) * kInt8Columns;
+    const int64_t count = w.n - column < kInt8Columns ? w.n - column : kInt8Columns;
+    const Vec scale = load(static_cast<const float*>(w.scales + column));
+    const Vec bias = out.bias == nullptr ? zero() : load(out.bias + column, count);
+    for (int r = 0; r < Rows; ++r) {
+      const Vec value = to_float(sum[r][b]) * (scale * broadcast(x.scales[row + r])) + bias;
+      store(y + (row + r) * out.stride + column, value, count);
+    }
+  }
+}
+
+// All rows of a strip of `Blocks` blocks, which stays in the first-level cache meanwhile.
+template <int Blocks, typename T>
+static void strip(const Int8Rows& x, const Int8Weight& w, int64_t block, const Output& out, T* y) {
+  int64_t row = 0;
+  for (; row + kRows <= x.rows; row += kRows) tile<kRows, Blocks>(x, w, row, block, out, y);
+  for (; row + 4 <= x.rows; row += 4) tile<4, Blocks>(x, w, row, block, out, y);
+  for (; row < x.rows; ++row) tile<1, Blocks>(x, w, row, block, out, y);
+}
+
+template <typename T>
+void multiply(const Int8Rows& x, const Int8Weight& w, const float* bias, T* y, int64_t stride) {
+  const int64_t blocks = (w.n + kInt8Columns - 1) / kInt8Columns;
+  const Output out{bias, stride};
+  int64_t block = 0;
+  for (; block + kBlocks <= blocks; block += kBlocks) strip<kBlocks>(x, w, block, out, y);
+  for (; block < blocks; ++block) strip<1>(x, w, block, out, y);
+}
+
+}  // namespace
+
+extern const Int8Loops int8_loops = {pack, quantise<float>, quantise<uint16_t>, multiply<float>,
+                                     multiply<uint16_t>};
+
+}  // namespace troupe::kernels::TROUPE_ISA
