@@ -50,12 +50,13 @@ struct JobContext {
   uint32_t workers = 1;
   comm::Transport transport = comm::Transport::automatic;
   std::vector<scheduler::Rank> awaited;  // who is to be there when it begins
-  // Rank of the leader of the newest view of this node, -1 before the first; set by membership alone.
-  std::shared_ptr<std::atomic<int64_t>> leader = std::make_shared<std::atomic<int64_t>>(-1);
+  // Who reports and saves for all members of this node's newest view: its leader, or the first member while
+  // the leader catches up. -1 before the first view; set by membership alone.
+  std::shared_ptr<std::atomic<int64_t>> speaker = std::make_shared<std::atomic<int64_t>>(-1);
 
   scheduler::Rank rank() const { return services->rank; }
   const std::string& node() const { return services->node; }
-  bool leads() const { return *leader == int64_t(rank()); }
+  bool speaks() const { return *speaker == int64_t(rank()); }
   bool elastic() const { return job.sum == config::SumKind::exact; }  // a float sum depends on who adds
   const std::string& name_of(scheduler::Rank rank) const { return cluster.nodes.at(rank).name; }
   scheduler::SlotPlan plan() const { return slot_plan(job); }

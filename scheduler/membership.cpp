@@ -123,12 +123,15 @@ MembershipActions Membership::enter(const View& view, Microseconds now_us) {
   if (!named) actions.emplace_back(LeaveView{});
   if (named || lead) actions.emplace_back(BeginView{view});
   if (!named && wants_to_leave_) actions.emplace_back(HasLeft{});
-  if (!named && lead && !wants_to_leave_) {
-    FollowFrom follow{{}, view.step};
-    for (const Member& member : view.members) follow.sources.push_back(member.rank);
-    actions.emplace_back(std::move(follow));
-  }
+  if (!named && lead && !wants_to_leave_) append(actions, follow_members());
   return actions;
+}
+
+// Of a leader that is too far behind to be a member of its own view.
+MembershipActions Membership::follow_members() const {
+  FollowFrom follow{{}, view_step_};
+  for (const Member& member : view_->members) follow.sources.push_back(member.rank);
+  return {std::move(follow)};
 }
 
 MembershipActions Membership::handle(Rank from, const View& view, Microseconds now_us) {
@@ -348,8 +351,8 @@ MembershipActions Membership::repeat(Microseconds now_us) {
   }
   if (leads()) {
     for (Rank peer : up_) actions.emplace_back(SendTo{peer, heartbeat()});
-    if (!view_->position(self()) && !wants_to_leave_ && step_ + 1 >= view_step_)
-      append(actions, prepare(now_us));
+    if (view_->position(self()) || wants_to_leave_) return actions;
+    append(actions, step_ + 1 >= view_step_ ? prepare(now_us) : follow_members());
     return actions;
   }
   if (mode_ == Mode::promised && inventory_) actions.emplace_back(SendTo{promised_.leader, *inventory_});

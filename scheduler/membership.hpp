@@ -130,6 +130,7 @@ class Membership {
   MembershipActions enter(const View& view, Microseconds now_us);
   MembershipActions take_over_if_due(Microseconds now_us);
   MembershipActions repeat(Microseconds now_us);
+  MembershipActions follow_members() const;
   bool all_are_here() const;
   void leader_lost(Microseconds now_us) { lost_since_us_ = lost_since_us_.value_or(now_us); }
   void look_for_leader(Microseconds now_us);

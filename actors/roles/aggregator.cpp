@@ -171,7 +171,7 @@ struct aggregator_state {
   void snapshot_if_due(Self self) {
     const config::JobConfig& job = setup.context->job;
     const int64_t step = engine->state().step;
-    if (!setup.context->leads() || job.checkpoint_every == 0 || step % job.checkpoint_every != 0) return;
+    if (!setup.context->speaks() || job.checkpoint_every == 0 || step % job.checkpoint_every != 0) return;
     if (step >= job.steps) return;  // the final one is written at the end
     if (saving) {
       spdlog::warn("no checkpoint at step {}: the one before is still being written", step);

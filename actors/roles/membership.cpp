@@ -218,7 +218,8 @@ struct membership_state {
     std::string names;
     for (const scheduler::Member& member : view.members) names += (names.empty() ? "" : ", ") + member.name;
     spdlog::info("view {}/{}: {} from step {}", view.ballot.number, view.ballot.leader, names, view.step);
-    *setup.context->leader = int64_t(view.ballot.leader);
+    const bool leader_is_member = view.position(view.ballot.leader).has_value();
+    *setup.context->speaker = int64_t(leader_is_member ? view.ballot.leader : view.members.front().rank);
     self->send(setup.supervisor, begin);
     // The coordinator first: a member that is ready sooner than the leader finds it listening.
     if (view.ballot.leader == own.rank) self->send(peers.coordinator, begin);

@@ -29,7 +29,7 @@ struct monitor_state {
 
   RoleSetup setup;
   std::shared_ptr<const data::Dataset> dataset;
-  std::shared_ptr<spdlog::logger> log;  // once this node leads
+  std::shared_ptr<spdlog::logger> log;  // once this node has spoken
   std::optional<LedgerWriter> ledger;
   std::deque<LedgerRecord> unwritten;  // as when the disk is full
   Clock::time_point write_again_at;
@@ -41,7 +41,7 @@ struct monitor_state {
 
   void open_log() {
     const JobContext& context = *setup.context;
-    if (log || !context.leads()) return;
+    if (log || !context.speaks()) return;
     const auto path = std::filesystem::path(context.out_folder) / "train.log";
     log = std::make_shared<spdlog::logger>(
         "train", std::make_shared<spdlog::sinks::basic_file_sink_mt>(path.string()));
@@ -51,7 +51,7 @@ struct monitor_state {
   void begin(const scheduler::View& view) {
     open_log();
     members = view.members.size();
-    if (log && setup.context->leads())
+    if (log && setup.context->speaks())
       log->info("view {}: {} nodes from step {}", view.ballot.number, members, view.step);
   }
 
@@ -105,7 +105,7 @@ struct monitor_state {
 
   void on_validated(const Validated& result) {
     validated = result;
-    if (log && setup.context->leads())
+    if (log && setup.context->speaks())
       log->info("validation at step {}: loss {:.4f}, accuracy {:.2f} %{}", result.step, result.loss,
                 100 * result.accuracy, result.best ? ", the best so far" : "");
   }
@@ -113,13 +113,13 @@ struct monitor_state {
   void on_step(Self self, const StepOutcome& outcome) {
     since += outcome.training;
     ++steps_since;
-    const bool leads = setup.context->leads();
-    if (outcome.plan.skipped && log && leads)
+    const bool speaks = setup.context->speaks();
+    if (outcome.plan.skipped && log && speaks)
       log->warn("step {} was skipped: {}", outcome.plan.step,
                 outcome.plan.flags != 0 ? "a gradient was not finite or too large" : "no target token");
     const int64_t done = outcome.plan.step + 1;
     if (done % setup.context->job.report_every != 0 && done != setup.context->job.steps) return;
-    if (leads) report(self, outcome);
+    if (speaks) report(self, outcome);
     since = {};
     steps_since = 0;
     reported_at = Clock::now();

@@ -1,4 +1,3 @@
-#include <deque>
 #include <filesystem>
 #include <fstream>
 
@@ -10,6 +9,7 @@
 #include "actors/clock.hpp"
 #include "actors/engine_setup.hpp"
 #include "actors/guarded.hpp"
+#include "actors/kept_totals.hpp"
 #include "actors/ledger.hpp"
 #include "actors/roles.hpp"
 #include "actors/wire.hpp"
@@ -25,8 +25,6 @@ constexpr scheduler::Microseconds kInterestUs =
     20'000'000;                     // after the last question nobody follows any more
 constexpr int64_t kBehindMax = 64;  // a state that is older is taken anew for the next who asks
 constexpr size_t kTotalBytesMax = size_t{1} << 30;  // of totals that wait to be asked for
-
-using Bytes = std::shared_ptr<const std::vector<std::byte>>;
 
 struct source_state {
   source_state() = default;
@@ -55,8 +53,7 @@ struct source_state {
   std::vector<Question> open;  // bounded: one for each follower, kind, step and piece
   int64_t state_step = -1;     // of the file
   int64_t state_asked = -1;    // of the aggregator
-  std::map<int64_t, Bytes> totals;
-  size_t total_bytes = 0;
+  KeptTotals totals{kTotalBytesMax};
   std::optional<History> history;  // that was asked for last
   int64_t newest_step = -1;        // that the state is known to have reached
   bool keeping = false;
@@ -96,10 +93,8 @@ struct source_state {
       if (question.step < newest_step) return refuse(self, question, "the state is past that step");
       return false;
     }
-    const auto found = totals.find(question.step);
-    if (found != totals.end())
-      return give_part(self, question,
-                       {reinterpret_cast<const char*>(found->second->data()), found->second->size()});
+    if (const KeptTotals::Bytes total = totals.find(question.step))
+      return give_part(self, question, {reinterpret_cast<const char*>(total->data()), total->size()});
     if (question.step < newest_step) return refuse(self, question, "that total is not kept");
     return false;
   }
@@ -163,7 +158,7 @@ struct source_state {
   }
   // Two who follow share one state: else each would make the other's void.
   int64_t offered_step() const {
-    const bool followed = totals.empty() ? state_step == newest_step : totals.begin()->first <= state_step;
+    const bool followed = totals.empty() ? state_step == newest_step : totals.first() <= state_step;
     return state_step >= 0 && followed && newest_step - state_step <= kBehindMax ? state_step : -1;
   }
   uint64_t state_bytes() const {
@@ -191,12 +186,7 @@ struct source_state {
   void on_total(Self self, const TotalKept& kept) {
     newest_step = std::max(newest_step, kept.step + 1);
     if (!keeping) return;
-    total_bytes += kept.bytes->size();
-    totals[kept.step] = kept.bytes;
-    while (total_bytes > kTotalBytesMax && totals.size() > 1) {
-      total_bytes -= totals.begin()->second->size();
-      totals.erase(totals.begin());
-    }
+    totals.keep(kept.step, kept.bytes);
     answer_open(self);
   }
 
@@ -209,7 +199,6 @@ struct source_state {
     keeping = false;
     self->send(aggregator, KeepTotals{false});
     totals.clear();
-    total_bytes = 0;
     forget_state();
   }
 };

@@ -6,7 +6,8 @@ namespace {
 
 constexpr Microseconds kTickUs = 10'000;
 constexpr size_t kFollowedMax = 256;  // totals that wait to be applied
-constexpr int kCommitsToLeave = 8;    // its word may be on its way for a while
+constexpr Microseconds kOutsideMax = 4'000'000;
+constexpr int kCommitsToLeave = 8;  // its word may be on its way for a while
 
 bool names(const scheduler::View& view, const auto& node) {
   const auto place = view.position(node.rank);
@@ -59,6 +60,9 @@ void Simulation::tick(Node& node) {
   apply(node, node.membership->on_tick(now_));
   if (node.alive && node.coordinator) apply(node, node.coordinator->on_tick(now_));
   if (!node.alive) return;
+  const bool outside = node.membership->leads() && !node.membership->view()->position(node.rank);
+  if (!outside || node.leaving) node.in_own_view = now_;
+  require(now_ - std::max(node.in_own_view, calm_since_) < kOutsideMax, "a leader does not catch up with the members of its view");
   take_followed(node);
   on_node(node.rank, now_ + kTickUs, [this](Node& self) { tick(self); });
 }
@@ -156,6 +160,7 @@ void Simulation::perform(Node& node, scheduler::FollowFrom& follow) {
   for (Rank source : follow.sources)
     if (source != node.rank && reachable(source, node.rank)) sources.push_back(source);
   if (sources.empty()) return;
+  if (chance(3)) return node.follows.reset();  // what it was offered is not to be had
   const Rank source = sources[random_() % sources.size()];
   node.follows = source;
   node.follow_until = now_ + 500'000;

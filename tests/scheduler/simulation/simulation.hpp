@@ -100,7 +100,8 @@ class Simulation {
     double slowness = 1;
     Microseconds slow_until = 0;
     bool leaving = false;
-    int commits_since_asked = 0;  // to leave
+    int commits_since_asked = 0;   // to leave
+    Microseconds in_own_view = 0;  // when it last was, or did not lead
     State state;
     Sum sum;
     std::optional<Integers> total;  // R(total_step), whole
