@@ -17,7 +17,7 @@ WORK = {  # name: options of both
     "batch 64, beam 4": ["--batch", "64", "--beam", "4"],
     "one sentence, greedy": ["--batch", "1", "--beam", "1"],
 }
-PEER_PRECISIONS = {"int8": ["int8"], "f32": ["float32"], "bf16": ["bfloat16"]}
+PEER_PRECISIONS = {"int8": ["int8", "int8_bfloat16"], "f32": ["float32"], "bf16": ["bfloat16"]}
 
 
 def settings(args, model, precision, work):

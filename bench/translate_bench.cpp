@@ -35,11 +35,11 @@ model::ModelConfig config_of(const Options& options) {
     config.inner = 2048;
     config.encoder_layers = config.decoder_layers = 6;
   }
-  config.compute = options.precision == "bf16" ? kernels::DType::bf16 : kernels::DType::f32;
+  config.compute = options.precision == "f32" ? kernels::DType::f32 : kernels::DType::bf16;
   return config;
 }
 
-std::vector<std::vector<int32_t>> random_sentences(const Options& options, int32_t vocabulary,
+std::vector<std::vector<int32_t>> random_sentences(const Options& options, int64_t vocabulary,
                                                    int64_t count) {
   std::vector<std::vector<int32_t>> sentences;
   for (int64_t s = 0; s < count; ++s) {

@@ -67,7 +67,7 @@ def main():
     parser.add_argument("--seconds", type=float, default=10)
     args = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
-        model = pathlib.Path(folder) / "model"
+        model = pathlib.Path(folder)
         save_model(model, *SHAPES[args.model])
         translator = ctranslate2.Translator(str(model), device="cpu", compute_type=args.precision, inter_threads=args.inter,
                                             intra_threads=args.threads // args.inter)
