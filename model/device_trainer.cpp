@@ -2,88 +2,187 @@
 
 #include <algorithm>
 
-#include "model/initialise.hpp"
+#include "kernels/base/random.hpp"
+#include "kernels/cuda/checksum.hpp"
+#include "kernels/scratch.hpp"
 
 namespace troupe::model {
 
 using kernels::BlockLayout;
 using kernels::Buffer;
+using kernels::CudaStream;
+using kernels::device::MemoryPiece;
 
 namespace {
 
-// The packed weights of a model in one Buffer of the stream's device.
-PackedWeights allocate_packed(kernels::CudaStream& stream, const Model& model) {
-  const kernels::DType type = model.config().compute;
-  const auto& all = model.parameters().all();
-  PackedWeights packed;
-  packed.views.resize(all.size());
-  size_t total = 0;
-  for (const Parameter& p : all)
-    if (p.packed) total += stream.packed_bytes(p.rows, p.cols, type);
-  packed.memory = stream.runtime().allocate(total);
-  size_t used = 0;
-  for (size_t i = 0; i < all.size(); ++i) {
-    if (!all[i].packed) continue;
-    packed.views[i] = {static_cast<char*>(packed.memory.data()) + used, all[i].rows, all[i].cols, type};
-    used += stream.packed_bytes(all[i].rows, all[i].cols, type);
-  }
-  return packed;
+double gibibytes(size_t bytes) {
+  return double(bytes) / double(size_t{1} << 30);
 }
 
-Buffer copy_of(kernels::CudaStream& stream, const float* values, int64_t count) {
-  const size_t bytes = size_t(count) * sizeof(float);
-  Buffer buffer = stream.runtime().allocate(bytes);
-  if (bytes > 0) stream.runtime().copy_in(buffer.data(), values, bytes);
+// The arrays of a state, allocated before the sums: what does not fit is said at once.
+TrainState allocate_on(CudaStream& stream, const Model& model) {
+  const size_t needed = DeviceTrainer::state_bytes(stream, model), free = stream.runtime().memory().free;
+  if (needed > free)
+    throw error(ErrorKind::out_of_memory,
+                "the model does not fit on the device: weights, moments and sums take {} bytes ({:.2f} GiB), "
+                "and activations come on top, but {} ({:.2f} GiB) are free; use a smaller model",
+                needed, gibibytes(needed), free, gibibytes(free));
+  const auto allocate = [&](size_t bytes) { return stream.runtime().allocate(bytes); };
+  TrainState state = allocate_state(allocate, model.parameters().elements());
+  state.packed = allocate_packed(allocate, stream, model, model.config().compute);
+  return state;
+}
+
+Buffer place_sinusoids(CudaStream& stream, const Model& model) {
+  const ModelConfig& config = model.config();
+  if (config.positions != Positions::sinusoidal) return {};
+  const kernels::ConstView host = model.positions({}, Side::target, 0, config.max_length);
+  Buffer buffer = stream.runtime().allocate(size_t(host.size()) * sizeof(float));
+  stream.runtime().copy_in(buffer.data(), host.data, buffer.bytes());
   return buffer;
 }
 
 }  // namespace
 
-DeviceTrainer::DeviceTrainer(kernels::CudaStream& stream, const Model& model, const StepOptions& options)
+DeviceTrainer::DeviceTrainer(CudaStream& stream, const Model& model, const StepOptions& options,
+                             const TrainState& from)
     : stream_(stream),
       model_(model),
       options_(options),
+      state_(allocate_on(stream, model)),
+      sinusoids_(place_sinusoids(stream, model)),
       sum_(stream, model.parameters().layout()),
       total_(stream, model.parameters().layout()) {
   validate(options.optimizer);
-  const int64_t elements = model.parameters().elements();
-  std::vector<float> initial(static_cast<size_t>(elements));
-  initialise(model, options.seed, initial.data());
-  counters_.elements = elements;
-  counters_.weights = copy_of(stream, initial.data(), elements);
-  std::fill(initial.begin(), initial.end(), 0.0f);
-  counters_.moment1 = copy_of(stream, initial.data(), elements);
-  counters_.moment2 = copy_of(stream, initial.data(), elements);
-  const ModelConfig& config = model.config();
-  if (config.positions == Positions::sinusoidal) {
-    const kernels::ConstView host = model.positions({}, Side::target, 0, config.max_length);
-    sinusoids_ = copy_of(stream, host.as<float>(), host.size());
-  }
-  counters_.packed = allocate_packed(stream, model);
+  load(from);
+}
+
+DeviceTrainer::DeviceTrainer(CudaStream& stream, const Model& model, const StepOptions& options)
+    : DeviceTrainer(stream, model, options, first_state(kernels::allocate_host, model, options.seed)) {}
+
+size_t DeviceTrainer::state_bytes(const CudaStream& stream, const Model& model) {
+  const auto elements = size_t(model.parameters().elements());
+  size_t bytes = elements * (3 * sizeof(float) + sizeof(int64_t) + sizeof(int32_t)) +
+                 size_t(model.parameters().layout().blocks());
+  for (const Parameter& p : model.parameters().all())
+    if (p.packed) bytes += stream.packed_bytes(p.rows, p.cols, model.config().compute);
+  return bytes;
+}
+
+void DeviceTrainer::load(const TrainState& from) {
+  TROUPE_CHECK(from.elements == state_.elements, "a state of {} elements for a model of {}", from.elements,
+               state_.elements);
+  state_.copy_counters(from);
+  const size_t bytes = size_t(from.elements) * sizeof(float);
+  stream_.runtime().copy_in(state_.weights.data(), from.weights.data(), bytes);
+  stream_.runtime().copy_in(state_.moment1.data(), from.moment1.data(), bytes);
+  stream_.runtime().copy_in(state_.moment2.data(), from.moment2.data(), bytes);
   pack();
+  stream_.synchronize();
+}
+
+TrainState DeviceTrainer::copy_state(CudaStream& stream) const {
+  TrainState copy = allocate_state(kernels::allocate_host, state_.elements);
+  copy.copy_counters(state_);
+  const size_t bytes = size_t(state_.elements) * sizeof(float);
+  stream.runtime().copy_out(copy.weights.data(), state_.weights.data(), bytes);
+  stream.runtime().copy_out(copy.moment1.data(), state_.moment1.data(), bytes);
+  stream.runtime().copy_out(copy.moment2.data(), state_.moment2.data(), bytes);
+  return copy;
 }
 
 WeightsView DeviceTrainer::view() const {
-  return {counters_.weight_data(), &counters_.packed.views, static_cast<const float*>(sinusoids_.data())};
+  return {state_.weight_data(), &state_.packed.views, static_cast<const float*>(sinusoids_.data())};
 }
 
 void DeviceTrainer::pack() {
   for (size_t i = 0; i < model_.parameters().all().size(); ++i)
-    pack_parameter(stream_, model_.parameters(), i, counters_);
+    pack_parameter(stream_, model_.parameters(), i, state_);
 }
 
-void DeviceTrainer::fit_arena(const Batch& batch) {
+void DeviceTrainer::fit_arena(const Batch& batch, bool training) {
   const int64_t rows = batch.target_in.rows, length = std::max(batch.source.cols, batch.target_in.cols);
-  const size_t bytes = batch.empty() ? 0 : model_.arena_bytes(rows, rows * length, true);
+  const size_t bytes = batch.empty() ? 0 : model_.arena_bytes(rows, rows * length, training);
   if (arena_ != nullptr && arena_->capacity() >= bytes) return;
   arena_.reset();  // first: both may not fit
+  const size_t free = stream_.runtime().memory().free;
+  if (bytes > free)
+    throw error(
+        ErrorKind::out_of_memory,
+        "a slot of {} sentences of up to {} tokens does not fit on the device: its activations take "
+        "{} bytes ({:.2f} GiB) beside {} ({:.2f} GiB) for weights, moments and sums, but {} "
+        "({:.2f} GiB) are free; prepare the data with a smaller --pack-tokens, or use a smaller model",
+        rows, length, bytes, gibibytes(bytes), state_bytes(), gibibytes(state_bytes()), free,
+        gibibytes(free));
   arena_ = std::make_unique<kernels::Arena>(stream_.runtime().allocate(bytes));
 }
 
 kernels::LossSums DeviceTrainer::run_slot(const Batch& batch, const SlotKey& key,
                                           kernels::GradientSink& sink) {
-  fit_arena(batch);
+  fit_arena(batch, true);
   return model_.train_slot(stream_, *arena_, view(), batch, key, options_.optimizer.label_smoothing, sink);
+}
+
+kernels::LossSums DeviceTrainer::fold_slot(const Batch& batch, uint32_t slot, uint32_t& flags) {
+  kernels::DeviceSink sink(stream_, sum_,
+                           {options_.bits, options_.slots, fold_key(options_.seed, state_.step, slot)});
+  const kernels::LossSums losses = run_slot(batch, {options_.seed, state_.step, slot}, sink);
+  flags = sum_.take_flags(stream_);
+  return losses;
+}
+
+kernels::LossSums DeviceTrainer::evaluate_slot(const Batch& batch) {
+  fit_arena(batch, false);
+  return model_.evaluate_slot(stream_, *arena_, view(), batch, options_.optimizer.label_smoothing);
+}
+
+void DeviceTrainer::clear_sum() {
+  sum_.clear(stream_);
+  stream_.synchronize();
+}
+
+void DeviceTrainer::round_sum() {
+  total_.round(stream_, sum_, {options_.bits, round_key(options_.seed, state_.step)});
+}
+
+void DeviceTrainer::set_total(const kernels::RoundedTotal& total) {
+  total_.copy_from_host(stream_, total);
+}
+
+void DeviceTrainer::measure(CommitMeasures& measures) {
+  const BlockLayout& layout = model_.parameters().layout();
+  std::vector<double> blocks(size_t(layout.blocks()));
+  stream_.block_square_sums(total_, blocks.data());
+  const int64_t ranges = commit_ranges(layout);
+  std::vector<MemoryPiece> pieces;  // of each range its mantissas, then its shifts, whose tail is zeros
+  for (int64_t range = 0; range < ranges; ++range) {
+    const int64_t begin = range * kRangeBlocks, end = std::min(begin + kRangeBlocks, layout.blocks());
+    measures.square_sums[size_t(range)] =
+        kernels::fixed_tree_sum(std::span(blocks).subspan(size_t(begin), size_t(end - begin)));
+    pieces.push_back({reinterpret_cast<const uint32_t*>(total_.mantissa() + layout.block(begin).offset),
+                      layout.elements_in(begin, end)});
+    pieces.push_back({reinterpret_cast<const uint32_t*>(total_.shift() + begin), (end - begin + 3) / 4});
+  }
+  const std::vector<uint64_t> sums = checksums(stream_, pieces);
+  for (size_t range = 0; range < size_t(ranges); ++range)
+    measures.hashes[range] = mix64(sums[2 * range], sums[2 * range + 1]);
+}
+
+void DeviceTrainer::update(const StepPlan& plan) {
+  if (plan.skipped) return;
+  const ParameterTable& table = model_.parameters();
+  const auto& segments = table.layout().segments();  // the parameters, in the same order
+  for (size_t i = 0; i < segments.size();) {
+    const int64_t begin = segments[i].first_block;
+    const bool decays = table.all()[i].decays;
+    while (i < segments.size() && table.all()[i].decays == decays) ++i;
+    kernels::AdamW adamw = plan.adamw;
+    if (!decays) adamw.weight_decay = 0;
+    stream_.adamw(adamw, total_, begin,
+                  i < segments.size() ? segments[i].first_block : table.layout().blocks(),
+                  {state_.weight_data(), state_.moment1_data(), state_.moment2_data()});
+  }
+  pack();
 }
 
 StepResult DeviceTrainer::step(const BatchSource& batches) {
@@ -91,56 +190,23 @@ StepResult DeviceTrainer::step(const BatchSource& batches) {
   sum_.clear(stream_);
   for (uint32_t slot = 0; slot < uint32_t(options_.slots); ++slot) {
     kernels::DeviceSink sink(stream_, sum_,
-                             {options_.bits, options_.slots, fold_key(options_.seed, counters_.step, slot)});
-    result.loss.add(run_slot(batches(counters_.step, slot), {options_.seed, counters_.step, slot}, sink));
+                             {options_.bits, options_.slots, fold_key(options_.seed, state_.step, slot)});
+    result.loss.add(run_slot(batches(state_.step, slot), {options_.seed, state_.step, slot}, sink));
   }
-  total_.round(stream_, sum_, {options_.bits, round_key(options_.seed, counters_.step)});
-  result.plan = commit(result.loss.tokens, sum_.read_flags(stream_));
+  const uint32_t flags = sum_.read_flags(stream_);
+  round_sum();
+  CommitMeasures measures(model_.parameters().layout());
+  measure(measures);
+  result.plan = begin_step(options_.optimizer, state_, measures, result.loss.tokens, flags);
+  update(result.plan);
+  finish_step(result.plan, measures, state_);
   return result;
 }
 
-StepPlan DeviceTrainer::commit(int64_t tokens, uint32_t flags) {
-  const ParameterTable& table = model_.parameters();
-  const BlockLayout& layout = table.layout();
-  std::vector<double> blocks(size_t(layout.blocks()));
-  stream_.block_square_sums(total_, blocks.data());
-  CommitMeasures measures(layout);
-  for (size_t range = 0; range < measures.square_sums.size(); ++range) {
-    const size_t begin = range * size_t(kRangeBlocks);
-    const size_t count = std::min(size_t(kRangeBlocks), blocks.size() - begin);
-    measures.square_sums[range] = kernels::fixed_tree_sum(std::span(blocks).subspan(begin, count));
-  }
-  const StepPlan plan = begin_step(options_.optimizer, counters_, measures, tokens, flags);
-  ++counters_.step;
-  if (plan.skipped) {
-    ++counters_.skipped;
-    return plan;
-  }
-  const auto& segments = layout.segments();  // the parameters, in the same order
-  for (size_t i = 0; i < segments.size();) {
-    const int64_t begin = segments[i].first_block;
-    const bool decays = table.all()[i].decays;
-    while (i < segments.size() && table.all()[i].decays == decays) ++i;
-    kernels::AdamW adamw = plan.adamw;
-    if (!decays) adamw.weight_decay = 0;
-    stream_.adamw(adamw, total_, begin, i < segments.size() ? segments[i].first_block : layout.blocks(),
-                  {counters_.weight_data(), counters_.moment1_data(), counters_.moment2_data()});
-  }
-  pack();
-  ++counters_.updates;
-  counters_.target_tokens += plan.tokens;
-  return plan;
-}
-
 std::vector<float> DeviceTrainer::weights() const {
-  std::vector<float> host(size_t(counters_.elements));
-  stream_.runtime().copy_out(host.data(), counters_.weights.data(), host.size() * sizeof(float));
+  std::vector<float> host(size_t(state_.elements));
+  stream_.runtime().copy_out(host.data(), state_.weights.data(), host.size() * sizeof(float));
   return host;
-}
-
-size_t DeviceTrainer::state_bytes() const {
-  const auto elements = size_t(counters_.elements);
-  return elements * (3 * sizeof(float) + sizeof(int64_t) + sizeof(int32_t)) + counters_.packed.memory.bytes();
 }
 
 }  // namespace troupe::model

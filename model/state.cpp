@@ -25,24 +25,36 @@ void EvaluationState::record(int64_t step, const LossTotals& totals) {
   }
 }
 
-TrainState allocate_state(kernels::Backend& backend, int64_t elements) {
+namespace {
+
+Allocate allocate_on(kernels::Backend& backend) {
+  return [&backend](size_t bytes) { return backend.allocate(bytes); };
+}
+
+}  // namespace
+
+TrainState allocate_state(const Allocate& allocate, int64_t elements) {
   TrainState state;
   const size_t bytes = size_t(elements) * sizeof(float);
   state.elements = elements;
-  state.weights = backend.allocate(bytes);
-  state.moment1 = backend.allocate(bytes);
-  state.moment2 = backend.allocate(bytes);
+  state.weights = allocate(bytes);
+  state.moment1 = allocate(bytes);
+  state.moment2 = allocate(bytes);
   return state;
 }
 
+void TrainState::copy_counters(const TrainState& from) {
+  step = from.step;
+  updates = from.updates;
+  skipped = from.skipped;
+  target_tokens = from.target_tokens;
+  chain = from.chain;
+  evaluation = from.evaluation;
+}
+
 TrainState TrainState::clone(kernels::Backend& backend) const {
-  TrainState copy = allocate_state(backend, elements);
-  copy.step = step;
-  copy.updates = updates;
-  copy.skipped = skipped;
-  copy.target_tokens = target_tokens;
-  copy.chain = chain;
-  copy.evaluation = evaluation;
+  TrainState copy = allocate_state(allocate_on(backend), elements);
+  copy.copy_counters(*this);
   const size_t bytes = size_t(elements) * sizeof(float);
   std::memcpy(copy.weights.data(), weights.data(), bytes);
   std::memcpy(copy.moment1.data(), moment1.data(), bytes);
@@ -50,14 +62,14 @@ TrainState TrainState::clone(kernels::Backend& backend) const {
   return copy;
 }
 
-PackedWeights allocate_packed(kernels::Backend& backend, const kernels::Stream& stream, const Model& model,
+PackedWeights allocate_packed(const Allocate& allocate, const kernels::Stream& stream, const Model& model,
                               kernels::DType type) {
   const auto& all = model.parameters().all();
   size_t total = 0;
   for (const Parameter& p : all)
     if (p.packed) total += stream.packed_bytes(p.rows, p.cols, type);
   PackedWeights packed;
-  packed.memory = backend.allocate(total);
+  packed.memory = allocate(total);
   packed.views.resize(all.size());
   size_t used = 0;
   for (size_t i = 0; i < all.size(); ++i) {
@@ -70,7 +82,7 @@ PackedWeights allocate_packed(kernels::Backend& backend, const kernels::Stream& 
 
 PackedWeights pack_weights(kernels::Backend& backend, kernels::Stream& stream, const Model& model,
                            const float* weights, kernels::DType type) {
-  PackedWeights packed = allocate_packed(backend, stream, model, type);
+  PackedWeights packed = allocate_packed(allocate_on(backend), stream, model, type);
   const auto& all = model.parameters().all();
   for (size_t i = 0; i < all.size(); ++i) {
     if (!all[i].packed) continue;
@@ -91,17 +103,22 @@ void pack_parameter(kernels::Stream& stream, const ParameterTable& table, size_t
 
 void pack_state(kernels::Backend& backend, kernels::Stream& stream, const Model& model, TrainState& state) {
   if (state.packed.views.empty())
-    state.packed = allocate_packed(backend, stream, model, model.config().compute);
+    state.packed = allocate_packed(allocate_on(backend), stream, model, model.config().compute);
   for (size_t i = 0; i < model.parameters().all().size(); ++i)
     pack_parameter(stream, model.parameters(), i, state);
 }
 
-TrainState initial_state(kernels::Backend& backend, kernels::Stream& stream, const Model& model,
-                         uint64_t seed) {
-  TrainState state = allocate_state(backend, model.parameters().elements());
+TrainState first_state(const Allocate& allocate, const Model& model, uint64_t seed) {
+  TrainState state = allocate_state(allocate, model.parameters().elements());
   initialise(model, seed, state.weight_data());
   std::memset(state.moment1.data(), 0, size_t(state.elements) * sizeof(float));
   std::memset(state.moment2.data(), 0, size_t(state.elements) * sizeof(float));
+  return state;
+}
+
+TrainState initial_state(kernels::Backend& backend, kernels::Stream& stream, const Model& model,
+                         uint64_t seed) {
+  TrainState state = first_state(allocate_on(backend), model, seed);
   pack_state(backend, stream, model, state);
   return state;
 }

@@ -5,6 +5,7 @@
 
 #include <array>
 #include <cstdint>
+#include <functional>
 #include <string>
 #include <vector>
 
@@ -26,12 +27,15 @@ struct EvaluationState {
   bool operator==(const EvaluationState&) const = default;
 };
 
+// Where a state lies: on the host (kernels::allocate_host, or a backend's allocate), or on a device.
+using Allocate = std::function<kernels::Buffer(size_t bytes)>;
+
 // Every packed weight of a model in one Buffer; entries of vectors and unpacked embeddings are empty.
 struct PackedWeights {
   kernels::Buffer memory;
   std::vector<kernels::PackedWeight> views;  // indexed as ParameterTable::all()
 };
-PackedWeights allocate_packed(kernels::Backend& backend, const kernels::Stream& stream, const Model& model,
+PackedWeights allocate_packed(const Allocate& allocate, const kernels::Stream& stream, const Model& model,
                               kernels::DType type);
 // Packs every matrix of flat `weights` as `type`: the model's compute type, or i8 for inference.
 PackedWeights pack_weights(kernels::Backend& backend, kernels::Stream& stream, const Model& model,
@@ -61,14 +65,18 @@ struct TrainState {
   float* moment2_data() const { return static_cast<float*>(moment2.data()); }
   StateArrays arrays() const { return {weight_data(), moment1_data(), moment2_data()}; }
   WeightsView view() const { return {weight_data(), &packed.views}; }
-  // A copy without packed weights (a snapshot to write or send).
+  // All but the arrays.
+  void copy_counters(const TrainState& from);
+  // A copy without packed weights (a snapshot to write or send). REQUIRES that it lies on the host.
   TrainState clone(kernels::Backend& backend) const;
 };
 
 // Arrays allocated, counters zero; weights and moments uninitialised, nothing packed.
-TrainState allocate_state(kernels::Backend& backend, int64_t elements);
+TrainState allocate_state(const Allocate& allocate, int64_t elements);
 
-// x(0): initial weights from `seed`, moments zero, packed.
+// x(0): initial weights from `seed`, moments zero; in the host's memory, not packed.
+TrainState first_state(const Allocate& allocate, const Model& model, uint64_t seed);
+// The same, packed.
 TrainState initial_state(kernels::Backend& backend, kernels::Stream& stream, const Model& model,
                          uint64_t seed);
 

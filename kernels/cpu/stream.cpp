@@ -19,11 +19,6 @@
 
 namespace troupe::kernels {
 
-namespace {
-// All exceptions masked, round to nearest even, flush to zero (bit 15), denormals are zero (bit 6).
-constexpr unsigned kFloatState = 0x1f80 | 0x8000 | 0x0040;
-}  // namespace
-
 // One line a group of loops.
 // clang-format off
 #define TROUPE_LOOPS_OF(isa)                              \

@@ -15,6 +15,9 @@
 
 namespace troupe::kernels {
 
+// MXCSR: all exceptions masked, round to nearest even, flush to zero (bit 15), denormals are zero (bit 6).
+inline constexpr unsigned kFloatState = 0x1f80 | 0x8000 | 0x0040;
+
 struct ActivationLoops;
 struct AttentionBackwardLoops;
 struct AttentionLoops;

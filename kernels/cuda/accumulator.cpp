@@ -1,5 +1,6 @@
 #include "kernels/cuda/accumulator.hpp"
 
+#include "kernels/checks.hpp"
 #include "kernels/cuda/device/exact_sum.hpp"
 
 namespace troupe::kernels {
@@ -43,8 +44,19 @@ uint32_t DeviceAccumulator::read_flags(CudaStream& stream) const {
   return flags;
 }
 
+uint32_t DeviceAccumulator::take_flags(CudaStream& stream) {
+  const uint32_t flags = read_flags(stream);
+  stream.runtime().zero_rows(flags_.data(), sizeof(uint32_t), sizeof(uint32_t), 1);
+  return flags;
+}
+
+void DeviceAccumulator::copy_to_host(CudaStream& stream, int64_t begin, int64_t end, int64_t* host) const {
+  TROUPE_CHECK(begin >= 0 && begin <= end && end <= layout().elements(), "elements [{}, {})", begin, end);
+  copy_out(stream, values() + begin, size_t(end - begin) * sizeof(int64_t), host);
+}
+
 void DeviceAccumulator::copy_to_host(CudaStream& stream, int64_t* host) const {
-  copy_out(stream, values_.data(), size_t(layout().elements()) * sizeof(int64_t), host);
+  copy_to_host(stream, 0, layout().elements(), host);
 }
 
 void DeviceAccumulator::copy_from_host(CudaStream& stream, const int64_t* host) {
@@ -96,7 +108,9 @@ void DeviceSink::fold_rows(int64_t offset, std::span<const int32_t> rows, ConstV
 DeviceTotal::DeviceTotal(CudaStream& stream, const BlockLayout& layout)
     : layout_(stream, layout),
       mantissa_(stream.runtime().allocate(size_t(layout.elements()) * sizeof(int32_t))),
-      shift_(stream.runtime().allocate(size_t(layout.blocks()))) {}
+      shift_(stream.runtime().allocate((size_t(layout.blocks()) + 3) / 4 * 4)) {
+  if (shift_.bytes() > 0) stream.runtime().zero_rows(shift_.data(), shift_.bytes(), shift_.bytes(), 1);
+}
 
 void DeviceTotal::round(CudaStream& stream, const DeviceAccumulator& sum, const RoundOptions& options) {
   TROUPE_CHECK(options.bits >= 2 && options.bits <= kFullBits, "bits {}", options.bits);
@@ -118,6 +132,13 @@ RoundedTotal DeviceTotal::to_host(CudaStream& stream) const {
   copy_out(stream, mantissa_.data(), total.mantissa.size() * sizeof(int32_t), total.mantissa.data());
   copy_out(stream, shift_.data(), total.shift.size(), total.shift.data());
   return total;
+}
+
+void DeviceTotal::copy_from_host(CudaStream& stream, const RoundedTotal& total) {
+  check_total(layout(), total);
+  if (total.mantissa.empty()) return;
+  stream.runtime().copy_in(mantissa_.data(), total.mantissa.data(), total.mantissa.size() * sizeof(int32_t));
+  stream.runtime().copy_in(shift_.data(), total.shift.data(), total.shift.size());
 }
 
 }  // namespace troupe::kernels

@@ -31,9 +31,11 @@ class DeviceAccumulator {
   int64_t* values() const { return static_cast<int64_t*>(values_.data()); }  // device, elements()
   uint32_t* flags() const { return static_cast<uint32_t*>(flags_.data()); }  // device, one
   void clear(CudaStream& stream);
-  // Waits, and returns the SumFlags of all folds since the last clear.
+  // Waits, and returns the SumFlags of all folds since the last clear; the second forgets them.
   uint32_t read_flags(CudaStream& stream) const;
-  // `host` has elements() entries. The first waits.
+  uint32_t take_flags(CudaStream& stream);
+  // Elements [begin, end) of the flat space, or all, to where `host` begins with the first of them. Wait.
+  void copy_to_host(CudaStream& stream, int64_t begin, int64_t end, int64_t* host) const;
   void copy_to_host(CudaStream& stream, int64_t* host) const;
   void copy_from_host(CudaStream& stream, const int64_t* host);
 
@@ -68,10 +70,13 @@ class DeviceTotal {
   const BlockLayout& layout() const { return layout_.layout(); }
   device::LayoutTable table() const { return layout_.table(); }
   int32_t* mantissa() const { return static_cast<int32_t*>(mantissa_.data()); }  // device, elements()
-  uint8_t* shift() const { return static_cast<uint8_t*>(shift_.data()); }        // device, blocks()
+  // Device, blocks(); zeros follow up to a multiple of four.
+  uint8_t* shift() const { return static_cast<uint8_t*>(shift_.data()); }
   // Overwrites all blocks with the canonical rounding of the accumulator's integers.
   void round(CudaStream& stream, const DeviceAccumulator& sum, const RoundOptions& options);
   RoundedTotal to_host(CudaStream& stream) const;  // waits
+  // REQUIRES that it has the layout's sizes.
+  void copy_from_host(CudaStream& stream, const RoundedTotal& total);
 
  private:
   DeviceLayout layout_;

@@ -42,6 +42,7 @@ class CudaRuntime final : public DeviceRuntime {
         staging_(stream_.get()) {}
 
   Device device() const override { return {DeviceKind::cuda, index_}; }
+  DeviceMemory memory() const override { return cuda_memory(index_); }
   void synchronize() override {
     activate();
     check_cuda(cudaStreamSynchronize(stream_.get()), "the work of a stream on GPU {} failed", index_);
@@ -107,14 +108,20 @@ class CudaRuntime final : public DeviceRuntime {
 
 }  // namespace
 
+DeviceMemory cuda_memory(int device) {
+  DeviceMemory memory;
+  check_cuda(cudaSetDevice(device), "cannot use GPU {}", device);
+  check_cuda(cudaMemGetInfo(&memory.free, &memory.total), "cannot ask for the free memory of GPU {}", device);
+  return memory;
+}
+
 Buffer allocate_cuda(size_t bytes, int device) {
   check_cuda(cudaSetDevice(device), "cannot use GPU {}", device);
   void* data = nullptr;
   const cudaError_t status = cudaMalloc(&data, std::max<size_t>(bytes, 256));
   if (status == cudaErrorMemoryAllocation) {
     cudaGetLastError();  // the failure is answered for here: later calls are not to report it again
-    size_t free = 0, total = 0;
-    check_cuda(cudaMemGetInfo(&free, &total), "cannot ask for the free memory of GPU {}", device);
+    const auto [free, total] = cuda_memory(device);
     throw error(
         ErrorKind::out_of_memory,
         "cannot allocate {} bytes on GPU {}: {} of its {} bytes are free; use a smaller batch or model",

@@ -10,6 +10,8 @@ namespace troupe::kernels {
 
 std::unique_ptr<DeviceRuntime> make_cuda_runtime(int device);
 
+DeviceMemory cuda_memory(int device);
+
 // Memory of a GPU. Throws Error(out_of_memory) with the bytes asked for and those that are free.
 Buffer allocate_cuda(size_t bytes, int device);
 

@@ -2,6 +2,10 @@
 
 #include <cstring>
 
+#include <xmmintrin.h>
+
+#include "kernels/cpu/stream.hpp"
+
 namespace troupe::kernels {
 
 namespace {
@@ -23,11 +27,24 @@ void check_factor(const Product::Factor& f, int64_t rows, int64_t cols) {
   TROUPE_CHECK(f.leading >= f.rows && f.data != nullptr);
 }
 
+// What a device computes with, until the end of a scope: exceptions masked, to nearest, denormals are zero.
+class FloatState {
+ public:
+  FloatState() : before_(_mm_getcsr()) { _mm_setcsr(kFloatState); }
+  ~FloatState() { _mm_setcsr(before_); }
+  FloatState(const FloatState&) = delete;
+  FloatState& operator=(const FloatState&) = delete;
+
+ private:
+  unsigned before_;
+};
+
 class EmulatedRuntime final : public DeviceRuntime {
  public:
-  explicit EmulatedRuntime(ThreadOrder order) : order_(order) {}
+  EmulatedRuntime(ThreadOrder order, const DeviceMemory& memory) : order_(order), memory_(memory) {}
 
   Device device() const override { return {DeviceKind::cuda, -1}; }
+  DeviceMemory memory() const override { return memory_; }
   void synchronize() override {}
   void* native() const override { return nullptr; }
 
@@ -56,9 +73,13 @@ class EmulatedRuntime final : public DeviceRuntime {
     for (size_t row = 0; row < rows; ++row) std::memset(static_cast<char*>(to) + row * stride, 0, bytes);
   }
 
-  void launch(const KernelCall& call) override { call.on_host(call.kernel, call.blocks, order_); }
+  void launch(const KernelCall& call) override {
+    const FloatState state;
+    call.on_host(call.kernel, call.blocks, order_);
+  }
 
   void multiply(const Product& p) override {
+    const FloatState state;
     check_factor(p.a, p.m, p.k);
     check_factor(p.b, p.k, p.n);
     TROUPE_CHECK(p.leading >= p.m);
@@ -80,13 +101,15 @@ class EmulatedRuntime final : public DeviceRuntime {
 
  private:
   ThreadOrder order_;
+  DeviceMemory memory_;
   std::vector<char> going_out_;
 };
 
 }  // namespace
 
-std::unique_ptr<CudaStream> make_emulated_stream(ThreadOrder order, const CudaLimits& limits) {
-  return std::make_unique<CudaStream>(std::make_unique<EmulatedRuntime>(order), limits);
+std::unique_ptr<CudaStream> make_emulated_stream(ThreadOrder order, const CudaLimits& limits,
+                                                 const DeviceMemory& memory) {
+  return std::make_unique<CudaStream>(std::make_unique<EmulatedRuntime>(order, memory), limits);
 }
 
 }  // namespace troupe::kernels

@@ -28,10 +28,15 @@ struct Product {
   bool accumulate = false;
 };
 
+struct DeviceMemory {
+  size_t free = 0, total = 0;  // bytes
+};
+
 class DeviceRuntime {
  public:
   virtual ~DeviceRuntime() = default;
   virtual Device device() const = 0;
+  virtual DeviceMemory memory() const = 0;  // as it is now: others may use the device too
   virtual void synchronize() = 0;
   virtual void* native() const = 0;  // the cudaStream_t, for measuring; null where there is none
 

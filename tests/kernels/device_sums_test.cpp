@@ -1,5 +1,6 @@
 #include "kernels/accumulator.hpp"
 #include "kernels/base/random.hpp"
+#include "kernels/cuda/checksum.hpp"
 #include "tests/kernels/devices.hpp"
 
 using namespace troupe;
@@ -174,6 +175,64 @@ TEST_CASE("NaN, infinity and values beyond the bound raise flags and add nothing
     CHECK(flags_of(-HUGE_VALF) == kSumNotFinite);
     CHECK(flags_of(0x1p19f) == kSumClean);
     CHECK(flags_of(0x1.8p19f) == kSumOverflow);
+  }
+}
+
+TEST_CASE("checksums of a device's memory are the host's, and a bit shows in the one of its piece") {
+  constexpr int64_t kCounts[] = {0, 1, 31, 32, 255, 256, 257, 5000};
+  std::vector<uint32_t> words(6000);
+  for (size_t i = 0; i < words.size(); ++i) words[i] = uint32_t(mix64(3, i));
+  for (const auto& device : other_test_devices()) {
+    CAPTURE(device->name());
+    const Buffer memory = device->allocate(words.size() * sizeof(uint32_t));
+    const auto pieces_at = [&](const void* base) {
+      std::vector<device::MemoryPiece> pieces;
+      int64_t begin = 1;
+      for (const int64_t count : kCounts) {
+        pieces.push_back({static_cast<const uint32_t*>(base) + begin, count});
+        begin += count;
+      }
+      return pieces;
+    };
+    const auto check = [&] {
+      device->copy_in(memory.data(), words.data(), memory.bytes());
+      const std::vector<uint64_t> sums = checksums(*device->cuda(), pieces_at(memory.data()));
+      const auto on_host = pieces_at(words.data());
+      REQUIRE(sums.size() == on_host.size());
+      for (size_t i = 0; i < sums.size(); ++i) CHECK(sums[i] == checksum_on_host(on_host[i]));
+      return sums;
+    };
+    const std::vector<uint64_t> before = check();
+    words[1 + 1 + 31 + 7] ^= 1u << 30;  // in the piece of 32
+    const std::vector<uint64_t> after = check();
+    for (size_t i = 0; i < before.size(); ++i) CHECK((before[i] == after[i]) == (i != 3));
+    std::swap(words[2000], words[2001]);  // in the last
+    CHECK(check().back() != after.back());
+  }
+}
+
+TEST_CASE("a total goes to a device and comes back, and flags are taken once, on every device") {
+  const BlockLayout layout = test_layout();
+  RoundedTotal total;
+  total.resize(layout);
+  for (size_t i = 0; i < total.mantissa.size(); ++i) total.mantissa[i] = int32_t(mix64(1, i));
+  for (size_t i = 0; i < total.shift.size(); ++i) total.shift[i] = uint8_t(mix64(2, i) % 12);
+  for (const auto& device : other_test_devices()) {
+    CAPTURE(device->name());
+    CudaStream& stream = *device->cuda();
+    DeviceTotal there(stream, layout);
+    there.copy_from_host(stream, total);
+    CHECK(there.to_host(stream) == total);
+    DeviceAccumulator sums(stream, layout);
+    Matrix g(1, 3000, 0.5f);
+    g.values[300] = NAN;
+    const Placed placed(*device, DType::f32, g);
+    DeviceSink(stream, sums, {24, 8, 0}).fold(0, placed.view());
+    CHECK(sums.take_flags(stream) == kSumNotFinite);
+    CHECK(sums.take_flags(stream) == kSumClean);
+    std::vector<int64_t> part(2);
+    sums.copy_to_host(stream, 255, 257, part.data());
+    CHECK(part == std::vector<int64_t>{int64_t{1} << 39, 0});
   }
 }
 

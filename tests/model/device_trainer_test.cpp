@@ -8,6 +8,7 @@
 #include "kernels/base/random.hpp"
 #include "kernels/cpu/backend.hpp"
 #include "kernels/cuda/emulated.hpp"
+#include "model/device_checksums.hpp"
 #include "tests/model/support.hpp"
 
 using namespace troupe;
@@ -97,4 +98,78 @@ TEST_CASE(
       for (const auto order : {kernels::ThreadOrder::backward, kernels::ThreadOrder::mixed})
         CHECK(on_device(config, options, order).weights == device.weights);
     }
+}
+
+TEST_CASE("a state goes to an emulated device and comes back, chain and all") {
+  const ModelConfig config = config_for(Family::encoder_decoder, kernels::DType::f32);
+  const StepOptions options = options_for(24);
+  const auto stream = kernels::make_emulated_stream(kernels::ThreadOrder::forward);
+  const auto model = make_model(config);
+  DeviceTrainer first(*stream, *model, options);
+  first.step(batches_for(config));
+  const auto other_stream = kernels::make_emulated_stream(kernels::ThreadOrder::forward);
+  const TrainState copy = first.copy_state(*other_stream);
+  CHECK(copy.step == 1);
+  CHECK(copy.chain != std::array<uint8_t, 32>{});
+
+  DeviceTrainer second(*other_stream, *model, options, copy);
+  CHECK(state_digest(second.copy_state(*stream)) == state_digest(copy));
+  first.step(batches_for(config));
+  second.step(batches_for(config));
+  CHECK(state_digest(second.copy_state(*stream)) == state_digest(first.copy_state(*stream)));
+}
+
+TEST_CASE("what changes by itself in a device's memory is named, and nothing else is") {
+  const ModelConfig config = config_for(Family::decoder, kernels::DType::bf16);
+  const auto stream = kernels::make_emulated_stream(kernels::ThreadOrder::forward);
+  const auto model = make_model(config);
+  DeviceTrainer trainer(*stream, *model, options_for(24));
+  TrainState& state = trainer.state();
+  DeviceChecksums checksums(model->parameters(), state);
+  checksums.seal(*stream, state);
+  const auto found = [&] {
+    return checksums
+        .check(*stream, state,
+               {DeviceChecksums::kWeights, DeviceChecksums::kMoment1, DeviceChecksums::kMoment2,
+                DeviceChecksums::kPacked})
+        .value_or("nothing");
+  };
+  CHECK(found() == "nothing");
+  for (size_t i = 0; i < model->parameters().all().size(); ++i) {
+    const Parameter& p = model->parameters().all()[i];
+    CAPTURE(p.name);
+    const int64_t place = p.offset + p.rows * p.cols - 1;
+    const auto check = [&](void* at, const std::string& what, bool copied) {
+      *static_cast<unsigned char*>(at) ^= 8;
+      CHECK(found() == what + " of " + p.name);
+      const std::string of_copy = copied ? what + " of " + p.name : "nothing";
+      CHECK(checksums.check_copy(trainer.copy_state(*stream)).value_or("nothing") == of_copy);
+      *static_cast<unsigned char*>(at) ^= 8;
+    };
+    check(state.weight_data() + place, "a weight", true);
+    check(state.moment1_data() + place, "a first moment", true);
+    check(state.moment2_data() + place, "a second moment", true);
+    if (p.packed) check(const_cast<void*>(state.packed.views[i].data), "a packed weight", false);
+  }
+  CHECK(found() == "nothing");
+}
+
+TEST_CASE("a model or a slot that does not fit on a device is refused with what it takes and what is free") {
+  const ModelConfig config = config_for(Family::decoder, kernels::DType::f32);
+  const auto model = make_model(config);
+  const auto with_memory = [](size_t free) {
+    return kernels::make_emulated_stream(kernels::ThreadOrder::forward, kernels::kEmulatedLimits,
+                                         {free, size_t{1} << 30});
+  };
+  const auto small = with_memory(10'000);
+  const std::string state = std::to_string(DeviceTrainer::state_bytes(*small, *model));
+  CHECK_THROWS_WITH_AS(DeviceTrainer(*small, *model, options_for(24)),
+                       doctest::Contains(("sums take " + state + " bytes").c_str()), Error);
+  CHECK_THROWS_WITH_AS(DeviceTrainer(*small, *model, options_for(24)),
+                       doctest::Contains("10000 (0.00 GiB) are free; use a smaller model"), Error);
+  // The emulated device says the same number however much has been taken.
+  const auto enough_for_it = with_memory(DeviceTrainer::state_bytes(*small, *model));
+  DeviceTrainer trainer(*enough_for_it, *model, options_for(24));
+  const auto large = [&](int64_t, uint32_t slot) { return random_batch(config, {64, 9, 20}, slot); };
+  CHECK_THROWS_WITH_AS(trainer.step(large), doctest::Contains("a smaller --pack-tokens"), Error);
 }
