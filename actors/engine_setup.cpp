@@ -1,11 +1,11 @@
 #include "actors/engine_setup.hpp"
 
-#include <cstring>
 #include <fstream>
 
 #include <spdlog/spdlog.h>
 
-#include "actors/train_engine.hpp"
+#include "actors/cpu_engine.hpp"
+#include "actors/devices.hpp"
 #include "comm/messages.hpp"
 #include "data/tiny.hpp"
 #include "kernels/base/hash.hpp"
@@ -29,10 +29,13 @@ void check_same_job(const config::JobConfig& ours, const model::Checkpoint& chec
               path.string(), config::first_difference(ours, theirs));
 }
 
+model::Checkpoint load_on_host(const JobContext& context, const std::filesystem::path& path) {
+  return model::load_checkpoint(path, *kernels::make_cpu_backend(context.services->level));
+}
+
 model::TrainState load_state(const JobContext& context, const config::JobConfig& job,
-                             kernels::Backend& backend, kernels::Stream& stream, const model::Model& model,
                              const std::filesystem::path& path) {
-  model::Checkpoint checkpoint = model::load_checkpoint(path, backend);
+  model::Checkpoint checkpoint = load_on_host(context, path);
   check_same_job(context.job, checkpoint, path);
   if (checkpoint.info.model != job.model)
     throw error(ErrorKind::usage,
@@ -41,7 +44,6 @@ model::TrainState load_state(const JobContext& context, const config::JobConfig&
   if (checkpoint.state.step > job.steps)
     throw error(ErrorKind::usage, "{} is at step {} already; ask for at least as many with --steps",
                 path.string(), checkpoint.state.step);
-  model::pack_state(backend, stream, model, checkpoint.state);
   return std::move(checkpoint.state);
 }
 
@@ -57,6 +59,26 @@ std::optional<std::filesystem::path> checkpoint_to_resume(const JobContext& cont
     spdlog::info("{} holds no checkpoint to go on from: this node begins at step 0, or where the others are",
                  folder.string());
   return found;
+}
+
+// At x(0), on the node's device.
+std::shared_ptr<TrainEngine> make_engine(const JobContext& context, config::JobConfig job) {
+  const config::Device device = context.services->device;
+  std::shared_ptr<kernels::Backend> backend = kernels::make_cpu_backend(context.services->level);
+  const auto stream = backend->create_stream();  // fixes this thread's floating-point state
+  auto model = model::make_model(job.model);
+  model::TrainState state =
+      model::first_state([&](size_t bytes) { return backend->allocate(bytes); }, *model, uint64_t(job.seed));
+  if (device.kind == config::DeviceKind::cpu)
+    return std::make_shared<CpuEngine>(std::move(backend), std::move(job), context.plan(), std::move(model),
+                                       std::move(state), context.workers);
+  if (job.sum != config::SumKind::exact)
+    throw error(ErrorKind::usage,
+                "training.sum is \"float\", which {} on {} does not add up; set it to \"exact\", or choose "
+                "device \"cpu\" for all nodes",
+                context.node(), to_string(device));
+  return std::make_shared<DeviceEngine>(open_streams(device), numerics_of(device), std::move(job),
+                                        context.plan(), std::move(model), state);
 }
 
 }  // namespace
@@ -118,29 +140,16 @@ std::shared_ptr<TrainEngine> build_engine(const JobContext& context, const data:
   const auto resumed = checkpoint_to_resume(context);
   config::JobConfig job = context.job;
   job.model = complete_model(job, dataset);
-  std::shared_ptr<kernels::Backend> backend = kernels::make_cpu_backend(context.services->level);
-  const auto stream = backend->create_stream();
-  auto model = model::make_model(job.model);
-  model::TrainState state = model::initial_state(*backend, *stream, *model, uint64_t(job.seed));
-  const auto engine = std::make_shared<TrainEngine>(std::move(backend), std::move(job), context.plan(),
-                                                    std::move(model), std::move(state), context.workers);
+  const auto engine = make_engine(context, std::move(job));
   engine->probe(dataset.slot_batch(uint64_t(engine->job().seed), 0, 0, uint32_t(engine->job().slots)));
-  if (resumed)
-    engine->replace_state(
-        load_state(context, engine->job(), engine->backend(), *stream, engine->model(), *resumed));
+  if (resumed) engine->replace_state(load_state(context, engine->job(), *resumed));
   return engine;
 }
 
 void load_into(const JobContext& context, TrainEngine& engine, const std::filesystem::path& path) {
-  const auto stream = engine.backend().create_stream();
-  engine.replace_state(load_state(context, engine.job(), engine.backend(), *stream, engine.model(), path));
+  engine.replace_state(load_state(context, engine.job(), path));
   // Read twice: what has changed in memory between the first reading and its seal differs from the second.
-  const model::Checkpoint again = model::load_checkpoint(path, engine.backend());
-  const model::TrainState& state = engine.state();
-  const size_t bytes = size_t(state.elements) * sizeof(float);
-  if (std::memcmp(state.weight_data(), again.state.weight_data(), bytes) != 0 ||
-      std::memcmp(state.moment1_data(), again.state.moment1_data(), bytes) != 0 ||
-      std::memcmp(state.moment2_data(), again.state.moment2_data(), bytes) != 0)
+  if (!engine.holds(load_on_host(context, path).state))
     throw error(ErrorKind::corrupt, "the state of {} has changed in this node's memory while it was loaded",
                 path.string());
 }
@@ -152,15 +161,8 @@ void write_memory_map(const JobContext& context, const TrainEngine& engine) {
   const auto path = folder / (context.node() + ".memory"), part = folder / (context.node() + ".memory.part");
   {
     std::ofstream out(part);
-    const auto line = [&](const char* what, const void* data, size_t bytes) {
+    for (const auto& [what, data, bytes] : engine.memory_map())
       if (bytes > 0) out << fmt::format("{} {} {}\n", what, reinterpret_cast<uintptr_t>(data), bytes);
-    };
-    const model::TrainState& state = engine.state();
-    const size_t bytes = size_t(state.elements) * sizeof(float);
-    line("weights", state.weight_data(), bytes);
-    line("moments", state.moment1_data(), bytes);
-    line("moments", state.moment2_data(), bytes);
-    line("packed", state.packed.memory.data(), state.packed.memory.bytes());
   }
   std::filesystem::rename(part, path, none);
 }
@@ -168,7 +170,7 @@ void write_memory_map(const JobContext& context, const TrainEngine& engine) {
 std::string fingerprint_text(const JobContext& context, const data::Dataset& dataset,
                              const TrainEngine& engine) {
   return fmt::format("program={}\nwire={}\nnumerics={}\njob={}\ndata={}\ngradient={}\n", kVersion,
-                     wire::kWireVersion, engine.backend().description(),
+                     wire::kWireVersion, engine.numerics(),
                      to_hex(context.job_id.data(), context.job_id.size()), dataset.digest(), engine.probed());
 }
 

@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "actors/config/cluster.hpp"
+#include "actors/config/device.hpp"
 #include "actors/config/job.hpp"
 #include "comm/bulk.hpp"
 #include "comm/link.hpp"
@@ -27,6 +28,7 @@ struct NodeServices {
   std::shared_ptr<SSL_CTX> tls_client;  // empty: plain connections
   std::string host_id;
   kernels::IsaLevel level = kernels::IsaLevel::v2;
+  config::Device device;
   std::string data_folder, out_folder;  // of this machine; empty: as the job's order says
   bool drill = false;                   // says where its state is in memory, so that a drill can change it
 };

@@ -60,9 +60,10 @@ JobContextPtr job_context(std::shared_ptr<const NodeServices> services, const wi
   context->stop_at = start.stop_at();
   context->transport = transport_of(start, context->cluster);
   const int64_t configured = context->cluster.nodes.at(services->rank).threads;
-  context->workers = start.threads() > 0 ? start.threads()
-                     : configured > 0    ? uint32_t(configured)
-                                         : usable_cores();
+  context->workers = services->device.kind != config::DeviceKind::cpu ? 1
+                     : start.threads() > 0                            ? start.threads()
+                     : configured > 0                                 ? uint32_t(configured)
+                                                                      : usable_cores();
   if (context->out_folder.empty()) throw error(ErrorKind::usage, "no --out folder was given");
   std::error_code failed;
   std::filesystem::create_directories(context->out_folder, failed);

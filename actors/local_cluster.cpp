@@ -41,12 +41,12 @@ void write_file(const std::filesystem::path& path, const std::string& content) {
 
 }  // namespace
 
-LocalCluster::LocalCluster(int64_t nodes, int64_t threads, const std::string& out_folder, std::string program,
+LocalCluster::LocalCluster(config::ClusterConfig nodes, const std::string& out_folder, std::string program,
                            std::vector<std::string> more)
     : out_folder_(out_folder),
       program_(program.empty() ? find_program() : std::move(program)),
       more_(std::move(more)),
-      config_(config::local_cluster(nodes, threads)) {
+      config_(std::move(nodes)) {
   std::error_code failed;
   std::filesystem::create_directories(out_folder_ + "/logs", failed);
   if (failed)

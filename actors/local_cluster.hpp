@@ -19,8 +19,8 @@ class LocalCluster {
  public:
   // Writes OUT/cluster.toml, starts the processes, waits until each listens, and writes OUT/cluster.json
   // (name, address, pid). `program` is the troupe executable; empty: the one beside this.
-  // `more` goes to each node's command line.
-  LocalCluster(int64_t nodes, int64_t threads, const std::string& out_folder, std::string program = {},
+  // `nodes` is a config::local_cluster; `more` goes to each node's command line.
+  LocalCluster(config::ClusterConfig nodes, const std::string& out_folder, std::string program = {},
                std::vector<std::string> more = {});
   ~LocalCluster();  // leaves running processes alone unless stop() was called
   LocalCluster(const LocalCluster&) = delete;

@@ -143,7 +143,7 @@ data::PrepareReport prepare_on_local_nodes(data::PrepareOptions options, int64_t
                                            const std::string& program,
                                            const data::ProgressFunction& progress) {
   const RemovedFolder folder;
-  LocalCluster local(nodes, threads, folder.text(), program);
+  LocalCluster local(config::local_cluster(nodes, threads), folder.text(), program);
   try {
     ClusterClient client(local.config());
     client.wait_for_links(std::chrono::seconds(10));

@@ -90,7 +90,13 @@ comm::SumMeta RingSession::reduce(TrainEngine& engine, const scheduler::Seal& se
     comm::ExactReduction reduction = engine.exact_reduction();
     reduction.contributions = std::move(contributions);
     reduction.buckets = comm::buckets_last_first(layout, kBucketElements);
-    return ring->reduce(reduction, own, deadline);
+    ring->start(reduction);
+    for (size_t i = 0; i < reduction.buckets.size(); ++i) {
+      engine.fetch_sum(reduction.buckets[i].begin, reduction.buckets[i].end);
+      ring->bucket_ready(i);
+    }
+    ring->finish(own);
+    return ring->wait(deadline);
   }
   comm::FloatReduction reduction = engine.float_reduction();
   reduction.contributions = std::move(contributions);

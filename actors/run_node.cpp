@@ -16,6 +16,7 @@
 #include <unistd.h>
 
 #include "actors/clock.hpp"
+#include "actors/devices.hpp"
 #include "actors/door.hpp"
 #include "actors/node.hpp"
 #include "actors/place.hpp"
@@ -78,6 +79,10 @@ std::shared_ptr<NodeServices> open_services(const NodeOptions& options,
   if (!options.data.empty()) services->data_folder = std::filesystem::absolute(options.data);
   if (!options.out.empty()) services->out_folder = std::filesystem::absolute(options.out);
   services->level = level_of(services->cluster);
+  services->device = options.device.empty()
+                         ? config::parse_device("device of node " + place.node, own->device)
+                         : config::parse_device("--device", options.device);
+  require_device(services->device);
   const comm::Security security = security_of(services->cluster, place.node);
 
   comm::LinkOptions links;

@@ -11,6 +11,7 @@ struct NodeOptions {
   std::string join;          // HOST:PORT or NAME@HOST:PORT of a node: the cluster is asked for there
   std::string name;          // with `join` it may be empty: a free guest's place
   std::string listen;        // HOST:PORT to listen on instead of what the cluster says; empty: as it says
+  std::string device;        // to train on; empty: as the cluster file says
   std::string certificates;  // with `join`: the folder with this node's certificate
   std::string data;      // this machine's folder of the dataset, whatever the client says; empty: as it says
   std::string out;       // and of checkpoints, ledger and logs

@@ -9,6 +9,7 @@
 #include <utility>
 
 #include "actors/cluster_client.hpp"
+#include "actors/devices.hpp"
 #include "actors/job_start.hpp"
 #include "actors/local_cluster.hpp"
 #include "actors/progress.hpp"
@@ -252,7 +253,10 @@ class TrainRun {
 int run_local(const TrainOptions& options, const StopSignals& signals) {
   const int64_t threads =
       options.threads > 0 ? options.threads : std::max<int64_t>(1, int64_t(usable_cores()) / options.nodes);
-  LocalCluster local(options.nodes, threads, options.out, options.program);
+  config::ClusterConfig nodes_here = config::local_cluster(options.nodes, threads, options.devices);
+  for (const config::NodeConfig& node : nodes_here.nodes)
+    require_device(config::parse_device(node.name, node.device));
+  LocalCluster local(std::move(nodes_here), options.out, options.program);
   try {
     ClusterClient client(local.config());
     const auto nodes = client.wait_for_links(std::chrono::seconds(30));

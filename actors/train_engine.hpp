@@ -1,9 +1,10 @@
-// The numbers of a node: the state x, the accumulator of the current step, and one stream and arena a worker.
-// It runs slots, hands out the step's sum, and applies the total. No actors, no messages, no clock.
+// The numbers of a node: the state x, the sum of the current step, its total. It runs slots, hands out the
+// step's sum, and applies the total; on which device is the affair of cpu_engine.hpp and device_engine.hpp,
+// and shows to no role. No actors, no messages, no clock.
 //
-// A step goes: run_slot on any workers at once -> reduction() by one thread while no slot runs (not needed
-// when one node holds every slot) -> begin_commit, then each of the commit's works by all workers, one work
-// after another -> finish_commit. The weights are read-only between commits.
+// A step goes: run_slot on any workers at once -> verify_work, then a reduction by one thread while no slot
+// runs (not needed when one node holds every slot) -> measure_work, apply_work, pack_work, each by all
+// workers, one work after another -> finish_commit. The weights are read-only between commits.
 #pragma once
 
 #include <memory>
@@ -15,12 +16,10 @@
 #include "actors/config/job.hpp"
 #include "actors/shared_work.hpp"
 #include "comm/ring.hpp"
-#include "kernels/accumulator.hpp"
 #include "model/loss_totals.hpp"
 #include "model/model.hpp"
 #include "model/optimizer.hpp"
 #include "model/state.hpp"
-#include "model/state_checksums.hpp"
 #include "scheduler/protocol.hpp"
 
 namespace troupe::actors {
@@ -35,25 +34,35 @@ struct StepOutcome {
   int64_t target_tokens = 0;                    // so far
 };
 
+// Memory of this process, for a drill that changes a bit of it.
+struct MemoryRegion {
+  const char* what = "";  // "weights", "moments", "packed"
+  const void* data = nullptr;
+  size_t bytes = 0;
+};
+
 class TrainEngine {
  public:
-  // REQUIRES job.model with vocabulary and ids filled in, and a packed state of that model.
-  TrainEngine(std::shared_ptr<kernels::Backend> backend, config::JobConfig job, scheduler::SlotPlan plan,
-              std::unique_ptr<model::Model> model, model::TrainState state, uint32_t workers);
-  ~TrainEngine();
+  virtual ~TrainEngine() = default;
+  TrainEngine(const TrainEngine&) = delete;
+  TrainEngine& operator=(const TrainEngine&) = delete;
 
   const config::JobConfig& job() const { return job_; }
   const model::Model& model() const { return *model_; }
-  const model::TrainState& state() const { return state_; }
-  kernels::Backend& backend() const { return *backend_; }
-  uint32_t workers() const { return uint32_t(workers_.size()); }
-  std::string chain() const;                    // 32 bytes: names the state before the current step
-  void replace_state(model::TrainState state);  // REQUIRES that nothing runs; packed by the caller
+  // Counters, and arrays that lie on the engine's device.
+  virtual const model::TrainState& state() const = 0;
+  std::string chain() const;  // 32 bytes: names the state before the current step
+  // Takes a state that lies on the host, and packs it. REQUIRES that nothing runs.
+  virtual void replace_state(model::TrainState state) = 0;
+  // Whether the arrays are those of a state on the host, byte by byte.
+  virtual bool holds(const model::TrainState& state) const = 0;
+  virtual uint32_t workers() const = 0;
+  virtual std::string numerics() const = 0;  // what computes here: the same words, the same bits
 
   // On the worker's own thread, before its first slot.
-  void open_worker(uint32_t worker);
-  kernels::Stream& stream(uint32_t worker);
-  // Forward and backward of a training slot into the accumulator, or forward of a held-out one. Returns its
+  virtual void open_worker(uint32_t worker) = 0;
+  virtual kernels::Stream& stream(uint32_t worker) = 0;
+  // Forward and backward of a training slot into the step's sum, or forward of a held-out one. Returns its
   // flags.
   uint32_t run_slot(uint32_t worker, int64_t step, uint32_t slot, const Batch& batch);
 
@@ -64,19 +73,22 @@ class TrainEngine {
   const std::string& probed() const { return probed_; }  // 32 hexadecimal digits; empty: not yet
 
   comm::SumMeta own_sum() const;
-  comm::ExactReduction exact_reduction();  // without contributions; REQUIRES the exact sum
-  comm::FloatReduction float_reduction();
-  bool exact() const { return exact_ != nullptr; }
-  // The rounded total of the last reduction or commit: R of that step.
-  const kernels::RoundedTotal& total() const { return total_; }
+  // Without contributions. What comes of it is the total() of the step.
+  virtual comm::ExactReduction exact_reduction() = 0;  // REQUIRES the exact sum
+  virtual comm::FloatReduction float_reduction() = 0;
+  virtual bool exact() const = 0;
+  // Before the ring reads blocks [begin, end) of a reduction. On the thread that reduces.
+  virtual void fetch_sum(int64_t begin, int64_t end) = 0;
+  // The rounded total of the last reduction or commit: R of that step. On the thread that reduces.
+  virtual const kernels::RoundedTotal& total() = 0;
   // One that came from elsewhere, to be committed as `reduced`. Throws Error(corrupt) when it is of another
   // shape.
-  void set_total(kernels::RoundedTotal total);
+  virtual void set_total(kernels::RoundedTotal total) = 0;
 
   // Before the sum counts: whether the weights are still what was written when the step began. To be shared
   // while no slot runs; then require_sound() throws Error(corrupt) that names the tensor which has changed in
   // memory.
-  std::shared_ptr<SharedWork> verify_work();
+  virtual std::shared_ptr<SharedWork> verify_work() = 0;
   void require_sound() const;
 
   // Forgets what has been folded. REQUIRES that no slot runs.
@@ -85,52 +97,56 @@ class TrainEngine {
   // The works of the commit of the current step, to be shared in this order with a barrier after each. They
   // check weights and moments once more as they read them; finish_commit() throws like require_sound(). `sum`
   // is of all slots; `reduced`: the ring has rounded the total (exact) or added the floats up.
-  std::shared_ptr<SharedWork> measure_work(bool reduced);
-  std::shared_ptr<SharedWork> apply_work(
-      const comm::SumMeta& sum);  // decides, then applies and clears the sums
-  std::shared_ptr<SharedWork> pack_work();
+  virtual std::shared_ptr<SharedWork> measure_work(bool reduced) = 0;
+  std::shared_ptr<SharedWork> apply_work(const comm::SumMeta& sum);  // decides, applies, clears the sums
+  virtual std::shared_ptr<SharedWork> pack_work() = 0;
   StepOutcome finish_commit(const comm::SumMeta& sum);
 
-  // A copy of the state, checked: what others get of it, or a disk, is what was written here. Throws like
-  // require_sound().
-  model::TrainState snapshot();
-  std::string weights_digest(const model::TrainState& state) const {
-    return model::weights_digest(model_->parameters(), state.weight_data());
+  // A copy of the state on the host, checked: what others get of it, or a disk, is what was written here.
+  // While slots run, on the thread that reduces. Throws like require_sound().
+  virtual model::TrainState snapshot() = 0;
+  std::string weights_digest(const model::TrainState& on_host) const {
+    return model::weights_digest(model_->parameters(), on_host.weight_data());
   }
+  // Where the state lies in this process; empty where it does not.
+  virtual std::vector<MemoryRegion> memory_map() const = 0;
+
+ protected:
+  TrainEngine(config::JobConfig job, scheduler::SlotPlan plan, std::unique_ptr<model::Model> model);
+
+  const kernels::BlockLayout& layout() const { return model_->parameters().layout(); }
+  const model::OptimizerConfig& optimizer() const { return optimizer_; }
+  const model::StepPlan& step_plan() const { return step_plan_; }  // of the commit under way
+  model::CommitMeasures& measures() { return measures_; }          // that measure_work() fills in
+  // Something has changed by itself: require_sound() will throw. Any thread.
+  void note(const std::optional<std::string>& changed);
+  void check_shape(const kernels::RoundedTotal& total) const;  // Throws Error(corrupt)
 
  private:
-  struct Worker;
-  void fit_arena(Worker& worker, const Batch& batch, bool training);
-  kernels::LossSums train(Worker& worker, int64_t step, uint32_t slot, const Batch& batch, uint32_t& flags);
-  void round_range(int64_t range);
-  void clear_range(int64_t range);
-  void apply_checked(kernels::Stream& stream, int64_t range);
-  void note(const std::optional<std::string>& changed);
+  virtual model::TrainState& mutable_state() = 0;
+  virtual kernels::LossSums train(uint32_t worker, uint32_t slot, const Batch& batch, uint32_t& flags) = 0;
+  virtual kernels::LossSums evaluate(uint32_t worker, const Batch& batch) = 0;
+  virtual uint64_t hash_of_sum() = 0;
+  virtual void close_worker(uint32_t worker) = 0;
+  virtual std::shared_ptr<SharedWork> clear_sums_work() = 0;
+  virtual std::shared_ptr<SharedWork> update_work() = 0;  // by step_plan(); clears the sums too
+  void forget_losses();
 
-  std::shared_ptr<kernels::Backend> backend_;
   config::JobConfig job_;
   model::OptimizerConfig optimizer_;
   scheduler::SlotPlan plan_;
   std::unique_ptr<model::Model> model_;
-  model::TrainState state_;
-  std::vector<std::unique_ptr<Worker>> workers_;
 
-  std::unique_ptr<kernels::ExactAccumulator> exact_;  // one of the two
-  std::unique_ptr<kernels::FloatAccumulator> float_;
-  kernels::RoundedTotal total_;
   mutable std::mutex sums_mutex_;  // guards the three below while slots run
   model::LossTotals training_, evaluation_;
   uint32_t flags_ = 0;
-
   std::string probed_;
 
-  model::StateChecksums checksums_;
   mutable std::mutex changed_mutex_;
   std::optional<std::string> changed_;  // what was found to have changed by itself, first
 
   model::CommitMeasures measures_;
   model::StepPlan step_plan_;
-  std::vector<size_t> pack_order_;  // parameters that are packed, largest first
 };
 
 // How a SUM's integers travel: the training loss in the fields of that name, the held-out one in `more` and

@@ -16,6 +16,7 @@
 #include <unistd.h>
 
 #include "actors/config/cluster.hpp"
+#include "actors/devices.hpp"
 #include "cli/commands.hpp"
 #include "kernels/base/error.hpp"
 #include "kernels/base/version.hpp"
@@ -49,6 +50,14 @@ void examine_processor(Examination& e) {
     e.good("products", make_cpu_backend(level)->description());
   } catch (const Error& problem) {
     e.bad("products", problem.what(), "run on an x86-64 machine with SSE4.2 or later");
+  }
+}
+
+void examine_gpus(Examination& e) {
+  try {
+    e.good("GPUs", actors::describe_gpus());
+  } catch (const Error& problem) {
+    e.bad("GPUs", problem.what(), "see what nvidia-smi says, or train with device \"cpu\"");
   }
 }
 
@@ -163,6 +172,7 @@ void add_doctor(CLI::App& app, int& code) {
     Examination e;
     e.good("troupe", std::string(kVersion));
     examine_processor(e);
+    examine_gpus(e);
     examine_threads(e);
     examine_limits(e);
     if (const std::string reason = try_listen("127.0.0.1:0"); reason.empty())

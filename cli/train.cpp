@@ -37,9 +37,15 @@ void add_train(CLI::App& app, int& code) {
   auto* nodes = command->add_option("--nodes", o.nodes, "Node processes on this machine")
                     ->check(CLI::Range(1, 1024))
                     ->capture_default_str();
+  auto* devices =
+      command
+          ->add_option(
+              "--device", o.devices,
+              "What they train on: cpu, or a GPU as cuda:0; several, with commas, are theirs in turn")
+          ->delimiter(',');
   auto* cluster =
       command->add_option("--cluster", o.cluster_file, "Use the running nodes of this cluster file");
-  cluster->excludes(nodes);
+  cluster->excludes(nodes)->excludes(devices);
   command
       ->add_option("--min-nodes", o.min_nodes,
                    "Begin with at least so many of them; the others may come later")

@@ -15,6 +15,8 @@ using kernels::device::MemoryPiece;
 
 namespace {
 
+constexpr int64_t kPieceWords = 65536;  // of a checksum
+
 double gibibytes(size_t bytes) {
   return double(bytes) / double(size_t{1} << 30);
 }
@@ -134,6 +136,17 @@ kernels::LossSums DeviceTrainer::fold_slot(const Batch& batch, uint32_t slot, ui
 kernels::LossSums DeviceTrainer::evaluate_slot(const Batch& batch) {
   fit_arena(batch, false);
   return model_.evaluate_slot(stream_, *arena_, view(), batch, options_.optimizer.label_smoothing);
+}
+
+uint64_t DeviceTrainer::hash_of_sum() {
+  const auto* words = reinterpret_cast<const uint32_t*>(sum_.values());
+  const int64_t count = 2 * sum_.layout().elements();
+  std::vector<MemoryPiece> pieces;
+  for (int64_t at = 0; at < count; at += kPieceWords)
+    pieces.push_back({words + at, std::min(kPieceWords, count - at)});
+  uint64_t hash = 0;
+  for (const uint64_t sum : checksums(stream_, pieces)) hash = mix64(hash, sum);
+  return hash;
 }
 
 void DeviceTrainer::clear_sum() {

@@ -29,6 +29,7 @@ class DeviceTrainer {
   // Forward and backward of one slot into the step's sum; `flags` are the slot's.
   kernels::LossSums fold_slot(const Batch& batch, uint32_t slot, uint32_t& flags);
   kernels::LossSums evaluate_slot(const Batch& batch);  // forward, without dropout
+  uint64_t hash_of_sum();
   void clear_sum();
   void round_sum();                                    // the total becomes that of the sum
   void set_total(const kernels::RoundedTotal& total);  // or one of all nodes' sums

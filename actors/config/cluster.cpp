@@ -6,6 +6,7 @@
 
 #include <fmt/format.h>
 
+#include "actors/config/device.hpp"
 #include "actors/config/reader.hpp"
 #include "kernels/base/error.hpp"
 
@@ -31,6 +32,7 @@ void describe(NodeConfig& n, FieldVisitor& v) {
   v.text("address", n.address);
   v.text("bulk_address", n.bulk_address);
   v.number("threads", n.threads, {0, 1024});
+  v.text("device", n.device);
 }
 
 // host:port with a port of 0..65535; IPv6 hosts in brackets.
@@ -61,6 +63,7 @@ void check(std::string_view file, const ClusterConfig& c) {
     if (!names.insert(n.name).second)
       throw error(ErrorKind::usage, "{}: two nodes are called {}; names must differ", file, n.name);
     if (n.guest) continue;
+    parse_device(fmt::format("{}: device of node {}", file, n.name), n.device);
     check_address(file, n.name, "address", n.address);
     if (!n.bulk_address.empty()) check_address(file, n.name, "bulk_address", n.bulk_address);
     if (!n.address.ends_with(":0") && !addresses.insert(n.address).second)
@@ -118,13 +121,15 @@ std::string to_toml(const ClusterConfig& cluster) {
   return out;
 }
 
-ClusterConfig local_cluster(int64_t nodes, int64_t threads) {
+ClusterConfig local_cluster(int64_t nodes, int64_t threads, const std::vector<std::string>& devices) {
+  for (const std::string& device : devices) parse_device("--device", device);
   ClusterConfig cluster;
   cluster.name = "local";
   for (int64_t i = 0; i < nodes; ++i) {
     NodeConfig node;
     node.name = fmt::format("node{}", i);
     node.threads = threads;
+    if (!devices.empty()) node.device = devices[size_t(i) % devices.size()];
     cluster.nodes.push_back(node);
   }
   return cluster;

@@ -63,7 +63,8 @@ class Drill {
       : options_(options),
         signals_(signals),
         random_(options.seed),
-        cluster_(options.nodes, options.threads, options.out, options.program, {"--drill"}),
+        cluster_(config::local_cluster(options.nodes, options.threads, options.devices), options.out,
+                 options.program, {"--drill"}),
         client_(cluster_.config()) {}
 
   ~Drill() { cluster_.stop(std::chrono::milliseconds(0)); }
@@ -323,7 +324,8 @@ std::string undisturbed_digest(const DrillOptions& options, int64_t steps) {
   job.checkpoint_every = 0;
   const std::string out = options.out + "/undisturbed";
   std::filesystem::remove_all(out);
-  actors::LocalCluster cluster(1, options.threads, out, options.program);
+  actors::LocalCluster cluster(config::local_cluster(1, options.threads, options.devices), out,
+                               options.program);
   actors::ClusterClient client(cluster.config());
   client.wait_for_links(std::chrono::seconds(30));
   // A schedule depends on the job's steps: it is the same job, stopped at the same step.

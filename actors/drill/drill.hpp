@@ -17,6 +17,7 @@ struct DrillOptions {
   std::string data, out;
   int64_t nodes = 3;
   int64_t threads = 1;
+  std::vector<std::string> devices;  // of the nodes, in turn; none: the CPU
   Plan plan;
   uint64_t seed = 1;       // of what the network's faults and flipped bits hit
   bool whole_job = false;  // to the job's last step; else it is stopped when the plan is done

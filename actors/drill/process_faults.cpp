@@ -26,7 +26,12 @@ std::vector<Region> read_map(const std::filesystem::path& path) {
   std::vector<Region> regions;
   for (Region region; in >> region.what >> region.address >> region.bytes;)
     if (region.bytes > 0) regions.push_back(region);
-  if (regions.empty()) throw error(ErrorKind::file, "{} says nothing of a node's memory", path.string());
+  if (regions.empty())
+    throw error(
+        ErrorKind::file,
+        "{} says nothing of a node's memory, in which a bit was to be flipped; that of a GPU cannot be "
+        "reached: leave out the kind flip",
+        path.string());
   return regions;
 }
 

@@ -1,6 +1,7 @@
 #include <doctest/doctest.h>
 
 #include "actors/config/cluster.hpp"
+#include "actors/config/device.hpp"
 #include "actors/config/job.hpp"
 #include "kernels/base/error.hpp"
 
@@ -116,6 +117,8 @@ TEST_CASE("every mistake in a cluster file is named") {
        "cluster.toml: cluster.patience_ms (100) must be at least twice"},
       {"[cluster]\ninstruction_set = \"v9\"\n[[nodes]]\nname = \"a\"",
        "cluster.toml: cluster.instruction_set is"},
+      {"[[nodes]]\nname = \"a\"\ndevice = \"gpu\"",
+       "cluster.toml: device of node a is \"gpu\"; it must be \"cpu\", or a GPU as in \"cuda:0\""},
       {"[cluster]\ntransport = \"pigeon\"\n[[nodes]]\nname = \"a\"", "cluster.toml:2: cluster.transport is"},
   };
   for (const Mistake& mistake : mistakes) {
@@ -126,13 +129,26 @@ TEST_CASE("every mistake in a cluster file is named") {
   }
 }
 
+TEST_CASE("devices are named in one way, and anything else is refused with what would be right") {
+  CHECK(parse_device("--device", "cpu") == Device{});
+  CHECK(parse_device("--device", "cuda:12") == Device{DeviceKind::cuda, 12});
+  CHECK(parse_device("--device", "emulated").kind == DeviceKind::emulated);
+  for (const char* name : {"cpu", "cuda:3", "emulated"})
+    CHECK(to_string(parse_device("--device", name)) == name);
+  for (const char* name : {"", "gpu", "cuda", "cuda:", "cuda:x", "cuda:1x", "cuda:-1", "cuda:99999999999"})
+    CHECK_THROWS_WITH_AS(parse_device("--device", name), doctest::Contains("or a GPU as in \"cuda:0\""),
+                         Error);
+}
+
 TEST_CASE("a cluster file that the program writes reads back the same") {
-  ClusterConfig cluster = local_cluster(3, 2);
+  ClusterConfig cluster = local_cluster(3, 2, {"cuda:0", "cuda:1"});
   cluster.nodes[1].address = "127.0.0.1:7001";
   const ClusterConfig again = parse_cluster("written", to_toml(cluster));
   CHECK(to_toml(again) == to_toml(cluster));
   CHECK(again.nodes.size() == 3);
   CHECK(again.find("node1")->address == "127.0.0.1:7001");
+  CHECK(again.find("node1")->device == "cuda:1");
+  CHECK(again.find("node2")->device == "cuda:0");
   CHECK(again.find("node9") == nullptr);
 }
 

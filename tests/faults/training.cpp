@@ -82,16 +82,21 @@ ProcessResult Run::wait() {
   return *result;
 }
 
-void Run::finish_and_check() {
+ProcessResult Run::stop() {
   client_.signal(SIGINT);
   const ProcessResult result = wait();
   CAPTURE(result.out);
   CAPTURE(result.err);
   REQUIRE(result.code == 130);
-  CHECK(digest_of(result) == expected_digest(last_step(result)));
   const ProcessResult proved = run({TROUPE_PROGRAM, "ledger", "verify", out_});
   CAPTURE(proved.err);
   CHECK(proved.code == 0);
+  return result;
+}
+
+void Run::finish_and_check() {
+  const ProcessResult result = stop();
+  CHECK(digest_of(result) == expected_digest(last_step(result)));
 }
 
 pid_t process_of(const std::string& out, const std::string& node) {

@@ -36,7 +36,9 @@ class Run {
   // For "from step N on: NODES", of which this one has not been waited for yet.
   void wait_for_view(const std::string& nodes);
   ProcessResult wait();
-  // Ends it by Ctrl-C; checks the weights and the ledger.
+  // Ends it by Ctrl-C; checks the ledger.
+  ProcessResult stop();
+  // The same, and checks the weights.
   void finish_and_check();
 
  private:
