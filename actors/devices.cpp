@@ -1,5 +1,6 @@
 #include "actors/devices.hpp"
 
+#include "actors/device_engine.hpp"
 #include "kernels/cuda/emulated.hpp"
 #if defined(TROUPE_CUDA)
 #include "kernels/cuda/backend.hpp"
@@ -10,10 +11,6 @@ namespace troupe::actors {
 namespace {
 
 using config::DeviceKind;
-
-std::unique_ptr<kernels::CudaStream> emulated_stream() {
-  return kernels::make_emulated_stream(kernels::ThreadOrder::forward);
-}
 
 #if defined(TROUPE_CUDA)
 
@@ -62,6 +59,16 @@ std::string list_gpus() {
 
 #endif
 
+std::unique_ptr<kernels::CudaStream> open_stream(const config::Device& device) {
+  if (device.kind == DeviceKind::cuda) return gpu_stream(device);
+  return kernels::make_emulated_stream(kernels::ThreadOrder::forward);
+}
+
+// Its part of a node's fingerprint: the same words, the same bits.
+std::string numerics_of(const config::Device& device) {
+  return device.kind == DeviceKind::cuda ? gpu_numerics(device) : "an emulated GPU";
+}
+
 }  // namespace
 
 void require_device(const config::Device& device) {
@@ -72,20 +79,19 @@ std::string describe_gpus() {
   return list_gpus();
 }
 
-DeviceStreams open_streams(const config::Device& device) {
+std::unique_ptr<TrainEngine> make_device_engine(const config::Device& device, config::JobConfig job,
+                                                scheduler::SlotPlan plan, std::unique_ptr<model::Model> model,
+                                                const model::TrainState& state) {
   TROUPE_CHECK(device.kind != DeviceKind::cpu);
+  if (job.sum != config::SumKind::exact)
+    throw error(ErrorKind::usage,
+                "training.sum is \"float\", which {} does not add up; set it to \"exact\", or choose device "
+                "\"cpu\" for all nodes",
+                to_string(device));
   require_device(device);
-  const auto open = [&] {
-    return device.kind == DeviceKind::emulated ? emulated_stream() : gpu_stream(device);
-  };
-  DeviceStreams streams;
-  streams.work = open();
-  streams.copies = open();
-  return streams;
-}
-
-std::string numerics_of(const config::Device& device) {
-  return device.kind == DeviceKind::emulated ? "an emulated GPU" : gpu_numerics(device);
+  DeviceStreams streams{open_stream(device), open_stream(device)};
+  return std::make_unique<DeviceEngine>(std::move(streams), numerics_of(device), std::move(job), plan,
+                                        std::move(model), state);
 }
 
 }  // namespace troupe::actors

@@ -72,13 +72,7 @@ std::shared_ptr<TrainEngine> make_engine(const JobContext& context, config::JobC
   if (device.kind == config::DeviceKind::cpu)
     return std::make_shared<CpuEngine>(std::move(backend), std::move(job), context.plan(), std::move(model),
                                        std::move(state), context.workers);
-  if (job.sum != config::SumKind::exact)
-    throw error(ErrorKind::usage,
-                "training.sum is \"float\", which {} on {} does not add up; set it to \"exact\", or choose "
-                "device \"cpu\" for all nodes",
-                context.node(), to_string(device));
-  return std::make_shared<DeviceEngine>(open_streams(device), numerics_of(device), std::move(job),
-                                        context.plan(), std::move(model), state);
+  return make_device_engine(device, std::move(job), context.plan(), std::move(model), state);
 }
 
 }  // namespace

@@ -12,6 +12,7 @@
 #include "data/tiny.hpp"
 #include "kernels/cpu/backend.hpp"
 #include "kernels/cuda/emulated.hpp"
+#include "model/device_trainer.hpp"
 #include "model/step.hpp"
 
 using namespace troupe;
@@ -58,8 +59,7 @@ struct Fixture {
     if (kind == DeviceKind::cpu)
       made = std::make_unique<CpuEngine>(backend, job, plan, std::move(model), std::move(state), workers);
     else
-      made = std::make_unique<DeviceEngine>(open_streams({kind, 0}), "a device", job, plan, std::move(model),
-                                            state);
+      made = make_device_engine({kind, 0}, job, plan, std::move(model), state);
     for (uint32_t i = 0; i < made->workers(); ++i) made->open_worker(i);
     return made;
   }
