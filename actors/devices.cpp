@@ -5,6 +5,9 @@
 #if defined(TROUPE_CUDA)
 #include "kernels/cuda/backend.hpp"
 #endif
+#if defined(TROUPE_NCCL)
+#include "comm/nccl_group.hpp"
+#endif
 
 namespace troupe::actors {
 
@@ -59,6 +62,31 @@ std::string list_gpus() {
 
 #endif
 
+#if defined(TROUPE_NCCL)
+
+std::unique_ptr<comm::DeviceGroup> gpu_group(const config::Device& device) {
+  return comm::make_nccl_group(device.index);
+}
+
+#else
+
+// Of a program without NCCL: it says so to those that have it.
+class NoGroup final : public comm::DeviceGroup {
+ public:
+  std::string place() const override { return ""; }
+  std::string new_id() const override { return ""; }
+  void join(const std::string&, size_t, size_t, std::shared_ptr<const std::atomic<bool> >,
+            comm::Deadline) override {}
+  void add(kernels::DeviceRuntime&, int64_t*, int64_t, comm::Deadline) override {}
+  void wait(kernels::DeviceRuntime&, comm::Deadline) override {}
+  void leave() override {}
+};
+std::unique_ptr<comm::DeviceGroup> gpu_group(const config::Device&) {
+  return std::make_unique<NoGroup>();
+}
+
+#endif
+
 std::unique_ptr<kernels::CudaStream> open_stream(const config::Device& device) {
   if (device.kind == DeviceKind::cuda) return gpu_stream(device);
   return kernels::make_emulated_stream(kernels::ThreadOrder::forward);
@@ -89,9 +117,9 @@ std::unique_ptr<TrainEngine> make_device_engine(const config::Device& device, co
                 "\"cpu\" for all nodes",
                 to_string(device));
   require_device(device);
-  DeviceStreams streams{open_stream(device), open_stream(device)};
-  return std::make_unique<DeviceEngine>(std::move(streams), numerics_of(device), std::move(job), plan,
-                                        std::move(model), state);
+  EngineDevice opened{open_stream(device), open_stream(device), nullptr, numerics_of(device)};
+  if (device.kind == DeviceKind::cuda) opened.group = gpu_group(device);
+  return std::make_unique<DeviceEngine>(std::move(opened), std::move(job), plan, std::move(model), state);
 }
 
 }  // namespace troupe::actors

@@ -3,7 +3,11 @@
 #include <algorithm>
 #include <cstring>
 
+#include <spdlog/spdlog.h>
+
 #include "actors/train_engine.hpp"
+#include "comm/device_group.hpp"
+#include "comm/ring_plan.hpp"
 
 namespace troupe::actors {
 
@@ -13,6 +17,16 @@ constexpr int64_t kBucketElements = int64_t{1} << 20;
 // For a whole step of the slowest member; silence is noticed much sooner.
 constexpr int kStepPatienceMs = 3'600'000;
 constexpr int kBroadcastPatienceMs = 600'000;
+constexpr size_t kPlaceBytesMax = 4096;  // of a device, and of a group's id
+constexpr int kGroupFailuresMax = 2;     // then the ring adds, which needs nothing but the host
+
+std::string text_of(std::span<const std::byte> bytes) {
+  return {reinterpret_cast<const char*>(bytes.data()), bytes.size()};
+}
+std::vector<std::byte> bytes_of(const std::string& text) {
+  const auto* first = reinterpret_cast<const std::byte*>(text.data());
+  return {first, first + text.size()};
+}
 
 }  // namespace
 
@@ -43,6 +57,7 @@ void RingSession::require_current() const {
 
 void RingSession::connect(const scheduler::View& view) {
   view_ = view;
+  in_group_.reset();
   position_ = view_.position(context_->rank()).value();
   std::vector<comm::BulkPeer> members;
   for (const scheduler::Member& m : view_.members)
@@ -74,6 +89,55 @@ std::shared_ptr<comm::Ring> RingSession::ring() const {
   return ring_;
 }
 
+// All members ask at the same place, since all have the same kind of device: the first reduction of a view.
+bool RingSession::in_group(TrainEngine& engine, comm::Ring& ring) {
+  if (engine.group() == nullptr) return false;
+  if (!in_group_) in_group_ = form_group(*engine.group(), ring);
+  return *in_group_;
+}
+
+bool RingSession::form_group(comm::DeviceGroup& group, comm::Ring& ring) {
+  const comm::Deadline deadline = comm::deadline_in_ms(kBroadcastPatienceMs);
+  const std::string own = group_failures_ < kGroupFailuresMax ? group.place() : "";
+  const auto said_by = [&](size_t position, const std::string& ours) {
+    std::vector<std::byte> bytes;
+    if (position == position_) bytes = bytes_of(ours);
+    ring.broadcast(position, bytes, kPlaceBytesMax, deadline);
+    return text_of(bytes);
+  };
+  std::vector<std::string> places;
+  for (size_t i = 0; i < view_.members.size(); ++i) places.push_back(said_by(i, own));
+  if (!comm::can_form_group(places)) {
+    spdlog::info("the devices of this view add their sums by way of the host");
+    return false;
+  }
+  const std::string id = said_by(0, position_ == 0 ? group.new_id() : "");
+  try_group([&] { group.join(id, position_, view_.members.size(), give_up_, deadline); });
+  spdlog::info("the {} devices of this view add their sums among themselves", view_.members.size());
+  return true;
+}
+
+comm::SumMeta RingSession::reduce_in_group(TrainEngine& engine) {
+  comm::SumMeta sum;
+  try_group(
+      [&] { sum = engine.reduce_in_group(view_.members.size(), comm::deadline_in_ms(kStepPatienceMs)); });
+  group_failures_ = 0;
+  return sum;
+}
+
+// Whose fault it is, a group cannot say: the view ends as one that is given up, and the links say who is
+// gone.
+void RingSession::try_group(const std::function<void()>& run) {
+  try {
+    run();
+  } catch (const Error& failure) {
+    if (failure.kind() == ErrorKind::cancelled) throw;
+    ++group_failures_;
+    spdlog::warn("the group of devices of view {} has failed: {}", view_.ballot.number, failure.what());
+    throw error(ErrorKind::cancelled, "{}", failure.what());
+  }
+}
+
 comm::SumMeta RingSession::reduce(TrainEngine& engine, const scheduler::Seal& seal) {
   const comm::SumMeta own = engine.own_sum();
   const std::shared_ptr<comm::Ring> ring = this->ring();
@@ -83,6 +147,10 @@ comm::SumMeta RingSession::reduce(TrainEngine& engine, const scheduler::Seal& se
     const auto found = seal.contributions.find(member.rank);
     contributions.push_back(found == seal.contributions.end() ? std::vector<uint64_t>{}
                                                               : found->second.words());
+  }
+  if (in_group(engine, *ring)) {
+    comm::check_contributions(contributions, position_);
+    return reduce_in_group(engine);
   }
   const comm::Deadline deadline = comm::deadline_in_ms(kStepPatienceMs);
   const kernels::BlockLayout& layout = engine.model().parameters().layout();

@@ -1,10 +1,11 @@
-// A node's place in the ring of a view: connects, adds up the sums of a step, passes a total around. Called
-// by one thread, except supersede() and cancel(), which any thread may call at any time to end what is under
-// way.
+// A node's place in the ring of a view: connects, adds up the sums of a step, passes a total around. Where
+// all members' devices can add without it, they do, and the ring tells them of one another. Called by one
+// thread, except supersede() and cancel(), which any thread may call at any time to end what is under way.
 #pragma once
 
 #include <atomic>
 #include <cstddef>
+#include <functional>
 #include <memory>
 #include <mutex>
 #include <optional>
@@ -14,6 +15,10 @@
 #include "actors/job_context.hpp"
 #include "comm/ring.hpp"
 #include "scheduler/protocol.hpp"
+
+namespace troupe::comm {
+class DeviceGroup;
+}
 
 namespace troupe::actors {
 
@@ -42,11 +47,18 @@ class RingSession {
   comm::BulkSession session() const;
   std::string reached_at(const scheduler::Member& member) const;
   std::shared_ptr<comm::Ring> ring() const;
+  bool in_group(TrainEngine& engine, comm::Ring& ring);
+  bool form_group(comm::DeviceGroup& group, comm::Ring& ring);
+  comm::SumMeta reduce_in_group(TrainEngine& engine);
+  void try_group(const std::function<void()>& run);
   void require_current() const;  // REQUIRES mutex_
 
   JobContextPtr context_;
   scheduler::View view_;
   size_t position_ = 0;
+  std::optional<bool>
+      in_group_;              // of this view: whether devices add without the ring; nullopt: not asked yet
+  int group_failures_ = 0;    // in a row
   mutable std::mutex mutex_;  // guards what follows
   std::shared_ptr<std::atomic<bool>> give_up_ = std::make_shared<std::atomic<bool>>(false);  // of a connect
   std::shared_ptr<comm::Ring> ring_;

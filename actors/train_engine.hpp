@@ -22,6 +22,10 @@
 #include "model/state.hpp"
 #include "scheduler/protocol.hpp"
 
+namespace troupe::comm {
+class DeviceGroup;
+}
+
 namespace troupe::actors {
 
 // What a committed step was, for reports.
@@ -79,6 +83,11 @@ class TrainEngine {
   virtual bool exact() const = 0;
   // Before the ring reads blocks [begin, end) of a reduction. On the thread that reduces.
   virtual void fetch_sum(int64_t begin, int64_t end) = 0;
+  // How devices add their sums without the ring; null where there is no such way. The group is joined by the
+  // caller; then reduce_in_group() is the whole reduction: what all members return is the sum of theirs, and
+  // total() of the step. On the thread that reduces. Throws like DeviceGroup.
+  virtual comm::DeviceGroup* group() { return nullptr; }
+  virtual comm::SumMeta reduce_in_group(size_t members, comm::Deadline deadline);
   // The rounded total of the last reduction or commit: R of that step. On the thread that reduces.
   virtual const kernels::RoundedTotal& total() = 0;
   // One that came from elsewhere, to be committed as `reduced`. Throws Error(corrupt) when it is of another

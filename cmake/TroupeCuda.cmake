@@ -12,6 +12,14 @@ set(CMAKE_CUDA_STANDARD_REQUIRED ON)
 set(CMAKE_CUDA_RUNTIME_LIBRARY None)  # CUDA::cudart is linked by name
 find_package(CUDAToolkit 13 REQUIRED)
 
+# NCCL adds the sums of several GPUs; without it they go by way of the host.
+find_path(NCCL_INCLUDE nccl.h HINTS ${CUDAToolkit_INCLUDE_DIRS})
+find_library(NCCL_LIBRARY nccl HINTS ${CUDAToolkit_LIBRARY_DIR} ${CUDAToolkit_LIBRARY_ROOT}/lib)
+if(NCCL_INCLUDE AND NCCL_LIBRARY)
+  set(TROUPE_NCCL ON)
+endif()
+message(STATUS "NCCL: ${NCCL_LIBRARY}")
+
 # troupe_cuda_kernels(<target> <sources>...): adds the sources' device code to <target>. --fmad=false, -ftz=true and
 # correctly rounded division and root: arithmetic rounds as on a CPU stream.
 function(troupe_cuda_kernels target)

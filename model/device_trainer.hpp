@@ -45,7 +45,8 @@ class DeviceTrainer {
   const TrainState& state() const { return state_; }
   const kernels::DeviceAccumulator& sum() const { return sum_; }
   const kernels::DeviceTotal& total() const { return total_; }
-  void load(const TrainState& from);  // of the host; packs
+  kernels::DeviceTotal& total() { return total_; }  // for who adds and rounds on the device by other means
+  void load(const TrainState& from);                // of the host; packs
 
   // A copy in the host's memory, by way of any stream of the device and so on any thread.
   TrainState copy_state(kernels::CudaStream& stream) const;

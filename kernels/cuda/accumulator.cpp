@@ -113,17 +113,26 @@ DeviceTotal::DeviceTotal(CudaStream& stream, const BlockLayout& layout)
 }
 
 void DeviceTotal::round(CudaStream& stream, const DeviceAccumulator& sum, const RoundOptions& options) {
-  TROUPE_CHECK(options.bits >= 2 && options.bits <= kFullBits, "bits {}", options.bits);
   TROUPE_CHECK(sum.layout() == layout());
+  round(stream, sum.values(), 0, layout().blocks(), options);
+}
+
+void DeviceTotal::round(CudaStream& stream, const int64_t* sums, int64_t begin, int64_t end,
+                        const RoundOptions& options) {
+  TROUPE_CHECK(options.bits >= 2 && options.bits <= kFullBits, "bits {}", options.bits);
+  TROUPE_CHECK(begin >= 0 && begin <= end && end <= layout().blocks(), "blocks [{}, {})", begin, end);
+  if (begin == end) return;
   device::RoundBlocks kernel;
-  kernel.blocks = layout().blocks();
+  kernel.first = begin;
+  kernel.blocks = end - begin;
   kernel.layout = table();
-  kernel.total = sum.values();
+  kernel.total = sums;
+  kernel.offset = layout().block(begin).offset;
   kernel.bits = options.bits == kFullBits ? kFullTotalBits : options.bits;
   kernel.key = options.random_key;
   kernel.mantissa = mantissa();
   kernel.shift = shift();
-  if (kernel.blocks > 0) stream.runtime().launch(call_of(kernel, kernel.grid(kernel.blocks), "round total"));
+  stream.runtime().launch(call_of(kernel, kernel.grid(kernel.blocks), "round total"));
 }
 
 RoundedTotal DeviceTotal::to_host(CudaStream& stream) const {

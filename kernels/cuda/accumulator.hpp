@@ -74,6 +74,9 @@ class DeviceTotal {
   uint8_t* shift() const { return static_cast<uint8_t*>(shift_.data()); }
   // Overwrites all blocks with the canonical rounding of the accumulator's integers.
   void round(CudaStream& stream, const DeviceAccumulator& sum, const RoundOptions& options);
+  // The same of blocks [begin, end) alone; `sums` (device) holds their elements and nothing else.
+  void round(CudaStream& stream, const int64_t* sums, int64_t begin, int64_t end,
+             const RoundOptions& options);
   RoundedTotal to_host(CudaStream& stream) const;  // waits
   // REQUIRES that it has the layout's sizes.
   void copy_from_host(CudaStream& stream, const RoundedTotal& total);

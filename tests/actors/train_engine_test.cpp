@@ -2,11 +2,13 @@
 // one-thread references of model/.
 #include "actors/train_engine.hpp"
 
+#include <barrier>
 #include <thread>
 
 #include <doctest/doctest.h>
 
 #include "actors/cpu_engine.hpp"
+#include "actors/device_engine.hpp"
 #include "actors/devices.hpp"
 #include "actors/engine_setup.hpp"
 #include "data/tiny.hpp"
@@ -22,7 +24,7 @@ namespace {
 
 config::JobConfig small_job() {
   return config::parse_job("test",
-                           "[data]\nsource = \"tiny\"\n[model]\nwidth = 16\ninner = 32\nheads = 2\n"
+                           "[data]\nsource = \"tiny\"\n[model]\nwidth = 8\ninner = 16\nheads = 2\n"
                            "encoder_layers = 1\ndecoder_layers = 1\nmax_length = 64\ncompute = \"f32\"\n"
                            "[training]\nsteps = 4\nslots = 4\n[evaluation]\nevery = 2\nslots = 2\n");
 }
@@ -62,6 +64,14 @@ struct Fixture {
       made = make_device_engine({kind, 0}, job, plan, std::move(model), state);
     for (uint32_t i = 0; i < made->workers(); ++i) made->open_worker(i);
     return made;
+  }
+  // Of a group of emulated devices.
+  std::unique_ptr<TrainEngine> member_of(std::unique_ptr<comm::DeviceGroup> group) const {
+    auto model = model::make_model(job.model);
+    const auto state = model::first_state(kernels::allocate_host, *model, uint64_t(job.seed));
+    const auto open = [] { return kernels::make_emulated_stream(kernels::ThreadOrder::forward); };
+    return std::make_unique<DeviceEngine>(EngineDevice{open(), open(), std::move(group), "a device"}, job,
+                                          plan, std::move(model), state);
   }
   model::StepOptions options() const {
     return {uint64_t(job.seed), 4, int(job.bits), config::resolved_optimizer(job)};
@@ -127,6 +137,43 @@ comm::SumMeta reduce(TrainEngine& one, TrainEngine& other) {
   comm::SumMeta meta = one.own_sum();
   return meta += other.own_sum();
 }
+
+// Two threads of this process as the devices of a group.
+struct Meeting {
+  std::barrier<> both{2};
+  std::mutex mutex;
+  std::vector<int64_t> sums;
+};
+class GroupOfTwo final : public comm::DeviceGroup {
+ public:
+  explicit GroupOfTwo(std::shared_ptr<Meeting> meeting) : meeting_(std::move(meeting)) {}
+  std::string place() const override { return "here"; }
+  std::string new_id() const override { return "id"; }
+  void join(const std::string&, size_t, size_t, std::shared_ptr<const std::atomic<bool>>,
+            comm::Deadline) override {}
+  void add(kernels::DeviceRuntime& runtime, int64_t* values, int64_t count, comm::Deadline) override {
+    std::vector<int64_t> own(static_cast<size_t>(count));
+    runtime.copy_out(own.data(), values, own.size() * sizeof(int64_t));
+    {
+      const std::lock_guard lock(meeting_->mutex);
+      meeting_->sums.resize(own.size());
+      for (size_t i = 0; i < own.size(); ++i) meeting_->sums[i] += own[i];
+    }
+    meeting_->both.arrive_and_wait();
+    runtime.copy_in(values, meeting_->sums.data(), own.size() * sizeof(int64_t));
+    meeting_->both.arrive_and_wait();
+    {
+      const std::lock_guard lock(meeting_->mutex);
+      meeting_->sums.clear();
+    }
+    meeting_->both.arrive_and_wait();
+  }
+  void wait(kernels::DeviceRuntime& runtime, comm::Deadline) override { runtime.synchronize(); }
+  void leave() override {}
+
+ private:
+  std::shared_ptr<Meeting> meeting_;
+};
 
 std::string digest_of(TrainEngine& engine) {
   const auto digest = model::state_digest(engine.snapshot());
@@ -202,6 +249,42 @@ TEST_CASE("slots shared out over two engines give the bits of one, on either dev
     CHECK(digest_of(*one) == digest_of(*alone));
     CHECK(digest_of(*other) == digest_of(*alone));
   }
+}
+
+TEST_CASE("devices that add in a group of their own give the bits of one, and keep their own sums") {
+  const Fixture fixture;
+  const auto alone = fixture.engine(DeviceKind::emulated);
+  const auto meeting = std::make_shared<Meeting>();
+  std::vector<std::unique_ptr<TrainEngine>> members;
+  for (int i = 0; i < 2; ++i) members.push_back(fixture.member_of(std::make_unique<GroupOfTwo>(meeting)));
+  for (int64_t step = 0; step < 2; ++step) {
+    run_step(fixture, *alone, step);
+    std::vector<comm::SumMeta> sums(2);
+    std::vector<std::thread> threads;
+    for (uint32_t i = 0; i < 2; ++i) run_slots(fixture, *members[i], step, i, 2);
+    for (size_t i = 0; i < 2; ++i)
+      threads.emplace_back([&, i] {
+        for (int again = 0; again < 2; ++again)  // as after a view that was given up
+          sums[i] = members[i]->reduce_in_group(2, comm::deadline_in_ms(60'000));
+      });
+    for (std::thread& thread : threads) thread.join();
+    CHECK(sums[0] == sums[1]);
+    for (const auto& member : members) {
+      commit(*member, sums[0], true);
+      CHECK(member->chain() == alone->chain());
+      CHECK(member->total() == alone->total());
+    }
+  }
+  for (const auto& member : members) CHECK(digest_of(*member) == digest_of(*alone));
+}
+
+TEST_CASE("a group is formed of devices that are apart and add in the same way") {
+  using Places = std::vector<std::string>;
+  CHECK(comm::can_form_group(Places{"a NCCL 1", "b NCCL 1"}));
+  CHECK_FALSE(comm::can_form_group(Places{}));
+  CHECK_FALSE(comm::can_form_group(Places{"a NCCL 1", ""}));
+  CHECK_FALSE(comm::can_form_group(Places{"a NCCL 1", "a NCCL 1"}));  // two processes on one GPU
+  CHECK_FALSE(comm::can_form_group(Places{"a NCCL 1", "b NCCL 2"}));
 }
 
 TEST_CASE("a total that came from elsewhere brings an engine to the same state, on either device") {

@@ -94,6 +94,12 @@ TEST_CASE("exact sums and their rounded totals are the CPU's integers on every d
       DeviceTotal total(stream, layout);
       total.round(stream, sums, {bits, 31});
       CHECK(total.to_host(stream) == rounded);
+      DeviceTotal in_parts(stream, layout);
+      for (int64_t begin = 0; begin < layout.blocks(); begin += 5) {
+        const int64_t end = std::min(begin + 5, layout.blocks());
+        in_parts.round(stream, sums.values() + layout.block(begin).offset, begin, end, {bits, 31});
+      }
+      CHECK(in_parts.to_host(stream) == rounded);
     }
   }
 }

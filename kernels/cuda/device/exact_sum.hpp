@@ -171,7 +171,9 @@ struct RoundBlocks : WarpBlocks {
 
   int64_t first = 0, blocks = 0;  // of the layout
   LayoutTable layout;
-  const int64_t* total = nullptr;  // the whole flat space, as the outputs are
+  const int64_t* total =
+      nullptr;         // from block `first`'s first element on; the outputs are the whole flat space
+  int64_t offset = 0;  // of that element
   int bits = 32;
   uint64_t key = 0;
   int32_t* mantissa = nullptr;
@@ -192,7 +194,7 @@ struct RoundBlocks : WarpBlocks {
       own.block = index < blocks ? layout.block(first + index) : FlatBlock{0, 0};
       own.max = 0;
       for (int i = thread % kWarp; i < own.block.count; i += kWarp) {
-        const int64_t value = total[own.block.offset + i];
+        const int64_t value = total[own.block.offset - offset + i];
         own.max = larger(value < 0 ? 0 - uint64_t(value) : uint64_t(value), own.max);
       }
     });
@@ -207,11 +209,11 @@ struct RoundBlocks : WarpBlocks {
       if (index >= blocks) return;
       const int down = shift_of(own.max, bits);
       const uint32_t* words = block.shared().words[thread / kWarp];
-      const uint64_t offset = uint64_t(own.block.offset);
+      const uint64_t key_at = uint64_t(own.block.offset);
       for (int i = thread % kWarp; i < own.block.count; i += kWarp)
         mantissa[own.block.offset + i] =
-            round_one(total[own.block.offset + i], down,
-                      stochastic && down > 0 ? word_of(words, offset, offset + uint64_t(i)) : 0);
+            round_one(total[own.block.offset - offset + i], down,
+                      stochastic && down > 0 ? word_of(words, key_at, key_at + uint64_t(i)) : 0);
       if (thread % kWarp == 0) shift[first + index] = uint8_t(down);
     });
   }
