@@ -48,7 +48,7 @@ const std::vector<DeviceKind>& kinds() {
 }
 
 struct Fixture {
-  std::shared_ptr<const data::Dataset> dataset = data::make_tiny_dataset();
+  std::shared_ptr<const data::Dataset> dataset = data::make_tiny_dataset({.pairs = 1000, .pack_tokens = 64});
   config::JobConfig job = small_job();
   scheduler::SlotPlan plan{4, 2, 2, 4};
   std::shared_ptr<kernels::Backend> backend = kernels::make_cpu_backend();
