@@ -161,6 +161,9 @@ void node_state::part_ended(Self self) {
 
 void node_state::fail(Self self, const JobFailed& failure) {
   if (!busy() || phase == Phase::ending) return;
+  // Who has confirmed the final weights may go before the others have.
+  const bool has_confirmed = failure.suspect >= 0 && !unaudited.contains(scheduler::Rank(failure.suspect));
+  if (phase == Phase::finishing && has_confirmed) return;
   spdlog::error("{}", failure.message);
   std::string message = failure.message;
   const bool named = failure.suspect >= 0 && size_t(failure.suspect) < context().cluster.nodes.size();

@@ -124,3 +124,19 @@ TEST_CASE("a float sum depends on its members: a lost node ends the job by its n
   CHECK(result.err.find("lost node node1") != std::string::npos);
   CHECK(all_nodes_end(run.out(), kRunDeadline));
 }
+
+TEST_CASE("with a float sum, too, a node may go once it has confirmed the final weights") {
+  const TemporaryFolder folder;
+  const std::string out = folder / "run";
+  Process client(train_command(out, 40, {"--nodes", "3", "--threads", "1", "--set", "training.sum=float"}));
+  REQUIRE(client.wait_for_output("step 20/40", kRunDeadline));
+  const pid_t slow = process_of(out, "node1"), fast = process_of(out, "node2");
+  REQUIRE(wait_for_log(out, "node0", "every node has committed", kRunDeadline));
+  ::kill(slow, SIGSTOP);  // before it can confirm, most of the time
+  CHECK(wait_for_end(fast, std::chrono::seconds(30)));
+  ::kill(slow, SIGCONT);
+  const auto result = client.wait(kRunDeadline);
+  REQUIRE(result);
+  CAPTURE(result->err);
+  CHECK(result->code == 0);
+}

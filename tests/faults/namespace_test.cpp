@@ -9,10 +9,9 @@
 
 #include <doctest/doctest.h>
 #include <nlohmann/json.hpp>
-#include <poll.h>
-#include <sys/inotify.h>
 #include <unistd.h>
 
+#include "folder_watch.hpp"
 #include "hosts.hpp"
 #include "nodes.hpp"
 #include "training.hpp"
@@ -32,27 +31,6 @@ bool have_hosts() {
   if (!missing.empty()) MESSAGE("not tested, no hosts in small can be made: ", missing);
   return missing.empty();
 }
-
-// Tells when a file of a folder, which must be there, is written to.
-class FolderWatch {
- public:
-  explicit FolderWatch(const std::string& folder) : descriptor_(inotify_init1(IN_CLOEXEC | IN_NONBLOCK)) {
-    REQUIRE(inotify_add_watch(descriptor_, folder.c_str(), IN_MODIFY | IN_CREATE | IN_MOVED_TO) >= 0);
-  }
-  ~FolderWatch() { close(descriptor_); }
-  FolderWatch(const FolderWatch&) = delete;
-  FolderWatch& operator=(const FolderWatch&) = delete;
-  void wait_for_change(std::chrono::milliseconds deadline) const {
-    pollfd wait = {descriptor_, POLLIN, 0};
-    poll(&wait, 1, int(deadline.count()));
-    char events[4096];
-    while (read(descriptor_, events, sizeof events) > 0) {
-    }
-  }
-
- private:
-  int descriptor_;
-};
 
 // A node on each of `left` (switch 0) and `right` (switch 1); clients run on a host beside the left ones.
 class Company {

@@ -3,10 +3,13 @@
 #include <algorithm>
 #include <csignal>
 #include <fstream>
+#include <iterator>
 #include <map>
 
 #include <doctest/doctest.h>
 #include <nlohmann/json.hpp>
+
+#include "folder_watch.hpp"
 
 namespace troupe::test {
 
@@ -112,6 +115,20 @@ bool process_runs(pid_t process) {
   std::ifstream in("/proc/" + std::to_string(process) + "/stat");
   std::string id, name, state;
   return bool(in >> id >> name >> state) && state != "Z";
+}
+
+bool wait_for_log(const std::string& out, const std::string& node, const std::string& text,
+                  std::chrono::seconds deadline) {
+  const auto end = std::chrono::steady_clock::now() + deadline;
+  const FolderWatch logs(out + "/logs");
+  for (;;) {
+    std::ifstream in(out + "/logs/" + node + ".log");
+    const std::string log{std::istreambuf_iterator<char>(in), std::istreambuf_iterator<char>()};
+    if (log.find(text) != std::string::npos) return true;
+    const auto left = std::chrono::ceil<std::chrono::milliseconds>(end - std::chrono::steady_clock::now());
+    if (left.count() <= 0) return false;
+    logs.wait_for_change(left);
+  }
 }
 
 bool all_nodes_end(const std::string& out, std::chrono::seconds deadline) {

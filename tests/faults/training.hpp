@@ -50,6 +50,9 @@ class Run {
 // Of OUT/cluster.json.
 pid_t process_of(const std::string& out, const std::string& node);
 bool process_runs(pid_t process);
+// Until the log of a node of OUT says `text`, or the time runs out: false.
+bool wait_for_log(const std::string& out, const std::string& node, const std::string& text,
+                  std::chrono::seconds deadline);
 // Waits until no node process of OUT/cluster.json runs any more.
 bool all_nodes_end(const std::string& out, std::chrono::seconds deadline);
 
