@@ -52,6 +52,34 @@ def machine():
     return {"cpu": model or platform.processor(), "cores": os.cpu_count(), "date": time.strftime("%Y-%m-%d")}
 
 
+def add_common_options(parser, name, seconds):
+    parser.add_argument("--build", type=pathlib.Path, default=ROOT / "build" / "release")
+    parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--seconds", default=seconds, help="of measuring, a setting")
+    parser.add_argument("--threads", type=int, default=os.cpu_count())
+    parser.add_argument("--json", type=pathlib.Path, help=f"default: BUILD/bench_{name}.json")
+    parser.add_argument("--docs", type=pathlib.Path, default=DOCS)
+
+
+def measure_all(args, name, title, rows_of, table):
+    """The rows that `rows_of()` measures, between two measurements of the machine's ceilings, go to a JSON file and, by way of
+    `table(rows, ceiling)`, to a section of docs/benchmarks.md."""
+    ceiling_command = [args.build / "bench_ceiling", args.threads, "3"]
+    before, rows, after = last_json(ceiling_command), rows_of(), last_json(ceiling_command)
+    if before is None or after is None:
+        sys.exit("the machine's ceilings could not be measured: build bench_ceiling first")
+    ceiling = {key: max(before[key], after[key]) for key in before}
+    here = machine()
+    (args.json or args.build / f"bench_{name}.json").write_text(
+        json.dumps({"machine": here, "threads": args.threads, "ceiling": ceiling, "rows": rows}, indent=1) + "\n")
+    text = (f"Measured {here['date']} on {here['cores']} cores ({here['cpu']}), {args.threads} threads. Ceilings in the same "
+            f"run: products {ceiling['bf16_gflops']:.0f} GFLOP/s bf16 and {ceiling['f32_gflops']:.0f} f32, reading memory "
+            f"{ceiling['read_gb_s']:.0f} GB/s. Each row is the system's best setting, the median of its repeats.\n\n"
+            + "\n".join(table(rows, ceiling)))
+    write_section(args.docs, name, title, text)
+    print(text)
+
+
 def write_section(path, name, title, text):
     """Replaces what stands between the marks of `name`, or appends a section of that title."""
     begin, end = f"<!-- {name}: begin -->", f"<!-- {name}: end -->"

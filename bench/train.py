@@ -6,12 +6,8 @@ the others, between two measurements of the machine's ceilings. Medians go to a 
 docs/benchmarks.md.
 """
 import argparse
-import json
-import os
-import pathlib
-import sys
 
-from harness import DOCS, PEERS, ROOT, best_and_repeats, last_json, machine, median, write_section
+from harness import PEERS, add_common_options, best_and_repeats, measure_all, median
 
 
 def settings(args, model, dtype):
@@ -47,50 +43,31 @@ def measure(args, model, dtype):
     return rows
 
 
-def table(report):
-    ceiling = report["ceiling"]
-    lines = [f"Measured {report['machine']['date']} on {report['machine']['cores']} cores ({report['machine']['cpu']}), "
-             f"{report['threads']} threads. Ceilings in the same run: products {ceiling['bf16_gflops']:.0f} GFLOP/s "
-             f"bf16 and {ceiling['f32_gflops']:.0f} f32, reading memory {ceiling['read_gb_s']:.0f} GB/s. "
-             "Each row is the system's best setting, the median of its repeats.", "",
-             "| model | type | system | setting | target tokens/s | to Troupe | share of product ceiling |",
+def table(rows, ceiling):
+    lines = ["| model | type | system | setting | target tokens/s | to Troupe | share of product ceiling |",
              "|---|---|---|---|---:|---:|---:|"]
-    ours = {(r["model"], r["dtype"]): r["tokens_per_s"] for r in report["rows"] if r["system"] == "troupe"}
-    for row in report["rows"]:
+    ours = {(r["model"], r["dtype"]): r["tokens_per_s"] for r in rows if r["system"] == "troupe"}
+    for row in rows:
         ratio = row["tokens_per_s"] / ours[row["model"], row["dtype"]]
         share = row["gflops"] / ceiling[f"{row['dtype']}_gflops"]
         name = f"{row['system']} {row['version']}".strip()
         lines.append(f"| {row['model']} | {row['dtype']} | {name} | {row['setting']} | {row['tokens_per_s']:,.0f} | "
                      f"{ratio:.2f} | {100 * share:.0f} % |")
-    return "\n".join(lines)
+    return lines
 
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--build", type=pathlib.Path, default=ROOT / "build" / "release")
+    add_common_options(parser, "train", seconds="10")
     parser.add_argument("--models", nargs="+", default=["small", "base"], choices=["small", "base", "gpt2"])
     parser.add_argument("--dtypes", nargs="+", default=["bf16", "f32"], choices=["bf16", "f32"])
-    parser.add_argument("--repeats", type=int, default=3)
-    parser.add_argument("--seconds", default="10", help="of measuring, a setting")
-    parser.add_argument("--threads", type=int, default=os.cpu_count())
     parser.add_argument("--pytorch", help="python with PyTorch; without it PyTorch is left out")
     parser.add_argument("--tensorflow", help="python with TensorFlow; without it TensorFlow is left out")
     parser.add_argument("--pytorch-modes", nargs="+", default=["eager", "compile", "ddp", "ddp_compile"])
     parser.add_argument("--tensorflow-modes", nargs="+", default=["graph", "xla"])
-    parser.add_argument("--json", type=pathlib.Path, help="default: BUILD/bench_train.json")
-    parser.add_argument("--docs", type=pathlib.Path, default=DOCS)
     args = parser.parse_args()
-    ceiling_command = [args.build / "bench_ceiling", args.threads, "3"]
-    before = last_json(ceiling_command)
-    rows = [row for model in args.models for dtype in args.dtypes for row in measure(args, model, dtype)]
-    after = last_json(ceiling_command)
-    if before is None or after is None:
-        sys.exit("the machine's ceilings could not be measured: build bench_ceiling first")
-    ceiling = {name: max(before[name], after[name]) for name in before}
-    report = {"machine": machine(), "threads": args.threads, "ceiling": ceiling, "rows": rows}
-    (args.json or args.build / "bench_train.json").write_text(json.dumps(report, indent=1) + "\n")
-    write_section(args.docs, "train", "Training speed", table(report))
-    print(table(report))
+    measure_all(args, "train", "Training speed",
+                lambda: [row for model in args.models for dtype in args.dtypes for row in measure(args, model, dtype)], table)
 
 
 if __name__ == "__main__":

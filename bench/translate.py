@@ -5,12 +5,8 @@ Random weights, 30 tokens in and 30 out, each system with all its settings for t
 file and to a section of docs/benchmarks.md.
 """
 import argparse
-import json
-import os
-import pathlib
-import sys
 
-from harness import DOCS, PEERS, ROOT, best_and_repeats, last_json, machine, median, write_section
+from harness import PEERS, add_common_options, best_and_repeats, measure_all, median
 
 WORK = {  # name: options of both
     "batch 64, greedy": ["--batch", "64", "--beam", "1"],
@@ -46,47 +42,31 @@ def measure(args, model, precision, work):
              "all_tokens_per_s": [value["tokens_per_s"] for value in values]} for system, values in results.items()]
 
 
-def table(report):
-    ceiling = report["ceiling"]
-    lines = [f"Measured {report['machine']['date']} on {report['machine']['cores']} cores ({report['machine']['cpu']}), "
-             f"{report['threads']} threads. Ceilings in the same run: products {ceiling['bf16_gflops']:.0f} GFLOP/s "
-             f"bf16 and {ceiling['f32_gflops']:.0f} f32, reading memory {ceiling['read_gb_s']:.0f} GB/s. "
-             "Each row is the system's best setting, the median of its repeats.", "",
-             "| model | type | work | system | setting | tokens/s | ratio to the peer | p50 ms | p99 ms |",
+def table(rows, _):
+    lines = ["| model | type | work | system | setting | tokens/s | ratio to the peer | p50 ms | p99 ms |",
              "|---|---|---|---|---|---:|---:|---:|---:|"]
-    peers = {(r["model"], r["precision"], r["work"]): r["tokens_per_s"] for r in report["rows"] if r["system"] != "troupe"}
-    for row in report["rows"]:
+    peers = {(r["model"], r["precision"], r["work"]): r["tokens_per_s"] for r in rows if r["system"] != "troupe"}
+    for row in rows:
         peer = peers.get((row["model"], row["precision"], row["work"]))
         ratio = f"{row['tokens_per_s'] / peer:.2f}" if peer and row["system"] == "troupe" else ""
         name = f"{row['system']} {row['version']}".strip()
         latency = f"{row['p50_ms']:.0f} | {row['p99_ms']:.0f}" if "one sentence" in row["work"] else " | "
         lines.append(f"| {row['model']} | {row['precision']} | {row['work']} | {name} | {row['setting']} | "
                      f"{row['tokens_per_s']:,.0f} | {ratio} | {latency} |")
-    return "\n".join(lines)
+    return lines
 
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--build", type=pathlib.Path, default=ROOT / "build" / "release")
+    add_common_options(parser, "translate", seconds="5")
     parser.add_argument("--models", nargs="+", default=["small", "base"], choices=["small", "base"])
     parser.add_argument("--precisions", nargs="+", default=["int8", "f32"], choices=list(PEER_PRECISIONS))
     parser.add_argument("--work", nargs="+", default=list(WORK), choices=list(WORK))
-    parser.add_argument("--repeats", type=int, default=3)
-    parser.add_argument("--seconds", default="5", help="of measuring, a setting")
-    parser.add_argument("--threads", type=int, default=os.cpu_count())
     parser.add_argument("--ctranslate2", help="python with CTranslate2; without it the peer is left out")
-    parser.add_argument("--json", type=pathlib.Path, help="default: BUILD/bench_translate.json")
-    parser.add_argument("--docs", type=pathlib.Path, default=DOCS)
     args = parser.parse_args()
-    ceiling = last_json([args.build / "bench_ceiling", args.threads, "3"])
-    if ceiling is None:
-        sys.exit("the machine's ceilings could not be measured: build bench_ceiling first")
-    rows = [row for model in args.models for precision in args.precisions for work in args.work
-            for row in measure(args, model, precision, work)]
-    report = {"machine": machine(), "threads": args.threads, "ceiling": ceiling, "rows": rows}
-    (args.json or args.build / "bench_translate.json").write_text(json.dumps(report, indent=1) + "\n")
-    write_section(args.docs, "translate", "Speed of translation", table(report))
-    print(table(report))
+    measure_all(args, "translate", "Speed of translation",
+                lambda: [row for model in args.models for precision in args.precisions for work in args.work
+                         for row in measure(args, model, precision, work)], table)
 
 
 if __name__ == "__main__":
