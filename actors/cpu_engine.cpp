@@ -45,11 +45,7 @@ void CpuEngine::replace_state(model::TrainState state) {
 }
 
 bool CpuEngine::holds(const model::TrainState& state) const {
-  const size_t bytes = size_t(state_.elements) * sizeof(float);
-  return state.elements == state_.elements &&
-         std::memcmp(state_.weight_data(), state.weight_data(), bytes) == 0 &&
-         std::memcmp(state_.moment1_data(), state.moment1_data(), bytes) == 0 &&
-         std::memcmp(state_.moment2_data(), state.moment2_data(), bytes) == 0;
+  return model::same_arrays(state_, state);
 }
 
 void CpuEngine::open_worker(uint32_t worker) {

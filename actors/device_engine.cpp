@@ -2,7 +2,6 @@
 
 #include <algorithm>
 #include <array>
-#include <cstring>
 
 namespace troupe::actors {
 
@@ -42,11 +41,7 @@ void DeviceEngine::replace_state(model::TrainState state) {
 }
 
 bool DeviceEngine::holds(const model::TrainState& state) const {
-  const model::TrainState own = trainer_.copy_state(*device_.copies);
-  const size_t bytes = size_t(own.elements) * sizeof(float);
-  return state.elements == own.elements && std::memcmp(own.weight_data(), state.weight_data(), bytes) == 0 &&
-         std::memcmp(own.moment1_data(), state.moment1_data(), bytes) == 0 &&
-         std::memcmp(own.moment2_data(), state.moment2_data(), bytes) == 0;
+  return model::same_arrays(trainer_.copy_state(*device_.copies), state);
 }
 
 kernels::LossSums DeviceEngine::train(uint32_t, uint32_t slot, const Batch& batch, uint32_t& flags) {

@@ -97,17 +97,19 @@ int evaluate(const EvaluateOptions& options) {
   if (dataset->samples(split) == 0)
     throw error(ErrorKind::usage, "the {} set of {} is empty; prepare it with --{} above 0", options.split,
                 options.data, options.split);
-  if (!trained->translates() && (options.show > 0 || options.samples_max > 0 || !options.output.empty()))
+  const bool about_translations =
+      options.show > 0 || options.samples_max > 0 || options.int8 || !options.output.empty();
+  if (!trained->translates() && about_translations)
     throw error(ErrorKind::usage,
-                "{} is a language model: --show, --samples and --output are about translations",
+                "{} is a language model: --show, --samples, --int8 and --output are about translations",
                 trained->path());
   const int threads = thread_count(options.threads);
+  const inference::Translator translator(
+      options.int8 ? inference::TrainedModel::load(options.checkpoint, warn, true) : trained,
+      options.generate, threads);
   Report report{trained->path(), options.split, trained->step(), {}, trained->translates(), {}, 0, {}};
   report.loss = inference::evaluate_loss(*trained, *dataset, split, threads);
   if (report.translated) {
-    const inference::Translator translator(
-        options.int8 ? inference::TrainedModel::load(options.checkpoint, warn, true) : trained,
-        options.generate, threads);
     const auto begin = Clock::now();
     report.quality = inference::evaluate_translation(translator, *dataset, split, options.samples_max);
     report.translate_seconds = std::chrono::duration<double>(Clock::now() - begin).count();

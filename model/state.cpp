@@ -52,6 +52,13 @@ void TrainState::copy_counters(const TrainState& from) {
   evaluation = from.evaluation;
 }
 
+bool same_arrays(const TrainState& a, const TrainState& b) {
+  const size_t bytes = size_t(a.elements) * sizeof(float);
+  return a.elements == b.elements && std::memcmp(a.weight_data(), b.weight_data(), bytes) == 0 &&
+         std::memcmp(a.moment1_data(), b.moment1_data(), bytes) == 0 &&
+         std::memcmp(a.moment2_data(), b.moment2_data(), bytes) == 0;
+}
+
 TrainState TrainState::clone(kernels::Backend& backend) const {
   TrainState copy = allocate_state(allocate_on(backend), elements);
   copy.copy_counters(*this);

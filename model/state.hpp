@@ -71,6 +71,9 @@ struct TrainState {
   TrainState clone(kernels::Backend& backend) const;
 };
 
+// Whether weights and moments of two states on the host are the same, byte by byte.
+bool same_arrays(const TrainState& a, const TrainState& b);
+
 // Arrays allocated, counters zero; weights and moments uninitialised, nothing packed.
 TrainState allocate_state(const Allocate& allocate, int64_t elements);
 

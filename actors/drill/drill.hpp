@@ -47,7 +47,7 @@ struct DrillResult {
   std::string digest, expected_digest;
   std::string ledger_problem;     // empty: every sample was counted once
   uint64_t pieces_corrupted = 0;  // by the network
-  size_t faults_missed = 0;       // of the plan: the job ended before they could be injected
+  size_t faults_missed = 0;       // of the plan, not injected: the job ended first, or their outcome says why
   bool same_bits() const { return digest == expected_digest && ledger_problem.empty() && steps_lost == 0; }
   bool passed() const { return same_bits() && faults_missed == 0; }
 };

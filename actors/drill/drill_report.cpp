@@ -57,8 +57,9 @@ std::string to_text(const DrillResult& result) {
   out += fmt::format("weights      {}\nundisturbed  {}\n{}\n", result.digest, result.expected_digest,
                      result.same_bits() ? "the same bits" : "NOT what the undisturbed run gives");
   if (result.faults_missed > 0)
-    out += fmt::format("{} faults of the plan were NOT injected: the job ended first; give it more --steps\n",
-                       result.faults_missed);
+    out += fmt::format(
+        "{} faults of the plan were NOT injected: the job ended first, or the time line says why\n",
+        result.faults_missed);
   return out;
 }
 

@@ -71,6 +71,14 @@ void fold_on(TestDevice& device, DeviceAccumulator& sums, int slots, int bits,
   }
 }
 
+RoundedTotal random_total(const BlockLayout& layout) {
+  RoundedTotal total;
+  total.resize(layout);
+  for (size_t i = 0; i < total.mantissa.size(); ++i) total.mantissa[i] = int32_t(mix64(1, i));
+  for (size_t i = 0; i < total.shift.size(); ++i) total.shift[i] = uint8_t(mix64(2, i) % 12);
+  return total;
+}
+
 }  // namespace
 
 TEST_CASE("exact sums and their rounded totals are the CPU's integers on every device, at every width") {
@@ -219,10 +227,7 @@ TEST_CASE("checksums of a device's memory are the host's, and a bit shows in the
 
 TEST_CASE("a total goes to a device and comes back, and flags are taken once, on every device") {
   const BlockLayout layout = test_layout();
-  RoundedTotal total;
-  total.resize(layout);
-  for (size_t i = 0; i < total.mantissa.size(); ++i) total.mantissa[i] = int32_t(mix64(1, i));
-  for (size_t i = 0; i < total.shift.size(); ++i) total.shift[i] = uint8_t(mix64(2, i) % 12);
+  const RoundedTotal total = random_total(layout);
   for (const auto& device : other_test_devices()) {
     CAPTURE(device->name());
     CudaStream& stream = *device->cuda();
@@ -256,10 +261,7 @@ TEST_CASE("a device's sink refuses gradients that are not whole blocks") {
 
 TEST_CASE("block square sums and AdamW give the CPU's bits on every device, in ranges as in one piece") {
   const BlockLayout layout = test_layout();
-  RoundedTotal total;
-  total.resize(layout);
-  for (size_t i = 0; i < total.mantissa.size(); ++i) total.mantissa[i] = int32_t(mix64(1, i));
-  for (size_t i = 0; i < total.shift.size(); ++i) total.shift[i] = uint8_t(mix64(2, i) % 12);
+  const RoundedTotal total = random_total(layout);
   AdamW rule;
   rule.learning_rate = 0.01f;
   rule.epsilon = 1e-6f;

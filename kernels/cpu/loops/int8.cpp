@@ -1,6 +1,7 @@
 #include "kernels/cpu/loops/int8.hpp"
 
 #include "kernels/cpu/loops/vec.hpp"
+#include "kernels/cpu/loops/wide.hpp"
 
 namespace troupe::kernels::TROUPE_ISA {
 
@@ -10,19 +11,6 @@ constexpr float kLargest = 127.0f;
 constexpr float kSmallest = 1e-30f;  // a row with nothing above it counts as zeros
 
 // --- rounding ---
-
-// To the nearest integer, ties to even. NaN and what is too large give some integer.
-TROUPE_INLINE IVec to_integers(Vec a) {
-  IVec y;
-#if defined(__AVX512F__)
-  y.r[0] = (NativeU32)_mm512_cvtps_epi32(a.r[0]);
-#elif defined(__AVX2__)
-  TROUPE_EACH y.r[i] = (NativeU32)_mm256_cvtps_epi32(a.r[i]);
-#else
-  TROUPE_EACH y.r[i] = (NativeU32)_mm_cvtps_epi32(a.r[i]);
-#endif
-  return y;
-}
 
 // The lowest byte of each lane.
 TROUPE_INLINE void store_bytes(uint8_t* p, IVec a, int64_t n) {
@@ -60,8 +48,8 @@ void quantise(const T* x, int64_t k, int64_t stride, const Int8Rows& rows) {
     rows.scales[r] = most > kSmallest ? most / kLargest : most - most;
     int64_t i = 0;
     for (; i + kLanes <= k; i += kLanes)
-      store_bytes(to + i, to_integers(load(from + i) * factor) + offset, kLanes);
-    if (i < k) store_bytes(to + i, to_integers(load(from + i, k - i) * factor) + offset, k - i);
+      store_bytes(to + i, nearest(load(from + i) * factor) + offset, kLanes);
+    if (i < k) store_bytes(to + i, nearest(load(from + i, k - i) * factor) + offset, k - i);
     for (i = k; i < rows.depth; ++i) to[i] = 128;
   }
 }
@@ -79,7 +67,7 @@ void pack(const float* w, int64_t k, int64_t stride, const Int8Weight& packed) {
       uint32_t lanes[kLanes] = {};
       const int64_t count = k - i < kLanes ? k - i : kLanes;
       if (n < packed.n && count > 0)
-        store(static_cast<uint32_t*>(lanes), to_integers(load(from + i, count) * factor));
+        store(static_cast<uint32_t*>(lanes), nearest(load(from + i, count) * factor));
       for (int64_t j = 0; j < kLanes && i + j < packed.depth; ++j) {
         const auto integer = int8_t(lanes[j]);
         to[(i + j) / kInt8Depth * kInt8Depth * kInt8Columns + (i + j) % kInt8Depth] = integer;

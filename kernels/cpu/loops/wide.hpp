@@ -74,7 +74,7 @@ TROUPE_INLINE void widen(IVec a, Wide& low, Wide& high) {
 #endif
 }
 
-// To the nearest integer, ties to even (MXCSR's default). REQUIRES |a| < 2^31.
+// To the nearest integer, ties to even (MXCSR's default). NaN, and what is not below 2^31, give some integer.
 TROUPE_INLINE IVec nearest(Vec a) {
   IVec y;
 #if defined(__AVX512F__)
