@@ -21,19 +21,23 @@ struct TrainedTiny {
   std::string data = folder / "data", checkpoint;
   std::shared_ptr<const data::Dataset> dataset;
 
-  explicit TrainedTiny(int64_t steps) {
-    data::write_tiny_dataset(data);
+  explicit TrainedTiny(int64_t steps, model::Family family = model::Family::encoder_decoder) {
+    data::TinyOptions language;
+    language.language_model = family == model::Family::decoder;
+    data::write_tiny_dataset(data, language);
     dataset = data::Dataset::open(data);
     const auto backend = kernels::make_cpu_backend();
     const auto stream = backend->create_stream();
     model::CheckpointInfo info;
     info.tokenizer = dataset->tokenizer().model_bytes();
     model::ModelConfig& config = info.model;
+    config.family = family;
     config.vocabulary = dataset->tokenizer().vocabulary_size();
     config.width = 64;
     config.inner = 128;
     config.heads = 4;
-    config.encoder_layers = config.decoder_layers = 2;
+    config.decoder_layers = 2;
+    config.encoder_layers = language.language_model ? 0 : 2;
     config.max_length = 32;
     config.dropout = 0;
     config.compute = kernels::DType::f32;
@@ -127,6 +131,23 @@ TEST_CASE("a model trained on the made-up language translates and evaluates sent
     CHECK(result.err.find("line 2 is longer than the 31 tokens") != std::string::npos);
   }
   {
+    INFO("with 8-bit products an output does not depend on the batch, and evaluate scores the same");
+    const auto translate8 = [&](const std::string& batch, const std::string& threads) {
+      return run({TROUPE_PROGRAM, "translate", "--checkpoint", tiny.checkpoint, "--int8", "--beam", "3",
+                  "--n-best", "2", "--batch", batch, "--threads", threads},
+                 joined(samples));
+    };
+    const auto alone = translate8("1", "1");
+    REQUIRE(alone.code == 0);
+    CHECK(lines_of(alone.out).size() == 2 * samples.size());
+    CHECK(translate8("64", "2").out == alone.out);
+    CHECK(translate8("7", "3").out == alone.out);
+    const auto scored = run({TROUPE_PROGRAM, "evaluate", "--checkpoint", tiny.checkpoint, "--data", tiny.data,
+                             "--json", "--int8"});
+    REQUIRE(scored.code == 0);
+    CHECK(nlohmann::json::parse(scored.out)["bleu"]["score"].get<double>() > 50);
+  }
+  {
     INFO("evaluate scores what translate says, and its loss falls below that of a uniform guess");
     const std::string file = tiny.folder / "translations.txt";
     const auto result = run({TROUPE_PROGRAM, "evaluate", "--checkpoint", tiny.checkpoint, "--data", tiny.data,
@@ -162,6 +183,7 @@ TEST_CASE("mistakes of translate and evaluate") {
   const std::string broken = tiny.folder / "broken.troupe";
   run({"sh", "-c", "head -c 5000 '" + tiny.checkpoint + "' > '" + broken + "'"});
   const std::string& good = tiny.checkpoint;
+  const TrainedTiny writer(1, model::Family::decoder);
   const std::vector<Mistake> mistakes = {
       {"no checkpoint named", {"translate"}, 2, {"--checkpoint"}},
       {"no such checkpoint", {"translate", "--checkpoint", "/nowhere"}, 1, {"/nowhere"}},
@@ -189,6 +211,14 @@ TEST_CASE("mistakes of translate and evaluate") {
        {"--split"}},
       {"another tokenizer", {"evaluate", "--checkpoint", good, "--data", others}, 2, {"another tokenizer"}},
       {"running text", {"evaluate", "--checkpoint", good, "--data", text}, 2, {"tokenizer"}},
+      {"evaluate with beam 0",
+       {"evaluate", "--checkpoint", good, "--data", tiny.data, "--beam", "0"},
+       2,
+       {"beam is 0"}},
+      {"8-bit translations of a language model",
+       {"evaluate", "--checkpoint", writer.checkpoint, "--data", writer.data, "--int8"},
+       2,
+       {"language model", "--int8"}},
       {"nowhere to write",
        {"evaluate", "--checkpoint", good, "--data", tiny.data, "--samples", "1", "--output", "/nowhere/t"},
        1,
