@@ -47,6 +47,7 @@ struct AttentionShape {
   int64_t head_size = 0;   // D
   bool causal = false;     // query i sees keys <= i + Tk - Tq
   const int32_t* key_lengths = nullptr;  // (B) or null: keys at and beyond this are padding
+  bool keys_by_head = false;  // forward only: k and v are (B * H * Tk, D), a head's rows behind one another
   Dropout dropout;         // on the attention weights; counter ((b * H + h) * Tq + i) * Tk + j
 };
 
@@ -135,7 +136,7 @@ class Stream {
   virtual void linear_backward_weight(ConstView dy, ConstView x, View dw, View dbias) = 0;
 
   // --- attention.cpp: softmax(q k^T / sqrt(D)) v, blocked over keys (Dao et al. 2022): no (B, H, Tq, Tk) is kept ---
-  // q (B*Tq, H*D), k and v (B*Tk, H*D) may be column ranges of one matrix; out (B*Tq, H*D); lse (B*H, Tq) f32 is kept
+  // q (B*Tq, H*D), k and v (B*Tk, H*D) may be column ranges of one matrix (or see keys_by_head); out (B*Tq, H*D); lse (B*H, Tq) f32 is kept
   // for the backward pass (may be empty for inference). A query that sees no key gets zeros.
   virtual void attention_forward(const AttentionShape& shape, ConstView q, ConstView k, ConstView v, View out,
                                  View lse) = 0;

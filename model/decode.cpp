@@ -46,9 +46,9 @@ void self_attention(Pass& pass, const SelfAttentionParameters& p, int64_t layer,
   } else {
     AttentionShape shape = attention_shape(pass.config, rows.rows, 1, cache.capacity());
     shape.key_lengths = cache.lengths_with_next();
-    const View past = cache.self(layer);
-    pass.stream.attention_forward(shape, qkv.col_range(0, width), past.col_range(0, width),
-                                  past.col_range(width, width), context, {});
+    shape.keys_by_head = true;
+    const auto [keys, values] = cache.self(layer);
+    pass.stream.attention_forward(shape, qkv.col_range(0, width), keys, values, context, {});
   }
   linear_forward(pass, p.output, context, output);
   pass.arena.reset(mark);
@@ -66,9 +66,9 @@ void cross_attention(Pass& pass, const CrossAttentionParameters& p, int64_t laye
   AttentionShape shape =
       attention_shape(pass.config, cache.sequences(), rows.tokens() / cache.sequences(), source.length);
   shape.key_lengths = source.lengths;
-  const View memory = cache.cross(layer);
-  pass.stream.attention_forward(shape, query, memory.col_range(0, width), memory.col_range(width, width),
-                                context, {});
+  shape.keys_by_head = true;
+  const auto [keys, values] = cache.cross(layer);
+  pass.stream.attention_forward(shape, query, keys, values, context, {});
   linear_forward(pass, p.output, context, output);
   pass.arena.reset(mark);
 }

@@ -1,6 +1,7 @@
 #include "model/decoder_cache.hpp"
 
 #include <algorithm>
+#include <utility>
 
 namespace troupe::model {
 
@@ -10,38 +11,52 @@ using kernels::View;
 
 namespace {
 constexpr int64_t kStep = 16;  // attention reads what is free too, so little is kept free
-}
 
-DecoderCache::DecoderCache(kernels::Backend& backend, kernels::Stream& stream, const ModelConfig& config,
+void clear(kernels::Stream& stream, const DecoderCache::KeysValues& rows) {
+  stream.fill_zero(rows.keys);
+  stream.fill_zero(rows.values);
+}
+}  // namespace
+
+DecoderCache::DecoderCache(BufferPool& pool, kernels::Stream& stream, const ModelConfig& config,
                            int64_t sequences, int64_t beam)
-    : backend_(backend), config_(config), sequences_(sequences), beam_(beam) {
+    : pool_(pool),
+      config_(config),
+      head_size_(config.width / config.heads),
+      sequences_(sequences),
+      beam_(beam) {
   TROUPE_CHECK(sequences > 0 && beam > 0);
   capacity_ = std::min(kStep, config.max_length);
-  self_ = backend.allocate(bytes_of(places() * capacity_));
-  for (int64_t layer = 0; layer < config.decoder_layers; ++layer) stream.fill_zero(self(layer));
+  self_ = pool.take(bytes_of(places() * capacity_));
+  for (int64_t layer = 0; layer < config.decoder_layers; ++layer) clear(stream, self(layer));
 }
 
-size_t DecoderCache::bytes_of(int64_t rows) const {
-  return size_t(config_.decoder_layers * rows * 2 * config_.width) * size_of(config_.compute);
+DecoderCache::~DecoderCache() {
+  pool_.give(std::move(self_));
+  pool_.give(std::move(cross_));
 }
 
-View DecoderCache::rows_of(const Buffer& buffer, int64_t layer, int64_t rows) const {
-  const int64_t width = 2 * config_.width;
-  const View all{buffer.data(), config_.compute, config_.decoder_layers * rows, width, width};
-  return all.row_range(layer * rows, rows);
+size_t DecoderCache::bytes_of(int64_t tokens) const {
+  return size_t(config_.decoder_layers * tokens * 2 * config_.width) * size_of(config_.compute);
 }
 
-View DecoderCache::filled(View layer, int64_t capacity) const {
-  return {layer.data, layer.dtype, layer.rows / capacity, tokens_ * layer.cols, capacity * layer.cols};
+DecoderCache::KeysValues DecoderCache::layer_of(const Buffer& buffer, int64_t layer, int64_t tokens) const {
+  const int64_t rows = tokens * config_.heads;
+  const View all{buffer.data(), config_.compute, config_.decoder_layers * 2 * rows, head_size_, head_size_};
+  return {all.row_range(2 * layer * rows, rows), all.row_range((2 * layer + 1) * rows, rows)};
 }
 
-View DecoderCache::self(int64_t layer) const {
-  return rows_of(self_, layer, places() * capacity_);
+View DecoderCache::filled(View rows, int64_t capacity) const {
+  return {rows.data, rows.dtype, rows.rows / capacity, tokens_ * head_size_, capacity * head_size_};
 }
 
-View DecoderCache::cross(int64_t layer) const {
+DecoderCache::KeysValues DecoderCache::self(int64_t layer) const {
+  return layer_of(self_, layer, places() * capacity_);
+}
+
+DecoderCache::KeysValues DecoderCache::cross(int64_t layer) const {
   TROUPE_CHECK(cross_.data() != nullptr);
-  return rows_of(cross_, layer, sequences_ * cross_tokens_.length);
+  return layer_of(cross_, layer, sequences_ * cross_tokens_.length);
 }
 
 void DecoderCache::reserve(kernels::Stream& stream, int64_t count) {
@@ -49,30 +64,36 @@ void DecoderCache::reserve(kernels::Stream& stream, int64_t count) {
   TROUPE_CHECK(tokens_ + count <= config_.max_length, "{} tokens; the model takes {}", tokens_ + count,
                config_.max_length);
   const int64_t larger = std::min(config_.max_length, (tokens_ + count + kStep - 1) / kStep * kStep);
-  Buffer grown = backend_.allocate(bytes_of(places() * larger));
+  Buffer grown = pool_.take(bytes_of(places() * larger));
   for (int64_t layer = 0; layer < config_.decoder_layers; ++layer) {
-    const View to = rows_of(grown, layer, places() * larger);
-    if (tokens_ > 0)
-      stream.convert(filled(self(layer), capacity_), filled(to, larger));
-    else
-      stream.fill_zero(to);
+    const KeysValues from = self(layer), to = layer_of(grown, layer, places() * larger);
+    clear(stream, to);
+    if (tokens_ == 0) continue;
+    stream.convert(filled(from.keys, capacity_), filled(to.keys, larger));
+    stream.convert(filled(from.values, capacity_), filled(to.values, larger));
   }
   stream.synchronize();
-  self_ = std::move(grown);
+  pool_.give(std::exchange(self_, std::move(grown)));
   capacity_ = larger;
 }
 
 void DecoderCache::write(kernels::Stream& stream, int64_t layer, ConstView key_value, int64_t count,
                          int64_t stride) {
   TROUPE_CHECK(tokens_ + count <= capacity_ && key_value.rows % count == 0);
-  const int64_t rows = key_value.rows / count;
-  const View whole = self(layer);
-  for (int64_t t = 0; t < count; ++t) {
-    const ConstView from = key_value.row_range(t, key_value.rows - t);
-    const View to = whole.row_range(tokens_ + t, 1);
-    stream.convert(ConstView{from.data, from.dtype, rows, from.cols, count * from.stride},
-                   View{to.data, to.dtype, rows, to.cols, stride * capacity_ * to.cols});
-  }
+  const int64_t rows = key_value.rows / count, place = stride * config_.heads * capacity_ * head_size_;
+  const KeysValues whole = self(layer);
+  // Token t of head h of all rows at once.
+  const auto copy = [&](ConstView from, View to, int64_t t, int64_t h) {
+    from = from.col_range(h * head_size_, head_size_).row_range(t, from.rows - t);
+    to = to.row_range(h * capacity_ + tokens_ + t, 1);
+    stream.convert(ConstView{from.data, from.dtype, rows, head_size_, count * from.stride},
+                   View{to.data, to.dtype, rows, head_size_, place});
+  };
+  for (int64_t t = 0; t < count; ++t)
+    for (int64_t h = 0; h < config_.heads; ++h) {
+      copy(key_value.col_range(0, config_.width), whole.keys, t, h);
+      copy(key_value.col_range(config_.width, config_.width), whole.values, t, h);
+    }
 }
 
 const int32_t* DecoderCache::lengths_with_next() {
@@ -84,42 +105,69 @@ void DecoderCache::set_cross(Pass& pass, int64_t layer, const LinearParameters& 
                              const Memory& memory) {
   TROUPE_CHECK(memory.tokens.batch == sequences_);
   if (cross_.data() == nullptr) {
-    cross_ = backend_.allocate(bytes_of(memory.states.rows));
+    cross_ = pool_.take(bytes_of(memory.states.rows));
     cross_tokens_ = memory.tokens;
     if (memory.tokens.lengths != nullptr) {
       cross_lengths_.assign(memory.tokens.lengths, memory.tokens.lengths + sequences_);
       cross_tokens_.lengths = cross_lengths_.data();
     }
   }
-  linear_forward(pass, key_value, memory.states, cross(layer));
+  const size_t mark = pass.arena.mark();
+  const int64_t width = config_.width, length = cross_tokens_.length;
+  const View rows = pass.take_compute(memory.states.rows, 2 * width);
+  linear_forward(pass, key_value, memory.states, rows);
+  const KeysValues whole = cross(layer);
+  for (int64_t s = 0; s < sequences_; ++s)
+    for (int64_t h = 0; h < config_.heads; ++h) {
+      const View of_head = rows.row_range(s * length, length).col_range(h * head_size_, head_size_);
+      const int64_t first = (s * config_.heads + h) * length;
+      pass.stream.convert(of_head, whole.keys.row_range(first, length));
+      const View values = rows.row_range(s * length, length).col_range(width + h * head_size_, head_size_);
+      pass.stream.convert(values, whole.values.row_range(first, length));
+    }
+  pass.arena.reset(mark);
 }
 
 void DecoderCache::copy_place(kernels::Stream& stream, int64_t from, int64_t to) {
   TROUPE_CHECK(from != to);
+  const int64_t heads = config_.heads;
   for (int64_t layer = 0; layer < config_.decoder_layers; ++layer) {
-    const View all = filled(self(layer), capacity_);
-    stream.convert(all.row_range(from, 1), all.row_range(to, 1));
+    const KeysValues whole = self(layer);
+    for (const View& rows : {whole.keys, whole.values}) {
+      const View all = filled(rows, capacity_);
+      stream.convert(all.row_range(from * heads, heads), all.row_range(to * heads, heads));
+    }
   }
 }
 
 void DecoderCache::keep(kernels::Stream& stream, std::span<const int64_t> kept) {
-  const int64_t remaining = int64_t(kept.size()), length = cross_tokens_.length;
+  const int64_t remaining = int64_t(kept.size()), length = cross_tokens_.length, heads = config_.heads;
   TROUPE_CHECK(remaining > 0 && std::is_sorted(kept.begin(), kept.end()) && kept.back() < sequences_);
   const auto move = [&](ConstView from, View to) {
     if (from.data != to.data) stream.convert(from, to);
   };
-  // Layers lie behind one another, so every move is to a lower address and from what has not been written
-  // yet.
+  const auto move_self = [&](View from, View to) {
+    const View from_heads = filled(from, capacity_), to_heads = filled(to, capacity_);
+    for (int64_t i = 0; i < remaining; ++i)
+      for (int64_t h = 0; h < beam_ * heads; ++h)
+        move(from_heads.row_range(kept[size_t(i)] * beam_ * heads + h, 1),
+             to_heads.row_range(i * beam_ * heads + h, 1));
+  };
+  const auto move_cross = [&](View from, View to) {
+    for (int64_t i = 0; i < remaining; ++i)
+      move(from.row_range(kept[size_t(i)] * heads * length, heads * length),
+           to.row_range(i * heads * length, heads * length));
+  };
+  // Layers lie behind one another, keys before values, so every move is to a lower address and from what has
+  // not been written yet.
   for (int64_t layer = 0; layer < config_.decoder_layers; ++layer) {
-    const View self_from = filled(self(layer), capacity_);
-    const View self_to = filled(rows_of(self_, layer, remaining * beam_ * capacity_), capacity_);
-    for (int64_t i = 0; i < remaining; ++i) {
-      for (int64_t b = 0; b < beam_; ++b)
-        move(self_from.row_range(kept[size_t(i)] * beam_ + b, 1), self_to.row_range(i * beam_ + b, 1));
-      if (cross_.data() == nullptr) continue;
-      move(cross(layer).row_range(kept[size_t(i)] * length, length),
-           rows_of(cross_, layer, remaining * length).row_range(i * length, length));
-    }
+    const KeysValues from = self(layer), to = layer_of(self_, layer, remaining * beam_ * capacity_);
+    move_self(from.keys, to.keys);
+    move_self(from.values, to.values);
+    if (cross_.data() == nullptr) continue;
+    const KeysValues cross_from = cross(layer), cross_to = layer_of(cross_, layer, remaining * length);
+    move_cross(cross_from.keys, cross_to.keys);
+    move_cross(cross_from.values, cross_to.values);
   }
   sequences_ = cross_tokens_.batch = remaining;
   for (int64_t i = 0; i < remaining && !cross_lengths_.empty(); ++i)

@@ -1,22 +1,32 @@
 // Keys and values of a batch of sequences that are being generated, for every decoder layer: those of the
 // tokens so far (self-attention), one row of tokens a place, and those of the encoder's output
-// (cross-attention), computed once. Sequence s has the places s * beam .. s * beam + beam - 1. A move-only
-// owner; one thread.
+// (cross-attention), computed once. Sequence s has the places s * beam .. s * beam + beam - 1. A head's rows
+// lie behind one another (AttentionShape::keys_by_head), since a step reads all of them and does little else.
+// One thread.
 #pragma once
 
 #include <cstdint>
 #include <span>
 #include <vector>
 
+#include "model/buffer_pool.hpp"
 #include "model/layers.hpp"
 
 namespace troupe::model {
 
 class DecoderCache {
  public:
-  // Room for 16 tokens a place at first and 16 more whenever it is full. Throws Error(out_of_memory).
-  DecoderCache(kernels::Backend& backend, kernels::Stream& stream, const ModelConfig& config,
-               int64_t sequences, int64_t beam);
+  struct KeysValues {
+    kernels::View keys, values;
+  };
+
+  // Room for 16 tokens a place at first and 16 more whenever it is full. Throws Error(out_of_memory). The
+  // pool, which outlives it, gets its memory back.
+  DecoderCache(BufferPool& pool, kernels::Stream& stream, const ModelConfig& config, int64_t sequences,
+               int64_t beam);
+  ~DecoderCache();
+  DecoderCache(const DecoderCache&) = delete;
+  DecoderCache& operator=(const DecoderCache&) = delete;
 
   int64_t sequences() const { return sequences_; }
   int64_t beam() const { return beam_; }
@@ -32,15 +42,15 @@ class DecoderCache {
              int64_t stride);
   // After all layers have written.
   void advance(int64_t count) { tokens_ += count; }
-  // (places * capacity, 2C): token t of place p is row p * capacity + t.
-  kernels::View self(int64_t layer) const;
+  // (places * H * capacity, D) each: token t of head h of place p is row (p * H + h) * capacity + t.
+  KeysValues self(int64_t layer) const;
   // (places): tokens() + 1 of each, for a step that has written but not advanced.
   const int32_t* lengths_with_next();
 
   // The encoder's side of layer `layer` from its output; call it for each layer, or never (decoder-only).
   void set_cross(Pass& pass, int64_t layer, const LinearParameters& key_value, const Memory& memory);
-  // (sequences * length, 2C), and what masks it.
-  kernels::View cross(int64_t layer) const;
+  // (sequences * H * length, D) each, and what masks them.
+  KeysValues cross(int64_t layer) const;
   const Tokens& cross_tokens() const { return cross_tokens_; }
 
   // Copies the tokens of one place over those of another.
@@ -49,14 +59,15 @@ class DecoderCache {
   void keep(kernels::Stream& stream, std::span<const int64_t> kept);
 
  private:
-  // The `rows` rows (2C) of a layer in a buffer where every layer has as many.
-  kernels::View rows_of(const kernels::Buffer& buffer, int64_t layer, int64_t rows) const;
-  // The tokens so far of all places, one place a row, of a layer's rows.
-  kernels::View filled(kernels::View layer, int64_t capacity) const;
-  size_t bytes_of(int64_t rows) const;
+  // Those of a layer in a buffer where every layer has `tokens` of them.
+  KeysValues layer_of(const kernels::Buffer& buffer, int64_t layer, int64_t tokens) const;
+  // The tokens so far of all heads of all places, one head a row.
+  kernels::View filled(kernels::View rows, int64_t capacity) const;
+  size_t bytes_of(int64_t tokens) const;
 
-  kernels::Backend& backend_;
+  BufferPool& pool_;
   ModelConfig config_;
+  int64_t head_size_;
   int64_t sequences_, beam_, tokens_ = 0, capacity_ = 0;
   kernels::Buffer self_, cross_;
   std::vector<int32_t> lengths_, cross_lengths_;

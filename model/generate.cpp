@@ -69,11 +69,39 @@ void validate(const GenerateOptions& options, const ModelConfig& config) {
   if (options.batch_tokens < 1) refuse("tokens of a batch", options.batch_tokens, "1 or more");
 }
 
+class GenerateMemories {
+ public:
+  explicit GenerateMemories(kernels::Backend& backend) : backend_(backend) {}
+
+  std::unique_ptr<GenerateMemory> take() {
+    const std::lock_guard lock(mutex_);
+    if (free_.empty()) return std::make_unique<GenerateMemory>(backend_);
+    auto memory = std::move(free_.back());
+    free_.pop_back();
+    return memory;
+  }
+  void give(std::unique_ptr<GenerateMemory> memory) {
+    const std::lock_guard lock(mutex_);
+    free_.push_back(std::move(memory));
+  }
+
+ private:
+  kernels::Backend& backend_;
+  std::mutex mutex_;
+  std::vector<std::unique_ptr<GenerateMemory>> free_;  // as many as threads were ever at work at once
+};
+
 Generator::Generator(kernels::Backend& backend, const Model& model, const WeightsView& weights,
                      const GenerateOptions& options)
-    : backend_(backend), model_(model), weights_(weights), options_(options) {
+    : backend_(backend),
+      model_(model),
+      weights_(weights),
+      options_(options),
+      memories_(std::make_unique<GenerateMemories>(backend)) {
   validate(options, model.config());
 }
+
+Generator::~Generator() = default;
 
 int64_t Generator::input_tokens_max() const {
   return model_.config().max_length - 1;
@@ -91,13 +119,15 @@ std::vector<std::vector<Hypothesis>> Generator::generate(std::span<const std::ve
   const auto work = [&] {
     try {
       const auto stream = backend_.create_stream();
-      GenerateWorker worker{backend_, model_, weights_, options_, *stream, {}};
+      auto memory = memories_->take();
+      GenerateWorker worker{backend_, model_, weights_, options_, *stream, *memory};
       for (size_t b; (b = next.fetch_add(1)) < batches.size();) {
         std::vector<std::span<const int32_t>> batch;
         for (const size_t index : batches[b]) batch.emplace_back(inputs[index]);
         auto outputs = GenerateBatch(worker, batch).run();
         for (size_t i = 0; i < outputs.size(); ++i) results[batches[b][i]] = std::move(outputs[i]);
       }
+      memories_->give(std::move(memory));
     } catch (...) {
       const std::lock_guard lock(failed);
       next = batches.size();

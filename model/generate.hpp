@@ -1,7 +1,7 @@
 // Generation: greedy and beam search with a key-value cache, for encoder-decoder models (translation) and
 // decoder-only ones (continuation of a prompt). Takes and gives token ids; text is the caller's. A Generator
-// holds views of a model and its weights, which outlive it; it is immutable, and generate() may be called
-// from several threads.
+// holds views of a model and its weights, which outlive it; generate() may be called from several
+// threads, and keeps its working memory for the next call.
 //
 // Sequences of like length form a batch of bounded size; threads take batches in turn; results come in the
 // order of the inputs. The search is a pure function of the logits, whose last bits may depend on what else
@@ -10,6 +10,7 @@
 #pragma once
 
 #include <cstdint>
+#include <memory>
 #include <span>
 #include <vector>
 
@@ -43,11 +44,14 @@ struct Hypothesis {
   bool finished = false;        // ended with </s>, not at the length limit
 };
 
+class GenerateMemories;
+
 class Generator {
  public:
   // `weights` are packed. Throws Error(usage) when options are impossible.
   Generator(kernels::Backend& backend, const Model& model, const WeightsView& weights,
             const GenerateOptions& options);
+  ~Generator();
 
   // Longest input that generate() takes: source tokens, or prompt tokens (leaving room for one new token).
   int64_t input_tokens_max() const;
@@ -63,6 +67,7 @@ class Generator {
   const Model& model_;
   WeightsView weights_;
   GenerateOptions options_;
+  const std::unique_ptr<GenerateMemories> memories_;  // of threads that are done, for those to come
 };
 
 }  // namespace troupe::model

@@ -142,17 +142,17 @@ std::vector<std::vector<Hypothesis>> GenerateBatch::run() {
   for (const auto& input : inputs_) longest = std::max(longest, int64_t(input.size()) + 1);
   size_t bytes = decode_arena_bytes(config, rows, beam, translates() ? 1 : longest, width_);
   if (translates()) bytes = std::max(bytes, worker_.model.arena_bytes(rows, rows * longest, false));
-  if (!worker_.arena || worker_.arena->capacity() < bytes)
-    worker_.arena.emplace(worker_.backend.allocate(bytes));
-  worker_.arena->reset();
+  std::optional<kernels::Arena>& arena = worker_.memory.arena;
+  if (!arena || arena->capacity() < bytes) arena.emplace(worker_.backend.allocate(bytes));
+  arena->reset();
   pass_.emplace(
-      Pass{worker_.stream, *worker_.arena, config, worker_.model.parameters(), worker_.weights, {}, nullptr});
-  cache_.emplace(worker_.backend, worker_.stream, config, rows, beam);
+      Pass{worker_.stream, *arena, config, worker_.model.parameters(), worker_.weights, {}, nullptr});
+  cache_.emplace(worker_.memory.pool, worker_.stream, config, rows, beam);
   if (translates()) encode();
-  worker_.arena->reset();
+  arena->reset();
   prompt();
   for (leave(); !sequences_.empty(); leave()) {
-    worker_.arena->reset();
+    arena->reset();
     step();
   }
   return std::move(results_);

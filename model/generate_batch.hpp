@@ -8,20 +8,28 @@
 #include <vector>
 
 #include "model/beam_search.hpp"
+#include "model/buffer_pool.hpp"
 #include "model/decode.hpp"
 #include "model/generate.hpp"
 #include "model/stacks.hpp"
 
 namespace troupe::model {
 
-// What a thread keeps from batch to batch.
+// What is kept from batch to batch, and by a Generator from call to call.
+struct GenerateMemory {
+  explicit GenerateMemory(kernels::Backend& backend) : pool(backend) {}
+  BufferPool pool;
+  std::optional<kernels::Arena> arena;
+};
+
+// What a thread needs.
 struct GenerateWorker {
   kernels::Backend& backend;
   const Model& model;
   const WeightsView& weights;
   const GenerateOptions& options;
   kernels::Stream& stream;
-  std::optional<kernels::Arena> arena;
+  GenerateMemory& memory;
 };
 
 class GenerateBatch {

@@ -58,4 +58,14 @@ std::string to_hex(const void* data, size_t bytes) {
 
 uint64_t checksum64(const void* data, size_t bytes) { return XXH3_64bits(data, bytes); }
 
+struct Checksum64::State {
+  std::unique_ptr<XXH3_state_t, XXH_errorcode (*)(XXH3_state_t*)> xxh{XXH3_createState(), XXH3_freeState};
+};
+Checksum64::Checksum64() : state_(std::make_unique<State>()) {
+  TROUPE_CHECK(state_->xxh != nullptr && XXH3_64bits_reset(state_->xxh.get()) == XXH_OK);
+}
+Checksum64::~Checksum64() = default;
+void Checksum64::update(const void* data, size_t bytes) { XXH3_64bits_update(state_->xxh.get(), data, bytes); }
+uint64_t Checksum64::value() const { return XXH3_64bits_digest(state_->xxh.get()); }
+
 }  // namespace troupe

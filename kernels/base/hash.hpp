@@ -30,7 +30,21 @@ class Sha256 {
 std::string sha256_hex(const void* data, size_t bytes);
 std::string to_hex(const void* data, size_t bytes);
 
-// XXH3, 64 bits, seed 0.
+// XXH3, 64 bits, seed 0: of bytes at once, or piece by piece.
 uint64_t checksum64(const void* data, size_t bytes);
+class Checksum64 {
+ public:
+  Checksum64();
+  ~Checksum64();
+  Checksum64(const Checksum64&) = delete;
+  Checksum64& operator=(const Checksum64&) = delete;
+
+  void update(const void* data, size_t bytes);
+  uint64_t value() const;
+
+ private:
+  struct State;
+  std::unique_ptr<State> state_;
+};
 
 }  // namespace troupe

@@ -59,7 +59,12 @@ const void* head_start(ConstView view, int64_t rows, int64_t b, int64_t h, int64
          size_t(b * rows * view.stride + h * size) * size_of(view.dtype);
 }
 HeadRows rows_of(ConstView view, int64_t rows, int64_t b, int64_t h, int64_t size) {
-  return {head_start(view, rows, b, h, size), view.stride};
+  return {head_start(view, rows, b, h, size), view.stride, size};
+}
+HeadRows keys_of(const AttentionShape& shape, ConstView view, int64_t b, int64_t h) {
+  if (shape.keys_by_head)
+    return {head_start(view, shape.keys, b * shape.heads + h, 0, 0), view.stride, shape.keys * view.stride};
+  return rows_of(view, shape.keys, b, h, shape.head_size);
 }
 HeadRowsOut rows_out(View view, int64_t rows, int64_t b, int64_t h, int64_t size) {
   return {const_cast<void*>(head_start(view, rows, b, h, size)), view.stride};
@@ -72,11 +77,18 @@ void check_matrix(const AttentionShape& shape, ConstView view, int64_t rows, DTy
       shape.heads, shape.head_size, to_string(dtype));
 }
 
+void check_keys(const AttentionShape& shape, ConstView view, DType dtype) {
+  if (!shape.keys_by_head) return check_matrix(shape, view, shape.keys, dtype);
+  TROUPE_CHECK(view.rows == shape.batch * shape.heads * shape.keys && view.cols == shape.head_size &&
+                   view.dtype == dtype,
+               "({}, {}) {} for keys by head", view.rows, view.cols, to_string(view.dtype));
+}
+
 void check_inputs(const AttentionShape& shape, ConstView q, ConstView k, ConstView v, ConstView lse) {
   TROUPE_CHECK(q.dtype == DType::f32 || q.dtype == DType::bf16, "attention of {}", to_string(q.dtype));
   check_matrix(shape, q, shape.queries, q.dtype);
-  check_matrix(shape, k, shape.keys, q.dtype);
-  check_matrix(shape, v, shape.keys, q.dtype);
+  check_keys(shape, k, q.dtype);
+  check_keys(shape, v, q.dtype);
   TROUPE_CHECK(lse.empty() || (lse.rows == shape.batch * shape.heads && lse.cols == shape.queries &&
                                lse.dtype == DType::f32));
 }
@@ -90,12 +102,12 @@ void CpuStream::attention_forward(const AttentionShape& shape, ConstView q, Cons
   Scratch::Frame frame(scratch_);
   const AttentionWork work = take_work(frame, shape, false);
   const auto run = q.dtype == DType::f32 ? loops_.attention->forward_f32 : loops_.attention->forward_bf16;
-  const int64_t Tq = shape.queries, Tk = shape.keys, D = shape.head_size;
+  const int64_t Tq = shape.queries, D = shape.head_size;
   for (int64_t b = 0; b < shape.batch; ++b)
     for (int64_t h = 0; h < shape.heads; ++h) {
       float* head_lse = lse.empty() ? nullptr : lse.as<float>() + (b * shape.heads + h) * lse.stride;
       run(head_of(shape, b, h),
-          {rows_of(q, Tq, b, h, D), rows_of(k, Tk, b, h, D), rows_of(v, Tk, b, h, D),
+          {rows_of(q, Tq, b, h, D), keys_of(shape, k, b, h), keys_of(shape, v, b, h),
            rows_out(out, Tq, b, h, D), head_lse},
           work);
     }
@@ -104,7 +116,7 @@ void CpuStream::attention_forward(const AttentionShape& shape, ConstView q, Cons
 void CpuStream::attention_backward(const AttentionShape& shape, ConstView q, ConstView k, ConstView v,
                                    ConstView out, ConstView lse, ConstView dout, View dq, View dk, View dv) {
   check_inputs(shape, q, k, v, lse);
-  TROUPE_CHECK(!lse.empty() || shape.queries == 0);
+  TROUPE_CHECK((!lse.empty() || shape.queries == 0) && !shape.keys_by_head);
   for (const ConstView& view : {out, dout, ConstView(dq)}) check_matrix(shape, view, shape.queries, q.dtype);
   for (const View& view : {dk, dv}) check_matrix(shape, view, shape.keys, q.dtype);
   Scratch::Frame frame(scratch_);

@@ -45,12 +45,19 @@ void check_matrix(const AttentionShape& shape, ConstView view, int64_t rows, DTy
       shape.heads, shape.head_size, to_string(dtype));
 }
 
+void check_keys(const AttentionShape& shape, ConstView view, DType dtype) {
+  if (!shape.keys_by_head) return check_matrix(shape, view, shape.keys, dtype);
+  TROUPE_CHECK(view.rows == shape.batch * shape.heads * shape.keys && view.cols == shape.head_size &&
+                   view.dtype == dtype,
+               "({}, {}) {} for keys by head", view.rows, view.cols, to_string(view.dtype));
+}
+
 void check_inputs(const AttentionShape& shape, ConstView q, ConstView k, ConstView v, ConstView lse) {
   TROUPE_CHECK(shape.head_size >= 1 && shape.head_size <= kHeadSizeMax, "heads of {} channels",
                shape.head_size);
   check_matrix(shape, q, shape.queries, q.dtype);
-  check_matrix(shape, k, shape.keys, q.dtype);
-  check_matrix(shape, v, shape.keys, q.dtype);
+  check_keys(shape, k, q.dtype);
+  check_keys(shape, v, q.dtype);
   TROUPE_CHECK(lse.empty() || (lse.rows == shape.batch * shape.heads && lse.cols == shape.queries &&
                                lse.dtype == DType::f32 && lse.contiguous()));
   for (int64_t b = 0; shape.key_lengths != nullptr && b < shape.batch; ++b)
@@ -75,6 +82,7 @@ device::Heads CudaStream::place(const AttentionShape& shape, Scratch::Frame& fra
   heads.batch = shape.batch;
   heads.queries = shape.queries;
   heads.keys = shape.keys;
+  heads.keys_by_head = shape.keys_by_head;
   heads.heads = shape.heads;
   heads.size = int(shape.head_size);
   heads.causal_offset = shape.causal ? shape.keys - shape.queries : shape.keys;

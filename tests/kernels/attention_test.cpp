@@ -40,6 +40,7 @@ struct Inputs {
               c.size,
               c.causal,
               c.lengths.empty() ? nullptr : c.lengths.data(),
+              false,
               {c.dropout, 77}},
         q(random_bf16(c.batch * c.queries, c.heads * c.size, 1, scale)),
         k(random_bf16(c.batch * c.keys, c.heads * c.size, 2, scale)),
@@ -137,6 +138,50 @@ TEST_CASE("a query's attention has the same bits alone as among others, and the 
                              all.v.view().row_range(0, i + 1), one.view(), {});
     CHECK(std::equal(one.values.begin(), one.values.end(), out.values.begin() + i * 64));
   }
+}
+
+TEST_CASE("few queries have the same bits as many, though their keys are read where they lie") {
+  CpuStream stream(best_isa_level());
+  for (const DType type : {DType::f32, DType::bf16})
+    for (const int64_t size : {16, 24, 32, 64})
+      for (const int64_t keys : {1, 15, 16, 17, 50, 128, 129, 300}) {
+        CAPTURE(to_string(type));
+        CAPTURE(size);
+        CAPTURE(keys);
+        const int64_t length = keys > 1 ? keys - 1 : keys;
+        const Case all{1, 20, keys, 2, size, false, 0, {int32_t(length)}};
+        const Inputs in(all);
+        const Strided q(type, in.q, 8), k(type, in.k, 16), v(type, in.v, 5);
+        const Strided many(type, 20, 2 * size), few(type, 20, 2 * size);
+        Matrix many_lse(2, 20), few_lse(2, 20);
+        stream.attention_forward(in.shape, q.view(), k.view(), v.view(), many.view(), many_lse.view());
+        // The same keys, those of a head behind one another.
+        const Strided k_by_head(type, 2 * keys, size), v_by_head(type, 2 * keys, size);
+        for (int64_t h = 0; h < 2; ++h) {
+          stream.convert(k.view().col_range(h * size, size), k_by_head.view().row_range(h * keys, keys));
+          stream.convert(v.view().col_range(h * size, size), v_by_head.view().row_range(h * keys, keys));
+        }
+        AttentionShape by_head = in.shape;
+        by_head.keys_by_head = true;
+        const Strided other(type, 20, 2 * size);
+        stream.attention_forward(by_head, q.view(), k_by_head.view(), v_by_head.view(), other.view(), {});
+        CHECK(other.values().values == many.values().values);
+        by_head.queries = 2;
+        stream.attention_forward(by_head, q.view().row_range(0, 2), k_by_head.view(), v_by_head.view(),
+                                 other.view().row_range(4, 2), {});
+        const Matrix two = other.values(), all_of_them = many.values();
+        CHECK(std::equal(two.values.begin() + 4 * 2 * size, two.values.begin() + 6 * 2 * size,
+                         all_of_them.values.begin()));
+        for (int64_t first = 0, count = 1; first < 20; first += count, count = count % 6 + 1) {
+          AttentionShape shape = in.shape;
+          shape.queries = count = std::min(count, 20 - first);
+          stream.attention_forward(shape, q.view().row_range(first, count), k.view(), v.view(),
+                                   few.view().row_range(first, count),
+                                   few_lse.view().col_range(first, count));
+        }
+        CHECK(few.values().values == many.values().values);
+        CHECK(few_lse.values == many_lse.values);
+      }
 }
 
 TEST_CASE("attention on column ranges of one matrix gives the bits of separate matrices") {

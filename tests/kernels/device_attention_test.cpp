@@ -48,7 +48,39 @@ void check_case(const Case& c, DType dtype) {
       {dtype == DType::f32 ? 5e-6 : 1e-4, 2 * tolerance(dtype), 4 * tolerance(dtype)});
 }
 
+// Keys and values whose heads lie behind one another, as those of a cache.
+void check_by_head(const Case& c, DType dtype) {
+  CAPTURE(c.Tk);
+  CAPTURE(c.D);
+  CAPTURE(to_string(dtype));
+  AttentionShape shape;
+  shape.batch = c.B;
+  shape.queries = c.Tq;
+  shape.keys = c.Tk;
+  shape.heads = c.H;
+  shape.head_size = c.D;
+  shape.keys_by_head = true;
+  const Matrix q = random_bf16(c.B * c.Tq, c.H * c.D, 1), k = random_bf16(c.B * c.H * c.Tk, c.D, 2),
+               v = random_bf16(c.B * c.H * c.Tk, c.D, 3);
+  check_devices(
+      [&](TestDevice& device) {
+        const Placed q_in(device, dtype, q), k_in(device, dtype, k), v_in(device, dtype, v),
+            out(device, dtype, c.B * c.Tq, c.H * c.D), lse(device, DType::f32, c.B * c.H, c.Tq);
+        device.stream().attention_forward(shape, q_in.view(), k_in.view(), v_in.view(), out.view(),
+                                          lse.view());
+        return Results{lse.values(), out.values()};
+      },
+      {dtype == DType::f32 ? 5e-6 : 1e-4, 2 * tolerance(dtype)});
+}
+
 }  // namespace
+
+TEST_CASE("attention to keys by head agrees with the CPU on every device") {
+  for (const DType dtype : {DType::f32, DType::bf16})
+    for (const Case& c : {Case{2, 1, 33, 3, 8, false, false, 0}, Case{3, 4, 70, 2, 64, false, false, 0},
+                          Case{1, 40, 16, 2, 32, false, false, 0}})
+      check_by_head(c, dtype);
+}
 
 TEST_CASE("attention and its gradients agree with the CPU on every device") {
   for (const DType dtype : {DType::f32, DType::bf16})

@@ -1,5 +1,6 @@
 #include "kernels/cpu/loops/attention.hpp"
 
+#include "kernels/cpu/loops/attention_few.hpp"
 #include "kernels/cpu/loops/attention_parts.hpp"
 #include "kernels/cpu/loops/vec_math.hpp"
 
@@ -52,14 +53,38 @@ void scale_row(float* x, int64_t count, float factor) {
   for (int64_t i = 0; i < count; i += kLanes) store(x + i, load(x + i) * f);
 }
 
+// Keys and values that are read again and again: copied to f32, the keys as columns.
+struct CopiedRows {
+  const AttentionWork& work;
+  int64_t padded, keys_padded;
+
+  void score(const WeightBlock& block, int64_t size) const {
+    multiply({work.queries, padded, 1, work.keys_t + block.key, keys_padded, work.scores, kAttentionStride,
+              block.rows, round_up(block.keys), size, false});
+  }
+  void add_values(const WeightBlock& block) const {
+    multiply({work.scores, kAttentionStride, 1, work.values + block.key * padded, padded, work.out, padded,
+              block.rows, padded, block.keys, block.key > 0});
+  }
+};
+
+template <typename T>
+CopiedRows copy_rows(const AttentionHead& head, const AttentionForward& args, const AttentionWork& work) {
+  const int64_t padded = round_up(head.size), keys_padded = round_up(head.keys);
+  read_keys<T>(head, args.k, work.keys);
+  transpose(work.keys, keys_padded, padded, work.keys_t);
+  read_keys<T>(head, args.v, work.values);
+  return {work, padded, keys_padded};
+}
+
 // One block of keys: scores, weights, and their part of the output.
-void attend_block(const AttentionHead& head, const AttentionWork& work, const WeightBlock& block,
-                  SoftmaxRow* rows) {
-  const int64_t padded = round_up(head.size), keys_padded = round_up(head.keys), width = round_up(block.keys);
+template <typename Rows>
+void attend_block(const AttentionHead& head, const AttentionWork& work, const Rows& keys_values,
+                  const WeightBlock& block, SoftmaxRow* rows) {
+  const int64_t padded = round_up(head.size), width = round_up(block.keys);
   const uint32_t* row_words[kAttentionQueries];
   draw_words(head, block, work.words, row_words);
-  multiply({work.queries, padded, 1, work.keys_t + block.key, keys_padded, work.scores, kAttentionStride,
-            block.rows, width, head.size, false});
+  keys_values.score(block, head.size);
   for (int64_t r = 0; r < block.rows; ++r) {
     const int64_t seen = smaller(visible_keys(head, block.query + r) - block.key, block.keys);
     float* scores = work.scores + r * kAttentionStride;
@@ -70,16 +95,13 @@ void attend_block(const AttentionHead& head, const AttentionWork& work, const We
     const float kept = weigh_row(head, row_words[r], scores, seen, width, rows[r]);
     if (block.key > 0) scale_row(work.out + r * padded, padded, kept);
   }
-  multiply({work.scores, kAttentionStride, 1, work.values + block.key * padded, padded, work.out, padded,
-            block.rows, padded, block.keys, block.key > 0});
+  keys_values.add_values(block);
 }
 
-template <typename T>
-void forward(const AttentionHead& head, const AttentionForward& args, const AttentionWork& work) {
+template <typename T, typename Rows>
+void attend(const AttentionHead& head, const AttentionForward& args, const AttentionWork& work,
+            const Rows& keys_values) {
   const int64_t padded = round_up(head.size);
-  read_keys<T>(head, args.k, work.keys);
-  transpose(work.keys, round_up(head.keys), padded, work.keys_t);
-  read_keys<T>(head, args.v, work.values);
   for (int64_t query = 0; query < head.queries; query += head.query_block) {
     const int64_t count = smaller(head.query_block, head.queries - query);
     read_rows<T>(args.q, query, count, head.size, head.scale, work.queries);
@@ -88,7 +110,7 @@ void forward(const AttentionHead& head, const AttentionForward& args, const Atte
     const int64_t limit = visible_keys(head, query + count - 1);
     if (limit == 0) clear(work.out, count * padded);
     for (int64_t key = 0; key < limit; key += kAttentionKeys)
-      attend_block(head, work, {query, count, key, smaller(kAttentionKeys, limit - key)}, rows);
+      attend_block(head, work, keys_values, {query, count, key, smaller(kAttentionKeys, limit - key)}, rows);
     for (int64_t r = 0; r < count; ++r) {
       const float inverse = rows[r].sum > 0 ? 1.0f / rows[r].sum : rows[r].sum;  // 0 for no keys; keeps a NaN
       write_rows<T>(work.out + r * padded, 1, head.size, inverse, args.out, query + r);
@@ -97,6 +119,14 @@ void forward(const AttentionHead& head, const AttentionForward& args, const Atte
           rows[r].sum > 0 ? rows[r].max + max_lanes(log(broadcast(rows[r].sum))) : rows[r].sum;
     }
   }
+}
+
+template <typename T>
+void forward(const AttentionHead& head, const AttentionForward& args, const AttentionWork& work) {
+#if defined(__AVX512F__)
+  if (reads_in_place(head)) return attend<T>(head, args, work, RowsInPlace<T>{head, args, work});
+#endif
+  attend<T>(head, args, work, copy_rows<T>(head, args, work));
 }
 
 }  // namespace

@@ -27,6 +27,7 @@ struct AttentionHead {
 struct HeadRows {  // T x D elements of the compute type
   const void* data;
   int64_t stride;
+  int64_t next_head;  // how many elements further the next head's lie
 };
 struct HeadRowsOut {
   void* data;

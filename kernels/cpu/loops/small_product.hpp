@@ -1,6 +1,7 @@
-// Products of small f32 matrices in cache, for attention: C (M, N) = A B or += A B, where N is a multiple of
-// 16, rows of B and C are contiguous, and A may lie any way round. Each element of C is one fmadd chain over
-// K in order, however the matrices are cut. For sources compiled by troupe_isa_loops only.
+// Products of small matrices in cache, for attention: C (M, N) = A B or += A B, where N is a multiple of 16,
+// rows of B (f32, or bf16 as its bits) and C are contiguous, and A may lie any way round. Each element of C
+// is one fmadd chain over K in order, however the matrices are cut. For sources compiled by troupe_isa_loops
+// only.
 #pragma once
 
 #include "kernels/cpu/loops/vec.hpp"
@@ -10,10 +11,11 @@ namespace troupe::kernels::TROUPE_ISA {
 constexpr int kTileRows = kRegisters == 4 ? 3 : 6;     // of C held in registers at once
 constexpr int kTileVectors = kRegisters == 1 ? 4 : 1;  // columns of it, in vectors
 
+template <typename B>
 struct SmallProduct {
   const float* a;  // element (m, k) at a[m * a_row + k * a_col]
   int64_t a_row, a_col;
-  const float* b;
+  const B* b;
   int64_t b_stride;
   float* c;
   int64_t c_stride;
@@ -21,8 +23,8 @@ struct SmallProduct {
   bool accumulate;
 };
 
-template <int Rows, int Vectors>
-TROUPE_INLINE void product_tile(const SmallProduct& p, int64_t row, int64_t col) {
+template <int Rows, int Vectors, typename B>
+TROUPE_INLINE void product_tile(const SmallProduct<B>& p, int64_t row, int64_t col) {
   Vec sum[Rows][Vectors];
   float* c = p.c + row * p.c_stride + col;
 #pragma GCC unroll 8
@@ -31,7 +33,7 @@ TROUPE_INLINE void product_tile(const SmallProduct& p, int64_t row, int64_t col)
     for (int v = 0; v < Vectors; ++v)
       sum[r][v] = p.accumulate ? load(c + r * p.c_stride + v * kLanes) : zero();
   const float* a = p.a + row * p.a_row;
-  const float* b = p.b + col;
+  const B* b = p.b + col;
   for (int64_t k = 0; k < p.depth; ++k, a += p.a_col, b += p.b_stride) {
     Vec factor[Vectors];
 #pragma GCC unroll 4
@@ -49,8 +51,8 @@ TROUPE_INLINE void product_tile(const SmallProduct& p, int64_t row, int64_t col)
     for (int v = 0; v < Vectors; ++v) store(c + r * p.c_stride + v * kLanes, sum[r][v]);
 }
 
-template <int Vectors>
-static void product_columns(const SmallProduct& p, int64_t col) {
+template <int Vectors, typename B>
+static void product_columns(const SmallProduct<B>& p, int64_t col) {
   int64_t row = 0;
   for (; row + kTileRows <= p.rows; row += kTileRows) product_tile<kTileRows, Vectors>(p, row, col);
   switch (p.rows - row) {
@@ -69,7 +71,8 @@ static void product_columns(const SmallProduct& p, int64_t col) {
   }
 }
 
-static void multiply(const SmallProduct& p) {
+template <typename B = float>
+static void multiply(const SmallProduct<B>& p) {
   int64_t col = 0;
   for (; col + kTileVectors * kLanes <= p.cols; col += kTileVectors * kLanes)
     product_columns<kTileVectors>(p, col);

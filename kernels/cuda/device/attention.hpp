@@ -86,7 +86,7 @@ struct AttentionForward {
   template <typename Block>
   TROUPE_DEVICE void attend(Block& block, const HeadTile& at, int64_t key, int64_t limit) const {
     Shared& shared = block.shared();
-    const int64_t row0 = at.b * heads.keys + key, col = at.h * heads.size;
+    const int64_t row0 = heads.key_row(at.b, at.h) + key, col = heads.key_col(at.h);
     block.each([&](int thread, Registers&) {
       shared.k.read(thread, kThreads, k, row0, smaller(int64_t{kAttentionTile}, limit - key), col, heads.size,
                     1.0f);

@@ -92,9 +92,9 @@ struct AttentionForwardMma {
     });
     for (int64_t key = 0; key < limit; key += kMmaTile) {
       block.each([&](int thread, Registers&) {
-        const int64_t count = smaller(int64_t{kMmaTile}, limit - key), row = at.b * heads.keys + key;
-        shared.k.read(thread, kThreads, k, row, count, col, heads.size);
-        shared.v.read(thread, kThreads, v, row, count, col, heads.size);
+        const int64_t count = smaller(int64_t{kMmaTile}, limit - key), row = heads.key_row(at.b, at.h) + key;
+        shared.k.read(thread, kThreads, k, row, count, heads.key_col(at.h), heads.size);
+        shared.v.read(thread, kThreads, v, row, count, heads.key_col(at.h), heads.size);
         if (heads.rule.drops()) shared.words.draw(thread, kThreads, heads, at, at.first, key);
       });
       attend(block, at, key);

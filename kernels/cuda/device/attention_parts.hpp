@@ -12,6 +12,7 @@ struct Heads {
   int size = 0;                                         // D
   int64_t causal_offset = 0;                            // query i sees keys <= i + causal_offset
   const int32_t* lengths = nullptr;                     // (B), or null
+  bool keys_by_head = false;                            // k and v are (B * H * Tk, D)
   float scale = 1;                                      // 1 / sqrt(D)
   DropoutRule rule;
 
@@ -20,6 +21,11 @@ struct Heads {
     const int64_t length = lengths == nullptr ? keys : int64_t{lengths[b]};
     return larger(smaller(length, i + causal_offset + 1), int64_t{0});
   }
+  // Where the keys of a head begin.
+  TROUPE_DEVICE int64_t key_row(int64_t b, int64_t h) const {
+    return (keys_by_head ? b * heads + h : b) * keys;
+  }
+  TROUPE_DEVICE int64_t key_col(int64_t h) const { return keys_by_head ? 0 : h * size; }
   // Dropout's counter of the weight of query i and key j.
   TROUPE_DEVICE uint64_t weight_index(int64_t b, int64_t h, int64_t i, int64_t j) const {
     return uint64_t(((b * heads + h) * queries + i) * keys + j);

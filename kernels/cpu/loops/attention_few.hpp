@@ -1,0 +1,131 @@
+// Attention of few queries, as when tokens are generated one by one: keys and values are read once, as they
+// lie, and never copied. The sums are the same, in the same order, as those of the copied rows. For sources
+// compiled by troupe_isa_loops only.
+#pragma once
+
+#include "kernels/cpu/loops/attention_parts.hpp"
+
+namespace troupe::kernels::TROUPE_ISA {
+
+#if defined(__AVX512F__)
+
+constexpr int64_t kFewQueries = kTileRows;
+
+TROUPE_INLINE bool reads_in_place(const AttentionHead& head) {
+  return head.queries <= kFewQueries && head.size % kLanes == 0;
+}
+
+// to[c], lane i = the 32-bit element c of row i; sixteen rows of eight such elements.
+TROUPE_INLINE void transpose_columns(const void* const* rows, size_t offset, __m512i* to) {
+  __m512i x[8], y[8];
+#pragma GCC unroll 8
+  for (int i = 0; i < 8; ++i) {  // row i beside row i + 8
+    const auto* low = static_cast<const char*>(rows[i]) + offset;
+    const auto* high = static_cast<const char*>(rows[i + 8]) + offset;
+    x[i] =
+        _mm512_inserti64x4(_mm512_castsi256_si512(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(low))),
+                           _mm256_loadu_si256(reinterpret_cast<const __m256i*>(high)), 1);
+  }
+#pragma GCC unroll 4
+  for (int i = 0; i < 8; i += 2) {
+    y[i] = _mm512_unpacklo_epi32(x[i], x[i + 1]);
+    y[i + 1] = _mm512_unpackhi_epi32(x[i], x[i + 1]);
+  }
+#pragma GCC unroll 2
+  for (int i = 0; i < 8; i += 4) {  // x[i + c]: columns c and c + 4 of four rows
+    x[i] = _mm512_unpacklo_epi64(y[i], y[i + 2]);
+    x[i + 1] = _mm512_unpackhi_epi64(y[i], y[i + 2]);
+    x[i + 2] = _mm512_unpacklo_epi64(y[i + 1], y[i + 3]);
+    x[i + 3] = _mm512_unpackhi_epi64(y[i + 1], y[i + 3]);
+  }
+  const __m512i first = _mm512_setr_epi64(0, 1, 8, 9, 4, 5, 12, 13);
+  const __m512i second = _mm512_setr_epi64(2, 3, 10, 11, 6, 7, 14, 15);
+#pragma GCC unroll 4
+  for (int c = 0; c < 4; ++c) {
+    to[c] = _mm512_permutex2var_epi64(x[c], first, x[c + 4]);
+    to[c + 4] = _mm512_permutex2var_epi64(x[c], second, x[c + 4]);
+  }
+}
+
+// scores (Rows, 16) = queries (Rows, size) times sixteen keys.
+template <int Rows, typename T>
+TROUPE_INLINE void score_sixteen(const float* queries, int64_t size, const void* const* keys, float* scores) {
+  Vec sum[Rows];
+#pragma GCC unroll 8
+  for (int r = 0; r < Rows; ++r) sum[r] = zero();
+  const auto add = [&](int64_t d, __m512i column) {
+    Vec key;
+    key.r[0] = _mm512_castsi512_ps(column);
+#pragma GCC unroll 8
+    for (int r = 0; r < Rows; ++r) sum[r] = fmadd(broadcast(queries[r * size + d]), key, sum[r]);
+  };
+  constexpr int64_t kColumns = 32 / sizeof(T);
+  for (int64_t d = 0; d < size; d += kColumns) {
+    __m512i columns[8];
+    transpose_columns(keys, size_t(d) * sizeof(T), columns);
+#pragma GCC unroll 8
+    for (int c = 0; c < 8; ++c)
+      if constexpr (sizeof(T) == 4) {
+        add(d + c, columns[c]);
+      } else {  // two elements in one
+        add(d + 2 * c, _mm512_slli_epi32(columns[c], 16));
+        add(d + 2 * c + 1, _mm512_and_si512(columns[c], _mm512_set1_epi32(int(0xffff0000))));
+      }
+  }
+#pragma GCC unroll 8
+  for (int r = 0; r < Rows; ++r) store(scores + r * kAttentionStride, sum[r]);
+}
+
+template <typename T>
+struct RowsInPlace {
+  const AttentionHead& head;
+  const AttentionForward& args;
+  const AttentionWork& work;
+
+  const T* row(HeadRows rows, int64_t key) const {
+    return static_cast<const T*>(rows.data) + key * rows.stride;
+  }
+  // What the next head will read comes while this one computes: there is so little to compute that memory
+  // would be waited for most of the time.
+  static void prefetch(const T* next, int64_t size) {
+    for (int64_t d = 0; d < size; d += 64 / int64_t(sizeof(T))) __builtin_prefetch(next + d);
+  }
+  void score(const WeightBlock& block, int64_t size) const {
+    for (int64_t first = 0; first < block.keys; first += kLanes) {
+      const void* keys[kLanes];  // beyond the last one, that one again: its scores are not looked at
+      for (int64_t i = 0; i < kLanes; ++i) {
+        const int64_t key = smaller(block.key + first + i, head.keys - 1);
+        keys[i] = row(args.k, key);
+        prefetch(row(args.k, key) + args.k.next_head, size);
+        prefetch(row(args.v, key) + args.v.next_head, size);
+      }
+      score_rows(block.rows, size, keys, work.scores + first);
+    }
+  }
+  void add_values(const WeightBlock& block) const {
+    multiply(SmallProduct<T>{work.scores, kAttentionStride, 1, row(args.v, block.key), args.v.stride,
+                             work.out, head.size, block.rows, head.size, block.keys, block.key > 0});
+  }
+
+ private:
+  void score_rows(int64_t rows, int64_t size, const void* const* keys, float* scores) const {
+    switch (rows) {
+      case 1:
+        return score_sixteen<1, T>(work.queries, size, keys, scores);
+      case 2:
+        return score_sixteen<2, T>(work.queries, size, keys, scores);
+      case 3:
+        return score_sixteen<3, T>(work.queries, size, keys, scores);
+      case 4:
+        return score_sixteen<4, T>(work.queries, size, keys, scores);
+      case 5:
+        return score_sixteen<5, T>(work.queries, size, keys, scores);
+      default:
+        return score_sixteen<6, T>(work.queries, size, keys, scores);
+    }
+  }
+};
+
+#endif
+
+}  // namespace troupe::kernels::TROUPE_ISA
