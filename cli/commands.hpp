@@ -1,4 +1,5 @@
-// The subcommands of `troupe`: each function adds one to the command line. A subcommand's callback sets `code`.
+// The subcommands of `troupe`: each function adds one to the command line. A subcommand's callback sets
+// `code`.
 #pragma once
 
 #include <string>
@@ -16,6 +17,7 @@ std::string own_program();
 void add_prepare(CLI::App& app, int& code);
 void add_translate(CLI::App& app, int& code);
 void add_evaluate(CLI::App& app, int& code);
+void add_export(CLI::App& app, int& code);
 void add_train(CLI::App& app, int& code);
 void add_node(CLI::App& app, int& code);
 void add_digest(CLI::App& app, int& code);

@@ -91,6 +91,9 @@ void write_translations(const std::string& path, const std::vector<std::string>&
 int evaluate(const EvaluateOptions& options) {
   const auto warn = [](const std::string& message) { fmt::print(stderr, "troupe: {}\n", message); };
   const auto trained = inference::TrainedModel::load(options.checkpoint, warn);
+  if (trained->exported())
+    throw error(ErrorKind::usage, "{} is an exported model; evaluate the checkpoint that it was made from",
+                trained->path());
   const auto dataset = data::Dataset::open(options.data);
   inference::check_belongs(*trained, *dataset);
   const data::Split split = options.split == "valid" ? data::Split::valid : data::Split::test;

@@ -49,6 +49,7 @@ int main(int argc, char** argv) {
   cli::add_prepare(app, code);
   cli::add_translate(app, code);
   cli::add_evaluate(app, code);
+  cli::add_export(app, code);
   cli::add_train(app, code);
   cli::add_node(app, code);
   cli::add_digest(app, code);

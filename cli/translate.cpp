@@ -83,7 +83,8 @@ void add_translate(CLI::App& app, int& code) {
       app.add_subcommand("translate", "Translate standard input to standard output, line by line");
   auto options = std::make_shared<TranslateOptions>();
   command
-      ->add_option("--checkpoint", options->checkpoint, "A checkpoint, or the --out folder of troupe train")
+      ->add_option("--checkpoint", options->checkpoint,
+                   "A checkpoint, an exported model, or the --out folder of troupe train")
       ->required();
   add_generate_options(*command, options->generate, options->int8, options->threads);
   command

@@ -6,9 +6,9 @@
 #include <utility>
 #include <vector>
 
-#include "model/checkpoint_file.hpp"
 #include "model/parameters.hpp"
 #include "model/record.hpp"
+#include "model/section_file.hpp"
 
 namespace troupe::model {
 
@@ -16,12 +16,14 @@ namespace fs = std::filesystem;
 
 namespace {
 
+constexpr FileKind kCheckpoint{"TROUPECK", 1, "checkpoint",
+                               "use an older checkpoint of the run or another node's copy"};
 constexpr const char* kPrefix = "checkpoint-";
 constexpr const char* kSuffix = ".troupe";
 constexpr const char* kPartial = ".troupe.partial";
 
 // Settings and counters, checked against each other.
-void read_record(CheckpointReader& reader, CheckpointInfo& info, TrainState& state) {
+void read_record(SectionReader& reader, CheckpointInfo& info, TrainState& state) {
   const std::string record = reader.read_text("record");
   try {
     decode_record(record, info, state);
@@ -36,7 +38,7 @@ void read_record(CheckpointReader& reader, CheckpointInfo& info, TrainState& sta
         fmt::format("it claims {} weights where its model has {}", state.elements, table.elements()));
 }
 
-void begin_array(CheckpointReader& reader, const char* tag, int64_t elements) {
+void begin_array(SectionReader& reader, const char* tag, int64_t elements) {
   if (reader.begin_section(tag) != uint64_t(elements) * sizeof(float))
     reader.corrupt(fmt::format("the section \"{}\" does not hold {} numbers", tag, elements));
 }
@@ -76,13 +78,13 @@ std::vector<Found> checkpoints_in(const fs::path& folder) {
 }
 
 void verify_checkpoint(const fs::path& path) {
-  CheckpointReader reader(path);
+  SectionReader reader(kCheckpoint, path, true);
   CheckpointInfo info;
   TrainState state;
   read_record(reader, info, state);
   for (const char* tag : {"weights", "moment1", "moment2"}) {
     begin_array(reader, tag, state.elements);
-    reader.hash_section();
+    reader.check_section();
   }
   reader.finish();
 }
@@ -96,7 +98,7 @@ fs::path checkpoint_path(const fs::path& folder, int64_t step, const std::string
 void save_checkpoint(const fs::path& path, const CheckpointInfo& info, const TrainState& state) {
   const std::string record = encode_record(info, state);
   const uint64_t bytes = uint64_t(state.elements) * sizeof(float);
-  CheckpointWriter writer(path, CheckpointWriter::file_bytes(record.size() + 3 * bytes, 4));
+  SectionWriter writer(kCheckpoint, path, SectionWriter::file_bytes(record.size() + 3 * bytes, 4));
   writer.section("record", record.data(), record.size());
   writer.section("weights", state.weights.data(), bytes);
   writer.section("moment1", state.moment1.data(), bytes);
@@ -105,7 +107,7 @@ void save_checkpoint(const fs::path& path, const CheckpointInfo& info, const Tra
 }
 
 Checkpoint load_checkpoint(const fs::path& path, kernels::Backend& backend) {
-  CheckpointReader reader(path);
+  SectionReader reader(kCheckpoint, path, true);
   CheckpointInfo info;
   TrainState state;
   read_record(reader, info, state);
@@ -123,7 +125,7 @@ Checkpoint load_checkpoint(const fs::path& path, kernels::Backend& backend) {
 }
 
 SavedWeights load_weights_only(const fs::path& path, kernels::Backend& backend) {
-  CheckpointReader reader(path);
+  SectionReader reader(kCheckpoint, path, false);
   SavedWeights saved;
   TrainState counters;
   read_record(reader, saved.info, counters);

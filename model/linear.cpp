@@ -8,7 +8,7 @@ using kernels::View;
 
 ConstView Pass::master(size_t index) const {
   const Parameter& p = table.all()[index];
-  return kernels::view_of(weights.master + p.offset, p.rows, p.cols);
+  return kernels::view_of(weights.master_of(index, p), p.rows, p.cols);
 }
 
 kernels::PackedWeight Pass::packed(size_t index) const {

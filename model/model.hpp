@@ -47,7 +47,16 @@ class ParameterTable {
 struct WeightsView {
   const float* master = nullptr;                               // flat
   const std::vector<kernels::PackedWeight>* packed = nullptr;  // empty entries for vectors
-  const float* sinusoids = nullptr;  // of the model, where the stream's device cannot read the host's; else null
+  const float* sinusoids =
+      nullptr;  // of the model, where the stream's device cannot read the host's; else null
+  // In place of `master`: where each lies; null for those that are there in their packed form alone.
+  const std::vector<const float*>* apart = nullptr;
+
+  const float* master_of(size_t index, const Parameter& parameter) const {
+    if (apart == nullptr) return master + parameter.offset;
+    TROUPE_CHECK((*apart)[index] != nullptr, "{} is there in its packed form alone", parameter.name);
+    return (*apart)[index];
+  }
 };
 
 // Names the random numbers of a slot; evaluation uses no dropout.

@@ -65,7 +65,7 @@ class Transformer final : public Model {
                  begin + count, config_.max_length);
     const float* first = weights.sinusoids != nullptr ? weights.sinusoids : sinusoids_.data();
     const auto learned = side == Side::source ? indices_.source_positions : indices_.target_positions;
-    if (learned) first = weights.master + table_.all()[*learned].offset;
+    if (learned) first = weights.master_of(*learned, table_.all()[*learned]);
     return kernels::view_of(first + begin * config_.width, count, config_.width);
   }
 

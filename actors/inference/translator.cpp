@@ -20,17 +20,25 @@ std::shared_ptr<const TrainedModel> TrainedModel::load(const std::string& checkp
   std::shared_ptr<TrainedModel> trained(new TrainedModel);
   trained->path_ = find_checkpoint(checkpoint, warn);
   trained->backend_ = kernels::make_cpu_backend();
-  trained->saved_ = model::load_weights_only(trained->path_, *trained->backend_);
-  const model::CheckpointInfo& info = trained->saved_.info;
+  const auto stream = trained->backend_->create_stream();
+  if (is_exported(trained->path_)) {
+    trained->exported_ = open_exported(trained->path_, *stream);
+    if (int8 && trained->exported_->type != kernels::DType::i8)
+      throw error(ErrorKind::usage,
+                  "{} was exported without --int8; export it with --int8, or leave that out", trained->path_);
+  } else {
+    trained->saved_ = model::load_weights_only(trained->path_, *trained->backend_);
+  }
+  const model::CheckpointInfo& info = trained->info();
   if (info.tokenizer.empty())
     throw error(ErrorKind::usage, "{} has no tokenizer in it; train on a dataset made by troupe prepare",
                 trained->path_);
   trained->tokenizer_ = std::make_unique<data::Tokenizer>(info.tokenizer, trained->path_);
   trained->model_ = model::make_model(info.model);
-  const auto stream = trained->backend_->create_stream();
-  trained->packed_ =
-      model::pack_weights(*trained->backend_, *stream, *trained->model_, trained->weights().master,
-                          int8 ? kernels::DType::i8 : info.model.compute);
+  if (!trained->exported())
+    trained->packed_ =
+        model::pack_weights(*trained->backend_, *stream, *trained->model_, trained->weights().master,
+                            int8 ? kernels::DType::i8 : info.model.compute);
   return trained;
 }
 

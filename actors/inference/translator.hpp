@@ -5,10 +5,12 @@
 
 #include <functional>
 #include <memory>
+#include <optional>
 #include <span>
 #include <string>
 #include <vector>
 
+#include "actors/inference/exported_model.hpp"
 #include "data/tokenizer.hpp"
 #include "model/checkpoint.hpp"
 #include "model/generate.hpp"
@@ -17,29 +19,32 @@ namespace troupe::inference {
 
 using Warn = std::function<void(const std::string& message)>;
 
-// A checkpoint file, a folder of checkpoints, or the output folder of a training run: the newest checkpoint
-// that verifies; broken ones are passed over with a call of `warn`. Throws Error(file) naming what was looked
-// for.
+// A checkpoint or exported model, a folder of checkpoints, or the output folder of a training run: the newest
+// checkpoint that verifies; broken ones are passed over with a call of `warn`. Throws Error(file) naming what
+// was looked for.
 std::string find_checkpoint(const std::string& given, const Warn& warn);
 
-// Weights in memory and packed, read-only after loading: any thread.
+// Weights in memory and packed, or mapped, read-only after loading: any thread.
 class TrainedModel {
  public:
-  // `int8`: for generation alone, every matrix rounded to 8 bits. Throws Error(file | corrupt | version);
-  // Error(usage) when the checkpoint has no tokenizer.
+  // `int8`: for generation alone, every matrix rounded to 8 bits; an exported model has what it was exported
+  // with. Throws Error(file | corrupt | version); Error(usage) when the checkpoint has no tokenizer, or the
+  // exported model other weights than `int8` asks for.
   static std::shared_ptr<const TrainedModel> load(const std::string& checkpoint, const Warn& warn,
                                                   bool int8 = false);
 
   kernels::Backend& backend() const { return *backend_; }
   const model::Model& model() const { return *model_; }
-  const model::CheckpointInfo& info() const { return saved_.info; }
-  int64_t step() const { return saved_.step; }
+  const model::CheckpointInfo& info() const { return exported_ ? exported_->info : saved_.info; }
+  int64_t step() const { return exported_ ? exported_->step : saved_.step; }
+  bool exported() const { return exported_.has_value(); }
   const std::string& path() const { return path_; }
   const data::Tokenizer& tokenizer() const { return *tokenizer_; }
   model::WeightsView weights() const {
+    if (exported_) return exported_->weights();
     return {static_cast<const float*>(saved_.weights.data()), &packed_.views};
   }
-  bool translates() const { return saved_.info.model.family == model::Family::encoder_decoder; }
+  bool translates() const { return info().model.family == model::Family::encoder_decoder; }
 
  private:
   TrainedModel() = default;
@@ -48,6 +53,7 @@ class TrainedModel {
   std::unique_ptr<model::Model> model_;
   model::SavedWeights saved_;
   model::PackedWeights packed_;
+  std::optional<ExportedModel> exported_;  // in place of these two
   std::unique_ptr<data::Tokenizer> tokenizer_;
 };
 

@@ -1,9 +1,12 @@
 #include <algorithm>
+#include <fstream>
 #include <sstream>
 
 #include <doctest/doctest.h>
+#include <fmt/format.h>
 #include <nlohmann/json.hpp>
 
+#include "data/files.hpp"
 #include "data/tiny.hpp"
 #include "kernels/cpu/backend.hpp"
 #include "model/checkpoint.hpp"
@@ -142,6 +145,18 @@ TEST_CASE("a model trained on the made-up language translates and evaluates sent
     CHECK(lines_of(alone.out).size() == 2 * samples.size());
     CHECK(translate8("64", "2").out == alone.out);
     CHECK(translate8("7", "3").out == alone.out);
+    const std::string exported = tiny.folder / "tiny-int8.troupe";
+    const auto written =
+        run({TROUPE_PROGRAM, "export", "--checkpoint", tiny.folder.path(), "--int8", "--out", exported});
+    CAPTURE(written.err);
+    REQUIRE(written.code == 0);
+    CHECK(written.out.find("i8 weights") != std::string::npos);
+    for (const bool asked : {false, true}) {
+      std::vector<std::string> words{TROUPE_PROGRAM, "translate", "--checkpoint", exported,
+                                     "--beam",       "3",         "--n-best",     "2"};
+      if (asked) words.emplace_back("--int8");
+      CHECK(run(words, joined(samples)).out == alone.out);
+    }
     const auto scored = run({TROUPE_PROGRAM, "evaluate", "--checkpoint", tiny.checkpoint, "--data", tiny.data,
                              "--json", "--int8"});
     REQUIRE(scored.code == 0);
@@ -170,6 +185,41 @@ TEST_CASE("a model trained on the made-up language translates and evaluates sent
   }
 }
 
+TEST_CASE("an exported model translates as its checkpoint does, and a damaged one is refused") {
+  const TrainedTiny tiny(3);
+  const std::string exported = tiny.folder / "exported", broken = tiny.folder / "broken";
+  REQUIRE(run({TROUPE_PROGRAM, "export", "--checkpoint", tiny.checkpoint, "--out", exported}).code == 0);
+  const std::string input = joined(tiny.dataset->texts(data::Split::test));
+  const auto expected = run({TROUPE_PROGRAM, "translate", "--checkpoint", tiny.checkpoint}, input);
+  CHECK(run({TROUPE_PROGRAM, "translate", "--checkpoint", exported}, input).out == expected.out);
+
+  const std::string bytes = data::read_file(exported);
+  const auto refuses = [&](const std::string& content, const std::string& reason) {
+    std::ofstream(broken, std::ios::binary) << content;
+    const auto result = run({TROUPE_PROGRAM, "translate", "--checkpoint", broken}, input);
+    CAPTURE(reason);
+    CAPTURE(result.err);
+    CHECK(result.code == 1);
+    CHECK(result.out.empty());
+    CHECK(lines_of(result.err).size() == 1);
+    CHECK(result.err.find(broken) != std::string::npos);
+    CHECK(result.err.find(reason) != std::string::npos);
+  };
+  for (const char* section : {"record", "vectors", "tables", "packed"}) {
+    const size_t header = bytes.find(section);
+    REQUIRE(header != std::string::npos);
+    std::string flipped = bytes;
+    flipped[header + 24 + 40] ^= 4;  // behind tag, size and checksum
+    refuses(flipped, fmt::format("\"{}\" do not match their checksum", section));
+  }
+  refuses(bytes.substr(0, bytes.size() / 2), "ends");
+  refuses(bytes.substr(0, bytes.size() - 1), "too early");
+  refuses(bytes + "x", "follow its end");
+  std::string newer = bytes;
+  newer[8] = 2;
+  refuses(newer, "newer troupe");
+}
+
 TEST_CASE("mistakes of translate and evaluate") {
   const TrainedTiny tiny(1);
   data::TinyOptions other;
@@ -184,6 +234,8 @@ TEST_CASE("mistakes of translate and evaluate") {
   run({"sh", "-c", "head -c 5000 '" + tiny.checkpoint + "' > '" + broken + "'"});
   const std::string& good = tiny.checkpoint;
   const TrainedTiny writer(1, model::Family::decoder);
+  const std::string exported = tiny.folder / "exported";
+  REQUIRE(run({TROUPE_PROGRAM, "export", "--checkpoint", good, "--out", exported}).code == 0);
   const std::vector<Mistake> mistakes = {
       {"no checkpoint named", {"translate"}, 2, {"--checkpoint"}},
       {"no such checkpoint", {"translate", "--checkpoint", "/nowhere"}, 1, {"/nowhere"}},
@@ -199,6 +251,21 @@ TEST_CASE("mistakes of translate and evaluate") {
        2,
        {"length penalty is -1"}},
       {"an empty batch", {"translate", "--checkpoint", good, "--batch", "0"}, 2, {"batch is 0"}},
+      {"export of nothing", {"export", "--checkpoint", good}, 2, {"--out"}},
+      {"export to nowhere", {"export", "--checkpoint", good, "--out", "/nowhere/x"}, 1, {"/nowhere/x"}},
+      {"export of an exported model",
+       {"export", "--checkpoint", exported, "--out", tiny.folder / "again"},
+       2,
+       {"exported already"}},
+      {"8 bits of an exported model that has more",
+       {"translate", "--checkpoint", exported, "--int8"},
+       2,
+       {"without --int8"}},
+      {"evaluate an exported model",
+       {"evaluate", "--checkpoint", exported, "--data", tiny.data},
+       2,
+       {"exported model", "checkpoint"}},
+      {"digest of an exported model", {"digest", exported}, 1, {"no checkpoint"}},
       {"a line without end",
        {"translate", "--checkpoint", good},
        2,

@@ -1,4 +1,4 @@
-#include "model/checkpoint_file.hpp"
+#include "model/section_file.hpp"
 
 #include <algorithm>
 #include <bit>
@@ -19,10 +19,9 @@ static_assert(std::endian::native == std::endian::little, "files hold little-end
 
 namespace {
 
-constexpr char kMagic[8] = {'T', 'R', 'O', 'U', 'P', 'E', 'C', 'K'};
 constexpr uint64_t kDigestBytes = 32;
 constexpr uint64_t kPieceBytes = 1 << 20;  // written, hashed and read in pieces that stay in cache
-constexpr const char* kRemedy = "use an older checkpoint of the run or another node's copy";
+constexpr const char* kPadding = "pad";
 
 struct FileHeader {
   char magic[8];
@@ -59,13 +58,16 @@ void sync_folder(const std::filesystem::path& file) {
 
 }  // namespace
 
-CheckpointWriter::CheckpointWriter(std::filesystem::path path, uint64_t bytes_needed)
-    : path_(std::move(path)), partial_(path_.string() + ".partial"), bytes_needed_(bytes_needed) {
+SectionWriter::SectionWriter(const FileKind& kind, std::filesystem::path path, uint64_t bytes_needed)
+    : kind_(kind),
+      path_(std::move(path)),
+      partial_(path_.string() + ".partial"),
+      bytes_needed_(bytes_needed) {
   descriptor_ = ::open(partial_.c_str(), O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0644);
   if (descriptor_ < 0) fail("create", errno);
   FileHeader header{};
-  std::memcpy(header.magic, kMagic, sizeof kMagic);
-  header.format = kCheckpointFormat;
+  std::memcpy(header.magic, kind.magic, sizeof header.magic);
+  header.format = kind.format;
   try {
     write(&header, sizeof header);
   } catch (...) {
@@ -75,26 +77,26 @@ CheckpointWriter::CheckpointWriter(std::filesystem::path path, uint64_t bytes_ne
   }
 }
 
-CheckpointWriter::~CheckpointWriter() {
+SectionWriter::~SectionWriter() {
   if (descriptor_ < 0) return;
   ::close(descriptor_);
   ::unlink(partial_.c_str());
 }
 
-uint64_t CheckpointWriter::file_bytes(uint64_t payload_bytes, int sections) {
+uint64_t SectionWriter::file_bytes(uint64_t payload_bytes, int sections) {
   return sizeof(FileHeader) + uint64_t(sections) * sizeof(SectionHeader) + payload_bytes + kDigestBytes;
 }
 
-void CheckpointWriter::fail(const char* what, int reason) {
+void SectionWriter::fail(const char* what, int reason) {
   if (reason == ENOSPC || reason == EDQUOT)
     throw error(ErrorKind::file,
-                "cannot {} checkpoint {}: the disk is full; it takes {} bytes: free some or choose "
-                "another folder",
-                what, path_.string(), bytes_needed_);
-  throw error(ErrorKind::file, "cannot {} checkpoint {}: {}", what, path_.string(), std::strerror(reason));
+                "cannot {} {} {}: the disk is full; it takes {} bytes: free some or choose another folder",
+                what, kind_.name, path_.string(), bytes_needed_);
+  throw error(ErrorKind::file, "cannot {} {} {}: {}", what, kind_.name, path_.string(),
+              std::strerror(reason));
 }
 
-void CheckpointWriter::write(const void* data, uint64_t bytes) {
+void SectionWriter::write(const void* data, uint64_t bytes) {
   const char* next = static_cast<const char*>(data);
   while (bytes > 0) {
     const uint64_t piece = std::min(bytes, kPieceBytes);
@@ -104,16 +106,24 @@ void CheckpointWriter::write(const void* data, uint64_t bytes) {
     sha_.update(next, size_t(written));
     next += written;
     bytes -= uint64_t(written);
+    written_ += uint64_t(written);
   }
 }
 
-void CheckpointWriter::section(const char* tag, const void* data, uint64_t bytes) {
+void SectionWriter::section(const char* tag, const void* data, uint64_t bytes) {
   const SectionHeader header = section_header(tag, bytes, checksum64(data, bytes));
   write(&header, sizeof header);
   write(data, bytes);
 }
 
-void CheckpointWriter::finish() {
+void SectionWriter::aligned_section(const char* tag, const void* data, uint64_t bytes, uint64_t alignment) {
+  const uint64_t payload = written_ + 2 * sizeof(SectionHeader);  // behind that of the padding
+  const std::vector<char> padding((alignment - payload % alignment) % alignment);
+  section(kPadding, padding.data(), padding.size());
+  section(tag, data, bytes);
+}
+
+void SectionWriter::finish() {
   const auto digest = sha_.digest();
   sha_ = Sha256();
   write(digest.data(), digest.size());
@@ -126,24 +136,25 @@ void CheckpointWriter::finish() {
   sync_folder(path_);
 }
 
-CheckpointReader::CheckpointReader(std::filesystem::path path) : path_(std::move(path)) {
+SectionReader::SectionReader(const FileKind& kind, std::filesystem::path path, bool whole)
+    : kind_(kind), path_(std::move(path)), whole_(whole) {
   descriptor_ = ::open(path_.c_str(), O_RDONLY | O_CLOEXEC);
   struct stat status {};
   if (descriptor_ < 0 || ::fstat(descriptor_, &status) != 0)
-    throw error(ErrorKind::file, "cannot open checkpoint {}: {}", path_.string(), std::strerror(errno));
+    throw error(ErrorKind::file, "cannot open {} {}: {}", kind.name, path_.string(), std::strerror(errno));
   try {
     if (!S_ISREG(status.st_mode)) throw error(ErrorKind::file, "{} is not a file", path_.string());
-    left_ = uint64_t(status.st_size);
+    size_ = left_ = uint64_t(status.st_size);
     FileHeader header{};
     if (left_ < sizeof header) corrupt(fmt::format("it has {} bytes, less than a header", left_));
     read(&header, sizeof header);
-    if (std::memcmp(header.magic, kMagic, sizeof kMagic) != 0)
-      throw error(ErrorKind::corrupt, "{} is not a checkpoint: it does not start as one", path_.string());
-    if (header.format > kCheckpointFormat)
-      throw error(ErrorKind::version,
-                  "checkpoint {} has format {}, written by a newer troupe; this one reads up to "
-                  "format {}: update troupe",
-                  path_.string(), header.format, kCheckpointFormat);
+    if (std::memcmp(header.magic, kind.magic, sizeof header.magic) != 0)
+      throw error(ErrorKind::corrupt, "{0} is no {1}: it does not start as one", path_.string(), kind.name);
+    if (header.format > kind.format)
+      throw error(
+          ErrorKind::version,
+          "{} {} has format {}, written by a newer troupe; this one reads up to format {}: update troupe",
+          kind.name, path_.string(), header.format, kind.format);
     if (header.format == 0 || header.reserved != 0) corrupt("its header is damaged");
   } catch (...) {
     ::close(descriptor_);
@@ -151,15 +162,15 @@ CheckpointReader::CheckpointReader(std::filesystem::path path) : path_(std::move
   }
 }
 
-CheckpointReader::~CheckpointReader() {
+SectionReader::~SectionReader() {
   ::close(descriptor_);
 }
 
-void CheckpointReader::corrupt(const std::string& what) const {
-  throw error(ErrorKind::corrupt, "checkpoint {} is broken: {}; {}", path_.string(), what, kRemedy);
+void SectionReader::corrupt(const std::string& what) const {
+  throw error(ErrorKind::corrupt, "{} {} is broken: {}; {}", kind_.name, path_.string(), what, kind_.remedy);
 }
 
-void CheckpointReader::read(void* data, uint64_t bytes) {
+void SectionReader::read(void* data, uint64_t bytes) {
   if (bytes > left_) corrupt(fmt::format("it ends {} bytes too early", bytes - left_));
   left_ -= bytes;
   char* next = static_cast<char*>(data);
@@ -167,20 +178,29 @@ void CheckpointReader::read(void* data, uint64_t bytes) {
     const ssize_t count = ::read(descriptor_, next, std::min(bytes, kPieceBytes));
     if (count < 0 && errno == EINTR) continue;
     if (count < 0)
-      throw error(ErrorKind::file, "cannot read checkpoint {}: {}", path_.string(), std::strerror(errno));
+      throw error(ErrorKind::file, "cannot read {} {}: {}", kind_.name, path_.string(), std::strerror(errno));
     if (count == 0) corrupt("it ends too early");
-    sha_.update(next, size_t(count));
+    if (whole_) sha_.update(next, size_t(count));
     next += count;
     bytes -= uint64_t(count);
   }
 }
 
-uint64_t CheckpointReader::begin_section(const char* tag) {
+uint64_t SectionReader::begin_section(const char* tag) {
   SectionHeader header{};
   read(&header, sizeof header);
-  const SectionHeader expected = section_header(tag, header.bytes, header.checksum);
-  if (std::memcmp(header.tag, expected.tag, sizeof header.tag) != 0)
-    corrupt(fmt::format("the section \"{}\" is not where it should be", tag));
+  const auto is = [&](const char* name) {
+    const SectionHeader expected = section_header(name, header.bytes, header.checksum);
+    return std::memcmp(header.tag, expected.tag, sizeof header.tag) == 0;
+  };
+  if (is(kPadding)) {
+    section_bytes_ = header.bytes;
+    section_checksum_ = header.checksum;
+    tag_ = kPadding;
+    check_section();
+    read(&header, sizeof header);
+  }
+  if (!is(tag)) corrupt(fmt::format("the section \"{}\" is not where it should be", tag));
   if (header.bytes > left_) corrupt(fmt::format("it ends inside the section \"{}\"", tag));
   tag_ = tag;
   section_bytes_ = header.bytes;
@@ -188,34 +208,51 @@ uint64_t CheckpointReader::begin_section(const char* tag) {
   return header.bytes;
 }
 
-void CheckpointReader::read_section(void* data) {
+void SectionReader::read_section(void* data) {
   read(data, section_bytes_);
-  if (checksum64(data, section_bytes_) != section_checksum_)
+  compare(checksum64(data, section_bytes_));
+}
+
+void SectionReader::compare(uint64_t checksum) const {
+  if (checksum != section_checksum_)
     corrupt(fmt::format("the bytes of the section \"{}\" do not match their checksum", tag_));
 }
 
-std::string CheckpointReader::read_text(const char* tag) {
+std::string SectionReader::read_text(const char* tag) {
   std::string text(begin_section(tag), '\0');
   read_section(text.data());
   return text;
 }
 
-void CheckpointReader::hash_section() {
-  std::vector<char> piece(kPieceBytes);
+void SectionReader::check_section() {
+  if (section_bytes_ > left_) corrupt(fmt::format("it ends inside the section \"{}\"", tag_));
+  std::vector<char> piece(std::min(section_bytes_, kPieceBytes));
+  Checksum64 checksum;
   for (uint64_t left = section_bytes_; left > 0;) {
     const uint64_t bytes = std::min(left, kPieceBytes);
     read(piece.data(), bytes);
+    checksum.update(piece.data(), bytes);
     left -= bytes;
   }
+  compare(checksum.value());
 }
 
-void CheckpointReader::check_rest(uint64_t bytes, int sections) const {
+void SectionReader::check_section(const void* file) {
+  TROUPE_CHECK(!whole_);
+  compare(checksum64(static_cast<const char*>(file) + position(), section_bytes_));
+  left_ -= section_bytes_;
+  if (::lseek(descriptor_, off_t(position()), SEEK_SET) < 0)
+    throw error(ErrorKind::file, "cannot read {} {}: {}", kind_.name, path_.string(), std::strerror(errno));
+}
+
+void SectionReader::check_rest(uint64_t bytes, int sections) const {
   const uint64_t expected = uint64_t(sections) * sizeof(SectionHeader) + bytes + kDigestBytes;
   if (left_ < expected) corrupt(fmt::format("it ends {} bytes too early", expected - left_));
   if (left_ > expected) corrupt(fmt::format("{} bytes follow its end", left_ - expected));
 }
 
-void CheckpointReader::finish() {
+void SectionReader::finish() {
+  TROUPE_CHECK(whole_);
   const auto expected = sha_.digest();
   sha_ = Sha256();
   std::array<uint8_t, kDigestBytes> digest{};
