@@ -1,8 +1,6 @@
-// Bus bandwidth of the ring allreduce between processes of this machine, beside what its sockets carry in the
-// same run.
-//   bench_allreduce [RANKS...]     default: 2 4
-// Bus bandwidth is 2 (N-1)/N * bytes / time (as NCCL's tests define it), with 4 bytes an element: for an
-// exact sum it says how fast a gradient of as many f32 would have had to go. "link" is a plain socket a
+// The ring allreduce between processes of this machine, or what its sockets carry. Prints one JSON line. See
+// --help. Bus bandwidth is 2 (N-1)/N * bytes / time (as NCCL's tests define it), with 4 bytes an element: for
+// an exact sum it says how fast a gradient of as many f32 would have had to go. "link" is a plain socket a
 // neighbour, every process sending to the next and receiving from the previous at once, without checksums:
 // the most that a ring could do.
 #include <algorithm>
@@ -12,6 +10,8 @@
 #include <string>
 #include <thread>
 
+#include <CLI/CLI.hpp>
+#include <fmt/format.h>
 #include <sys/socket.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -26,7 +26,18 @@ using namespace troupe::comm;
 
 namespace {
 
-constexpr int64_t kSizes[] = {4 << 10, 64 << 10, 1 << 20, 4 << 20, 16 << 20, 64 << 20};
+struct Options {
+  size_t processes = 2;
+  std::string transport = "tcp", sum = "exact";
+  int bits = 24;
+  int64_t bytes = 64 << 20, rounds = 15;
+
+  std::string mode() const {
+    if (transport == "link") return "plain sockets, all at once";
+    if (transport == "one-way") return "plain socket, one way";
+    return transport + ", " + (sum == "float" ? "float" : fmt::format("exact, {} bits", bits));
+  }
+};
 
 struct Rank {
   size_t rank = 0, ranks = 1;
@@ -75,8 +86,8 @@ double seconds_since(Clock::time_point begin) {
   return std::chrono::duration<double>(Clock::now() - begin).count();
 }
 
-double median_seconds(int64_t bytes, const std::function<void()>& once) {
-  const int64_t rounds = std::clamp<int64_t>((256 << 20) / bytes, 5, 200);
+// The median time of `once`, which all processes do together.
+double median_seconds(int64_t rounds, const std::function<void()>& once) {
   once();
   std::vector<double> seconds;
   for (int64_t i = 0; i < rounds; ++i) {
@@ -108,8 +119,16 @@ void move_all(int fd, std::span<char> buffer, int64_t bytes, bool sends) {
   }
 }
 
-// Every process sends `bytes` to the next one and receives as many: GB/s on each link.
-void measure_link(Rank& self, bool both) {
+void print(const Options& options, double bus_bytes, double seconds, double wire_bits) {
+  fmt::print(
+      "{{\"system\":\"troupe\",\"mode\":\"{}\",\"processes\":{},\"bytes\":{},\"gb_per_s\":{:.3f},\"us\":{:."
+      "1f},"
+      "\"wire_bits\":{:.1f}}}\n",
+      options.mode(), options.processes, options.bytes, bus_bytes / seconds * 1e-9, seconds * 1e6, wire_bits);
+}
+
+// Every process sends to the next one and receives as much.
+void measure_link(Rank& self, const Options& options) {
   std::string address, why;
   const Descriptor listener = listen_on("127.0.0.1:0", address);
   // The addresses of these plain sockets go round through a ring of ours.
@@ -131,12 +150,11 @@ void measure_link(Rank& self, bool both) {
   const auto begin = Clock::now();
   std::vector<char> out(256 << 10), in(256 << 10);
   std::thread sender;
-  if (both || self.rank == 0) sender = std::thread([&] { move_all(next.get(), out, kBytes, true); });
-  if (both || self.rank == 1) move_all(previous.get(), in, kBytes, false);
+  const bool one_way = options.transport == "one-way";
+  if (!one_way || self.rank == 0) sender = std::thread([&] { move_all(next.get(), out, kBytes, true); });
+  if (!one_way || self.rank == 1) move_all(previous.get(), in, kBytes, false);
   if (sender.joinable()) sender.join();
-  if (self.rank == 1)
-    std::printf("| %zu | tcp | %s | | %.2f | | |\n", self.ranks, both ? "link, all at once" : "link, one way",
-                double(kBytes) / seconds_since(begin) * 1e-9);
+  if (self.rank == 1) print(options, double(kBytes), seconds_since(begin), 32);
   std::vector<std::byte> nothing;
   ring.broadcast(0, nothing, 1, soon());  // the others leave when all are done
 }
@@ -155,58 +173,56 @@ std::vector<int64_t> gradient_sums(int64_t elements, size_t rank, int bits) {
   return values;
 }
 
-void print_row(const Rank& self, const char* transport, const std::string& what, int64_t bytes,
-               double seconds, const std::string& bits) {
-  const double bus = 2.0 * double(self.ranks - 1) / double(self.ranks) * double(bytes) / seconds * 1e-9;
-  if (self.rank == 0)
-    std::printf("| %zu | %s | %s | %ld KiB | %.2f | %.0f | %s |\n", self.ranks, transport, what.c_str(),
-                long(bytes >> 10), bus, seconds * 1e6, bits.c_str());
-}
-
-void measure_ring(Rank& self, Transport transport) {
-  const char* name = transport == Transport::tcp ? "tcp" : "shm";
+void measure_ring(Rank& self, const Options& options) {
+  const Transport transport = options.transport == "tcp" ? Transport::tcp : Transport::shm;
   Ring ring(self.members, self.rank,
             connect_ring(self.listener, session_of(self, transport), self.members, {}, soon()));
   std::vector<std::vector<uint64_t>> slots;
   for (size_t rank = 0; rank < self.ranks; ++rank) slots.push_back({uint64_t{1} << rank});
+  const int64_t elements = options.bytes / 4;
   int64_t step = 0;
-  for (const int64_t bytes : kSizes) {
-    std::vector<float> values(size_t(bytes / 4), 1.0f);
-    const double seconds = median_seconds(bytes, [&] {
-      ring.reduce(FloatReduction{++step, values, slots, {{0, bytes / 4}}}, {}, soon());
+  double seconds = 0, wire_bits = 32;
+  if (options.sum == "float") {
+    std::vector<float> values(static_cast<size_t>(elements), 1.0f);
+    seconds = median_seconds(options.rounds, [&] {
+      ring.reduce(FloatReduction{++step, values, slots, {{0, elements}}}, {}, soon());
     });
-    print_row(self, name, "floats", bytes, seconds, "32");
+  } else {
+    kernels::BlockLayout layout;
+    layout.append(elements, elements);
+    const auto values = gradient_sums(elements, self.rank, options.bits);
+    kernels::RoundedTotal total;
+    seconds = median_seconds(options.rounds, [&] {
+      ring.reduce(
+          ExactReduction{++step, &layout, values, &total, {options.bits, 5}, slots, {{0, layout.blocks()}}},
+          {}, soon());
+    });
+    const RingStats stats = ring.stats();
+    wire_bits = double(stats.bytes_sent) * 8 / double(stats.elements_reduced + stats.elements_gathered);
   }
-  for (const int bits : {24, 8})
-    for (const int64_t bytes : kSizes) {
-      kernels::BlockLayout layout;
-      layout.append(bytes / 4, bytes / 4);
-      const auto values = gradient_sums(bytes / 4, self.rank, bits);
-      kernels::RoundedTotal total;
-      const double seconds = median_seconds(bytes, [&] {
-        ring.reduce(ExactReduction{++step, &layout, values, &total, {bits, 5}, slots, {{0, layout.blocks()}}},
-                    {}, soon());
-      });
-      const RingStats stats = ring.stats();
-      const double wire =
-          double(stats.bytes_sent) * 8 / double(stats.elements_reduced + stats.elements_gathered);
-      print_row(self, name, fmt::format("exact, {} bits", bits), bytes, seconds, fmt::format("{:.1f}", wire));
-    }
+  const double share = 2.0 * double(self.ranks - 1) / double(self.ranks);
+  if (self.rank == 0) print(options, share * double(options.bytes), seconds, wire_bits);
 }
 
 }  // namespace
 
 int main(int count, char** words) {
-  std::vector<size_t> ranks;
-  for (int i = 1; i < count; ++i) ranks.push_back(std::stoul(words[i]));
-  if (ranks.empty()) ranks = {2, 4};
-  std::printf(
-      "| processes | transport | what | size | GB/s (bus) | us | bits an element "
-      "|\n|---|---|---|---|---|---|---|\n");
-  fork_ranks(2, [](Rank& self) { measure_link(self, false); });
-  for (const size_t n : ranks) {
-    fork_ranks(n, [](Rank& self) { measure_link(self, true); });
-    for (const Transport transport : {Transport::tcp, Transport::shm})
-      fork_ranks(n, [&](Rank& self) { measure_ring(self, transport); });
-  }
+  Options options;
+  CLI::App app{"The ring allreduce between processes of this machine"};
+  app.add_option("--processes", options.processes)->check(CLI::Range(2, 64))->capture_default_str();
+  app.add_option("--transport", options.transport,
+                 "tcp, shm; link: plain sockets, all at once; one-way: one of them")
+      ->check(CLI::IsMember({"tcp", "shm", "link", "one-way"}))
+      ->capture_default_str();
+  app.add_option("--sum", options.sum)->check(CLI::IsMember({"exact", "float"}))->capture_default_str();
+  app.add_option("--bits", options.bits, "Of an exact slot")->check(CLI::Range(4, 24))->capture_default_str();
+  app.add_option("--bytes", options.bytes, "Of f32 to be summed")
+      ->check(CLI::Range(int64_t{1024}, int64_t{1} << 32))
+      ->capture_default_str();
+  app.add_option("--rounds", options.rounds)->check(CLI::Range(1, 1'000'000))->capture_default_str();
+  CLI11_PARSE(app, count, words);
+  fork_ranks(options.processes, [&](Rank& self) {
+    const bool plain = options.transport == "link" || options.transport == "one-way";
+    (plain ? measure_link : measure_ring)(self, options);
+  });
 }

@@ -6,6 +6,7 @@ import platform
 import statistics
 import subprocess
 import sys
+import tempfile
 import time
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
@@ -13,28 +14,49 @@ PEERS = ROOT / "bench" / "peers"
 DOCS = ROOT / "docs" / "benchmarks.md"
 
 
+def run(command, text=""):
+    """Runs a command with `text` as its standard input: (its standard output, seconds to the first byte of it, seconds to its
+    end, the largest resident set of its processes in MB); None, and a word on standard error, when it failed."""
+    with tempfile.TemporaryFile() as given, tempfile.TemporaryFile() as errors:
+        given.write(text.encode())
+        given.seek(0)
+        begin = time.perf_counter()
+        process = subprocess.Popen([str(word) for word in command], stdin=given, stdout=subprocess.PIPE, stderr=errors)
+        output = process.stdout.read(1)
+        first = time.perf_counter() - begin
+        output += process.stdout.read()
+        _, status, usage = os.wait4(process.pid, 0)
+        whole = time.perf_counter() - begin
+        process.returncode = os.waitstatus_to_exitcode(status)
+        if process.returncode != 0:
+            errors.seek(0)
+            sys.stderr.write(f"failed ({process.returncode}): {' '.join(map(str, command))}\n"
+                             f"{errors.read().decode(errors='replace')[-800:]}\n")
+            return None
+    return output.decode(), first, whole, usage.ru_maxrss / 1024
+
+
 def last_json(command):
-    """Runs a command that prints JSON lines; the last one, or None when it failed."""
-    done = subprocess.run([str(word) for word in command], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-    lines = [line for line in done.stdout.splitlines() if line.startswith("{")]
-    if done.returncode != 0 or not lines:
-        sys.stderr.write(f"failed ({done.returncode}): {' '.join(map(str, command))}\n{done.stderr[-800:]}\n")
+    """Runs a command that prints JSON lines; the last one, with `peak_mb` added, or None when it failed."""
+    done = run(command)
+    lines = [line for line in done[0].splitlines() if line.startswith("{")] if done else []
+    if not lines:
         return None
-    return json.loads(lines[-1])
+    return json.loads(lines[-1]) | {"peak_mb": round(done[3])}
 
 
-def best_and_repeats(commands, describe, repeats, label):
+def best_and_repeats(commands, describe, repeats, label, key="tokens_per_s", better=max):
     """system -> (results of the repeats of its best setting). Every setting of every system runs once; then the best of
-    each, by tokens_per_s, in turn with the others."""
+    each, by `key`, in turn with the others."""
     best = {}
     for system, tries in commands.items():
         for command in tries:
             if (result := last_json(command)) is None:
                 continue
-            rate = result["tokens_per_s"]
-            print(f"  {label} {system}: {rate:.0f} tokens/s ({describe(result)})", flush=True)
-            if system not in best or rate > best[system][0]:
-                best[system] = (rate, command)
+            value = result[key]
+            print(f"  {label} {system}: {value:,.4g} {key} ({describe(result)})", flush=True)
+            if system not in best or better(value, best[system][0]) != best[system][0]:
+                best[system] = (value, command)
     results = {system: [] for system in best}
     for _ in range(repeats):
         for system, (_, command) in best.items():
@@ -52,9 +74,9 @@ def machine():
     return {"cpu": model or platform.processor(), "cores": os.cpu_count(), "date": time.strftime("%Y-%m-%d")}
 
 
-def add_common_options(parser, name, seconds):
+def add_common_options(parser, name, seconds, repeats=3):
     parser.add_argument("--build", type=pathlib.Path, default=ROOT / "build" / "release")
-    parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--repeats", type=int, default=repeats)
     parser.add_argument("--seconds", default=seconds, help="of measuring, a setting")
     parser.add_argument("--threads", type=int, default=os.cpu_count())
     parser.add_argument("--json", type=pathlib.Path, help=f"default: BUILD/bench_{name}.json")
@@ -68,7 +90,7 @@ def measure_all(args, name, title, rows_of, table):
     before, rows, after = last_json(ceiling_command), rows_of(), last_json(ceiling_command)
     if before is None or after is None:
         sys.exit("the machine's ceilings could not be measured: build bench_ceiling first")
-    ceiling = {key: max(before[key], after[key]) for key in before}
+    ceiling = {key: max(before[key], after[key]) for key in before if key != "peak_mb"}
     here = machine()
     (args.json or args.build / f"bench_{name}.json").write_text(
         json.dumps({"machine": here, "threads": args.threads, "ceiling": ceiling, "rows": rows}, indent=1) + "\n")

@@ -34,7 +34,7 @@ def measure(args, model, dtype):
     """A row a system, with the median of its best setting's repeats."""
     results = best_and_repeats(settings(args, model, dtype), describe, args.repeats, f"{model} {dtype}")
     rows = [{"model": model, "dtype": dtype, "system": system, "setting": describe(values[-1]),
-             "version": values[-1].get("version", ""), "tokens_per_s": median(values, "tokens_per_s"),
+             "version": values[-1].get("version", ""), "tokens_per_s": median(values, "tokens_per_s"), "peak_mb": median(values, "peak_mb"),
              "all_tokens_per_s": [value["tokens_per_s"] for value in values]} for system, values in results.items()]
     flops = next(r["gflop_a_step"] / (r["step_ms"] * 1e-3 * r["tokens_per_s"]) for values in results.values()
                  for r in values if "gflop_a_step" in r)  # products a target token, the same for all systems
@@ -44,15 +44,15 @@ def measure(args, model, dtype):
 
 
 def table(rows, ceiling):
-    lines = ["| model | type | system | setting | target tokens/s | to Troupe | share of product ceiling |",
-             "|---|---|---|---|---:|---:|---:|"]
+    lines = ["| model | type | system | setting | target tokens/s | to Troupe | share of product ceiling | memory, MB |",
+             "|---|---|---|---|---:|---:|---:|---:|"]
     ours = {(r["model"], r["dtype"]): r["tokens_per_s"] for r in rows if r["system"] == "troupe"}
     for row in rows:
         ratio = row["tokens_per_s"] / ours[row["model"], row["dtype"]]
         share = row["gflops"] / ceiling[f"{row['dtype']}_gflops"]
         name = f"{row['system']} {row['version']}".strip()
         lines.append(f"| {row['model']} | {row['dtype']} | {name} | {row['setting']} | {row['tokens_per_s']:,.0f} | "
-                     f"{ratio:.2f} | {100 * share:.0f} % |")
+                     f"{ratio:.2f} | {100 * share:.0f} % | {row['peak_mb']:,.0f} |")
     return lines
 
 

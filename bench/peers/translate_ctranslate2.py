@@ -14,7 +14,7 @@ import numpy
 SHAPES = {"small": (4, 256, 8, 1024, 8192), "base": (6, 512, 8, 2048, 32000)}  # layers, width, heads, inner, vocabulary
 
 
-def save_model(folder, layers, width, heads, inner, vocabulary):
+def save_model(folder, layers, width, heads, inner, vocabulary, quantization=None):
     spec = ctranslate2.specs.TransformerSpec.from_config(layers, heads, pre_norm=True)
     random = numpy.random.default_rng(1)
 
@@ -51,6 +51,7 @@ def save_model(folder, layers, width, heads, inner, vocabulary):
     spec.register_source_vocabulary(words)
     spec.register_target_vocabulary(words)
     spec.validate()
+    spec.optimize(quantization=quantization)
     spec.save(str(folder))
 
 
