@@ -71,7 +71,12 @@ void node_state::send_peers(const EnvelopePtr& message) const {
 }
 
 void node_state::publish_event(wire::Event::Kind kind, const std::vector<std::string>& nodes,
-                               const std::string& why, const std::vector<std::string>& addresses) const {
+                               const std::string& why) const {
+  publish(share(event(kind, nodes, why)));
+}
+
+wire::Envelope node_state::event(wire::Event::Kind kind, const std::vector<std::string>& nodes,
+                                 const std::string& why) const {
   wire::Envelope message =
       envelope(context(), {view ? view->ballot : scheduler::Ballot{}, view ? view->step : 0});
   wire::Event& event = *message.mutable_event();
@@ -79,8 +84,16 @@ void node_state::publish_event(wire::Event::Kind kind, const std::vector<std::st
   event.set_unix_us(std::chrono::system_clock::now().time_since_epoch() / std::chrono::microseconds(1));
   for (const std::string& node : nodes) event.add_nodes(node);
   event.set_why(why.substr(0, wire::kTextBytesMax));
-  for (const std::string& address : addresses) event.add_addresses(address);
-  publish(share(std::move(message)));
+  return message;
+}
+
+EnvelopePtr node_state::view_event() const {
+  wire::Envelope message = event(wire::Event::VIEW, {}, "");
+  for (const scheduler::Member& member : view->members) {
+    message.mutable_event()->add_nodes(member.name);
+    message.mutable_event()->add_addresses(member.address);
+  }
+  return share(std::move(message));
 }
 
 void node_state::on_view(Self self, const scheduler::View& begins) {
@@ -88,13 +101,8 @@ void node_state::on_view(Self self, const scheduler::View& begins) {
   view = begins;
   if (first && leaving) begin_to_leave(self);
   if (stopping) tell_leader_to_stop();
-  std::vector<std::string> names, addresses;
-  for (const scheduler::Member& member : begins.members) {
-    names.push_back(member.name);
-    addresses.push_back(member.address);
-    meet_guest(member.rank, member.address);
-  }
-  publish_event(wire::Event::VIEW, names, "", addresses);
+  for (const scheduler::Member& member : begins.members) meet_guest(member.rank, member.address);
+  publish(view_event());
 }
 
 void node_state::meet_guest(scheduler::Rank guest, const std::string& address) {
@@ -193,6 +201,7 @@ void node_state::on_link_up(Self self, const LinkUp& up) {
     clients.insert(up.peer);
     had_client = true;
     if (missed.erase(up.peer) > 0 && last_verdict) send(up.peer, last_verdict);
+    if (phase == Phase::training && view) send(up.peer, view_event());  // it may have begun before the link
     if (lingers_until && missed.empty()) setup.ended(last_code);
   } else if (const auto rank = rank_of(up.peer)) {
     linked.insert(*rank);

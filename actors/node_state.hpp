@@ -69,8 +69,11 @@ struct node_state {
   void publish(const EnvelopePtr& message) const;
   EnvelopePtr out_of_it() const;
   EnvelopePtr verdict(int code, const std::string& error) const;
-  void publish_event(wire::Event::Kind kind, const std::vector<std::string>& nodes, const std::string& why,
-                     const std::vector<std::string>& addresses = {}) const;
+  void publish_event(wire::Event::Kind kind, const std::vector<std::string>& nodes,
+                     const std::string& why) const;
+  wire::Envelope event(wire::Event::Kind kind, const std::vector<std::string>& nodes,
+                       const std::string& why) const;
+  EnvelopePtr view_event() const;
   EnvelopePtr cluster_info() const;
   void set_deadline(std::chrono::milliseconds patience, JobFailed then);
 

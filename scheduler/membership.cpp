@@ -59,6 +59,7 @@ MembershipActions Membership::promise(const Ballot& ballot, Microseconds now_us)
   mode_ = Mode::promising;
   mode_since_us_ = heard_leader_us_ = now_us;
   leader_hint_ = ballot.leader;
+  everyone_left_ = false;
   attempt_.reset();
   inventory_.reset();
   broken_.reset();
@@ -275,6 +276,7 @@ void Membership::on_clock_jump(Microseconds now_us) {
 // --- time ---
 
 MembershipActions Membership::on_tick(Microseconds now_us) {
+  if (everyone_left_) return {};
   if (attempt_) {
     MembershipActions actions = form_if_ready(now_us);
     if (attempt_) append(actions, repeat(now_us));

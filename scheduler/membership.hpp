@@ -164,6 +164,7 @@ class Membership {
   Microseconds repeated_at_us_ = 0;
   std::optional<Microseconds> lost_since_us_;  // since when there is no leader
   bool ever_in_view_ = false;
+  bool everyone_left_ = false;  // it has said so, and ends when its last work is done
 };
 
 }  // namespace troupe::scheduler

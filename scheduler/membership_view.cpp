@@ -14,6 +14,7 @@ MembershipActions Membership::form(Microseconds now_us) {
   const std::set<Rank> chosen = choose_members(view.step, now_us);
   if (chosen.empty()) {  // and this node, which has answered, wants to leave as well
     attempt_.reset();
+    everyone_left_ = true;
     return {EveryoneLeft{}};
   }
   if (options_.quorum && !has_quorum()) {

@@ -120,6 +120,20 @@ TEST_CASE("a member that is one step behind stays when another has the total") {
   CHECK(view.total_source == 1);
 }
 
+TEST_CASE("a leader whose members all leave at once says so, and then nothing more") {
+  Membership membership = leading();
+  CHECK(membership.on_step(1, true, 2 * kSecond).size() > 0);
+  Inventory answers[3];
+  for (Rank rank = 0; rank < 3; ++rank) {
+    answers[rank] = inventory({2, 0}, rank, 1);
+    answers[rank].leaving = true;
+  }
+  membership.on_fenced(answers[0], 2 * kSecond);
+  membership.on_message(1, answers[1], 2 * kSecond);
+  CHECK(pick<EveryoneLeft>(membership.on_message(2, answers[2], 2 * kSecond)).size() == 1);
+  for (int second = 3; second < 20; ++second) CHECK(membership.on_tick(second * kSecond).empty());
+}
+
 TEST_CASE("a leader that wants to leave stays while another needs its total, and then leaves") {
   Membership membership = leading();
   CHECK(membership.on_step(1, true, 2 * kSecond).size() > 0);

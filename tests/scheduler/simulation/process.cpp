@@ -62,7 +62,8 @@ void Simulation::tick(Node& node) {
   if (!node.alive) return;
   const bool outside = node.membership->leads() && !node.membership->view()->position(node.rank);
   if (!outside || node.leaving) node.in_own_view = now_;
-  require(now_ - std::max(node.in_own_view, calm_since_) < kOutsideMax, "a leader does not catch up with the members of its view");
+  require(now_ - std::max(node.in_own_view, calm_since_) < kOutsideMax,
+          "a leader does not catch up with the members of its view");
   take_followed(node);
   on_node(node.rank, now_ + kTickUs, [this](Node& self) { tick(self); });
 }
@@ -83,6 +84,7 @@ void Simulation::apply(Node& node, scheduler::CoordinatorActions actions) {
 // --- membership ---
 
 void Simulation::perform(Node& node, scheduler::SendTo& send) {
+  require(send.to != node.rank, "a node sends a message to itself");
   if (const auto* view = std::get_if<scheduler::View>(&send.message)) {
     const auto [first, fresh] = views_.try_emplace(view->ballot, *view);
     require(fresh || first->second == *view, "two views of one ballot");
@@ -151,7 +153,9 @@ void Simulation::perform(Node& node, scheduler::HasLeft&) {
   end_process(node, 1'000);
 }
 void Simulation::perform(Node& node, scheduler::EveryoneLeft&) {
-  end_process(node, 1'000);
+  // Its last checkpoint takes a while.
+  on_node(node.rank, now_ + 1'000 + Microseconds(random_() % 3'000'000),
+          [this](Node& self) { end_process(self, 1'000); });
 }
 
 void Simulation::perform(Node& node, scheduler::FollowFrom& follow) {
