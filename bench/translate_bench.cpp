@@ -61,7 +61,8 @@ int measure(const Options& options) {
   const model::ModelConfig config = config_of(options);
   const auto shape = model::make_model(config);
   const model::TrainState state = model::initial_state(*backend, *stream, *shape, 1);
-  const auto type = options.precision == "int8" ? kernels::DType::i8 : config.compute;
+  const auto dtype = options.precision == "int8" ? kernels::DType::i8 : config.compute;
+  const kernels::PackedType type(dtype, kernels::Packing::inference);
   const model::PackedWeights packed =
       model::pack_weights(*backend, *stream, *shape, state.weight_data(), type);
   model::GenerateOptions generate;

@@ -90,7 +90,7 @@ void write_translations(const std::string& path, const std::vector<std::string>&
 
 int evaluate(const EvaluateOptions& options) {
   const auto warn = [](const std::string& message) { fmt::print(stderr, "troupe: {}\n", message); };
-  const auto trained = inference::TrainedModel::load(options.checkpoint, warn);
+  const auto trained = inference::TrainedModel::load(options.checkpoint, warn, inference::Use::loss);
   if (trained->exported())
     throw error(ErrorKind::usage, "{} is an exported model; evaluate the checkpoint that it was made from",
                 trained->path());
@@ -108,7 +108,7 @@ int evaluate(const EvaluateOptions& options) {
                 trained->path());
   const int threads = thread_count(options.threads);
   const inference::Translator translator(
-      options.int8 ? inference::TrainedModel::load(options.checkpoint, warn, true) : trained,
+      trained->packed_for(options.int8 ? inference::Use::int8 : inference::Use::translation),
       options.generate, threads);
   Report report{trained->path(), options.split, trained->step(), {}, trained->translates(), {}, 0, {}};
   report.loss = inference::evaluate_loss(*trained, *dataset, split, threads);

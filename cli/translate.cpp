@@ -51,7 +51,8 @@ std::string format_outputs(const std::vector<std::vector<inference::Output>>& ou
 
 int translate(const TranslateOptions& options) {
   const auto warn = [](const std::string& message) { fmt::print(stderr, "troupe: {}\n", message); };
-  const auto trained = inference::TrainedModel::load(options.checkpoint, warn, options.int8);
+  const auto trained = inference::TrainedModel::load(
+      options.checkpoint, warn, options.int8 ? inference::Use::int8 : inference::Use::translation);
   if (!trained->translates())
     throw error(ErrorKind::usage, "{} is a language model, which does not translate", trained->path());
   const int threads = thread_count(options.threads);

@@ -21,6 +21,16 @@
 
 namespace troupe::kernels {
 
+// What a weight is packed for: every product of a training step, or linear_forward alone. On a CPU a row of y is then
+// the same bits whatever the other rows are; other devices pack as for training.
+enum class Packing : uint8_t { training = 1, inference };
+struct PackedType {
+  DType dtype = DType::f32;  // the compute type, or i8: for inference alone, each row of W rounded to 8 bits of its own scale
+  Packing packing = Packing::training;
+  PackedType(DType type) : dtype(type), packing(type == DType::i8 ? Packing::inference : Packing::training) {}
+  PackedType(DType type, Packing use) : dtype(type), packing(use) {}
+};
+
 // A weight matrix W (N, K) in whatever form the backend's products like best, made from the f32 master once a step by
 // Stream::pack and shared read-only by all threads. Opaque; lives inside memory that the caller owns.
 struct PackedWeight {
@@ -28,6 +38,7 @@ struct PackedWeight {
   int64_t n = 0;  // output channels
   int64_t k = 0;  // input channels
   DType dtype = DType::f32;
+  Packing packing = Packing::training;
 };
 
 // Dropout as a pure function of (key, row * cols + col): element kept with probability 1 - rate and scaled by
@@ -123,12 +134,11 @@ class Stream {
 
   // --- linear.cpp: y = x W^T + bias (Vaswani et al. 2017 call it projection) ---
   // Bytes that a packed (n, k) weight takes, a multiple of 64.
-  virtual size_t packed_bytes(int64_t n, int64_t k, DType dtype) const = 0;
-  // `dtype` is the compute type, or i8 for inference (CPU only): each row of W is rounded to 8 bits of its own scale.
-  virtual PackedWeight pack(ConstView master /* (N, K) f32 */, DType dtype, void* destination) = 0;
-  // x (M, K), bias (1, N) f32 or empty, y (M, N) compute type or f32. A weight of i8 takes x of either compute type and
-  // rounds each of its rows to 8 bits as well; the products are added up exactly, so a row of y is the same bits at
-  // every instruction-set level and whatever the other rows are.
+  virtual size_t packed_bytes(int64_t n, int64_t k, PackedType type) const = 0;
+  virtual PackedWeight pack(ConstView master /* (N, K) f32 */, PackedType type, void* destination) = 0;
+  // x (M, K), bias (1, N) f32 or empty, y (M, N) compute type or f32. A weight of i8 (CPU only) takes x of either
+  // compute type and rounds each of its rows to 8 bits as well; the products are added up exactly, so a row of y is the
+  // same bits at every instruction-set level.
   virtual void linear_forward(ConstView x, PackedWeight weight, ConstView bias, View y) = 0;
   // dx (M, K) compute type or f32 = dy W; `accumulate` adds to dx.
   virtual void linear_backward_input(ConstView dy, PackedWeight weight, View dx, bool accumulate) = 0;

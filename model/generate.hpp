@@ -4,9 +4,9 @@
 // threads, and keeps its working memory for the next call.
 //
 // Sequences of like length form a batch of bounded size; threads take batches in turn; results come in the
-// order of the inputs. The search is a pure function of the logits, whose last bits may depend on what else
-// is in the batch (matrix products of other shapes add in another order): equal tokens are likely then, not
-// certain.
+// order of the inputs. With weights packed for inference on a CPU, an output is the same bits whatever else
+// is in the batch. With others the last bits of the logits may depend on it (matrix products of other shapes
+// add in another order): equal tokens are likely then, not certain.
 #pragma once
 
 #include <cstdint>

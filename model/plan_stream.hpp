@@ -13,8 +13,8 @@ class PlanStream final : public kernels::Stream {
 
   kernels::Device device() const override { return {}; }
   void synchronize() override {}
-  size_t packed_bytes(int64_t, int64_t, kernels::DType) const override { return 0; }
-  kernels::PackedWeight pack(ConstView, kernels::DType, void*) override { return {}; }
+  size_t packed_bytes(int64_t, int64_t, kernels::PackedType) const override { return 0; }
+  kernels::PackedWeight pack(ConstView, kernels::PackedType, void*) override { return {}; }
   void linear_forward(ConstView, kernels::PackedWeight, ConstView, View) override {}
   void linear_backward_input(ConstView, kernels::PackedWeight, View, bool) override {}
   void linear_backward_weight(ConstView, ConstView, View, View) override {}

@@ -70,7 +70,7 @@ TrainState TrainState::clone(kernels::Backend& backend) const {
 }
 
 PackedWeights allocate_packed(const Allocate& allocate, const kernels::Stream& stream, const Model& model,
-                              kernels::DType type) {
+                              kernels::PackedType type) {
   const auto& all = model.parameters().all();
   size_t total = 0;
   for (const Parameter& p : all)
@@ -81,14 +81,15 @@ PackedWeights allocate_packed(const Allocate& allocate, const kernels::Stream& s
   size_t used = 0;
   for (size_t i = 0; i < all.size(); ++i) {
     if (!all[i].packed) continue;
-    packed.views[i] = {static_cast<char*>(packed.memory.data()) + used, all[i].rows, all[i].cols, type};
+    packed.views[i] = {static_cast<char*>(packed.memory.data()) + used, all[i].rows, all[i].cols, type.dtype,
+                       type.packing};
     used += stream.packed_bytes(all[i].rows, all[i].cols, type);
   }
   return packed;
 }
 
 PackedWeights pack_weights(kernels::Backend& backend, kernels::Stream& stream, const Model& model,
-                           const float* weights, kernels::DType type) {
+                           const float* weights, kernels::PackedType type) {
   PackedWeights packed = allocate_packed(allocate_on(backend), stream, model, type);
   const auto& all = model.parameters().all();
   for (size_t i = 0; i < all.size(); ++i) {

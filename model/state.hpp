@@ -36,10 +36,10 @@ struct PackedWeights {
   std::vector<kernels::PackedWeight> views;  // indexed as ParameterTable::all()
 };
 PackedWeights allocate_packed(const Allocate& allocate, const kernels::Stream& stream, const Model& model,
-                              kernels::DType type);
-// Packs every matrix of flat `weights` as `type`: the model's compute type, or i8 for inference.
+                              kernels::PackedType type);
+// Packs every matrix of flat `weights` as `type`: the model's compute type, or i8.
 PackedWeights pack_weights(kernels::Backend& backend, kernels::Stream& stream, const Model& model,
-                           const float* weights, kernels::DType type);
+                           const float* weights, kernels::PackedType type);
 
 // The three arrays, each indexed from the flat space's beginning; of a copy of one range, no other may be
 // touched.

@@ -18,7 +18,7 @@ namespace troupe::inference {
 // a language model.
 void check_belongs(const TrainedModel& trained, const data::Dataset& dataset);
 
-// Over all packs of the split, without dropout. `threads` >= 1. REQUIRES weights that are not int8.
+// Over all packs of the split, without dropout. `threads` >= 1. REQUIRES weights packed for it.
 model::LossTotals evaluate_loss(const TrainedModel& trained, const data::Dataset& dataset, data::Split split,
                                 int threads);
 

@@ -82,7 +82,8 @@ uint64_t export_model(const fs::path& path, const model::SavedWeights& saved, DT
   const auto shape = model::make_model(saved.info.model);
   const auto* const weights = static_cast<const float*>(saved.weights.data());
   const auto stream = backend.create_stream();
-  const model::PackedWeights packed = model::pack_weights(backend, *stream, *shape, weights, type);
+  const model::PackedWeights packed =
+      model::pack_weights(backend, *stream, *shape, weights, {type, kernels::Packing::inference});
   model::TrainState counters;
   counters.step = saved.step;
   counters.elements = shape->parameters().elements();
@@ -126,14 +127,14 @@ ExportedModel open_exported(const fs::path& path, const kernels::Stream& stream)
   place_masters("tables", Role::table);
   reader.check_section();  // few of their rows will be used: read, not mapped in
 
+  const kernels::PackedType type(exported.type, kernels::Packing::inference);
   uint64_t expected = 0;
-  for (const Parameter& p : all)
-    expected += p.packed ? stream.packed_bytes(p.rows, p.cols, exported.type) : 0;
+  for (const Parameter& p : all) expected += p.packed ? stream.packed_bytes(p.rows, p.cols, type) : 0;
   const char* next = section_start(reader, exported, reader.begin_section("packed"), expected);
   for (size_t i = 0; i < all.size(); ++i) {
     if (!all[i].packed) continue;
-    exported.packed[i] = {next, all[i].rows, all[i].cols, exported.type};
-    next += stream.packed_bytes(all[i].rows, all[i].cols, exported.type);
+    exported.packed[i] = {next, all[i].rows, all[i].cols, exported.type, type.packing};
+    next += stream.packed_bytes(all[i].rows, all[i].cols, type);
   }
   reader.check_section(exported.file.bytes().data());
   reader.check_rest(0, 0);

@@ -16,30 +16,46 @@ std::string find_checkpoint(const std::string& given, const Warn& warn) {
 }
 
 std::shared_ptr<const TrainedModel> TrainedModel::load(const std::string& checkpoint, const Warn& warn,
-                                                       bool int8) {
+                                                       Use use) {
   std::shared_ptr<TrainedModel> trained(new TrainedModel);
   trained->path_ = find_checkpoint(checkpoint, warn);
   trained->backend_ = kernels::make_cpu_backend();
-  const auto stream = trained->backend_->create_stream();
   if (is_exported(trained->path_)) {
-    trained->exported_ = open_exported(trained->path_, *stream);
-    if (int8 && trained->exported_->type != kernels::DType::i8)
+    const auto stream = trained->backend_->create_stream();
+    trained->exported_ = std::make_shared<ExportedModel>(open_exported(trained->path_, *stream));
+    if (use == Use::int8 && trained->exported_->type != kernels::DType::i8)
       throw error(ErrorKind::usage,
                   "{} was exported without --int8; export it with --int8, or leave that out", trained->path_);
   } else {
-    trained->saved_ = model::load_weights_only(trained->path_, *trained->backend_);
+    trained->saved_ =
+        std::make_shared<model::SavedWeights>(model::load_weights_only(trained->path_, *trained->backend_));
   }
   const model::CheckpointInfo& info = trained->info();
   if (info.tokenizer.empty())
     throw error(ErrorKind::usage, "{} has no tokenizer in it; train on a dataset made by troupe prepare",
                 trained->path_);
-  trained->tokenizer_ = std::make_unique<data::Tokenizer>(info.tokenizer, trained->path_);
+  trained->tokenizer_ = std::make_shared<data::Tokenizer>(info.tokenizer, trained->path_);
   trained->model_ = model::make_model(info.model);
-  if (!trained->exported())
-    trained->packed_ =
-        model::pack_weights(*trained->backend_, *stream, *trained->model_, trained->weights().master,
-                            int8 ? kernels::DType::i8 : info.model.compute);
+  if (!trained->exported()) trained->pack(use);
   return trained;
+}
+
+void TrainedModel::pack(Use use) {
+  const auto stream = backend_->create_stream();
+  const kernels::DType compute = info().model.compute;
+  const kernels::PackedType type = use == Use::int8 ? kernels::DType::i8
+                                   : use == Use::loss
+                                       ? kernels::PackedType(compute)
+                                       : kernels::PackedType(compute, kernels::Packing::inference);
+  packed_ = std::make_shared<model::PackedWeights>(model::pack_weights(
+      *backend_, *stream, *model_, static_cast<const float*>(saved_->weights.data()), type));
+}
+
+std::shared_ptr<const TrainedModel> TrainedModel::packed_for(Use use) const {
+  TROUPE_CHECK(!exported());
+  std::shared_ptr<TrainedModel> other(new TrainedModel(*this));
+  other->pack(use);
+  return other;
 }
 
 Translator::Translator(std::shared_ptr<const TrainedModel> trained, const model::GenerateOptions& options,

@@ -5,7 +5,6 @@
 
 #include <functional>
 #include <memory>
-#include <optional>
 #include <span>
 #include <string>
 #include <vector>
@@ -24,37 +23,47 @@ using Warn = std::function<void(const std::string& message)>;
 // was looked for.
 std::string find_checkpoint(const std::string& given, const Warn& warn);
 
+// What a model's weights are packed for.
+enum class Use : uint8_t {
+  loss = 1,     // as in training
+  translation,  // in the compute type; an output does not depend on the batch
+  int8,         // the same with every matrix rounded to 8 bits
+};
+
 // Weights in memory and packed, or mapped, read-only after loading: any thread.
 class TrainedModel {
  public:
-  // `int8`: for generation alone, every matrix rounded to 8 bits; an exported model has what it was exported
-  // with. Throws Error(file | corrupt | version); Error(usage) when the checkpoint has no tokenizer, or the
-  // exported model other weights than `int8` asks for.
+  // Throws Error(file | corrupt | version); Error(usage) when the checkpoint has no tokenizer, or when an
+  // exported model, which is packed as it is, does not have the 8 bits that are asked for.
   static std::shared_ptr<const TrainedModel> load(const std::string& checkpoint, const Warn& warn,
-                                                  bool int8 = false);
+                                                  Use use = Use::translation);
+  // The same weights packed for another use; what was read is shared. REQUIRES that it is not exported.
+  std::shared_ptr<const TrainedModel> packed_for(Use use) const;
 
   kernels::Backend& backend() const { return *backend_; }
   const model::Model& model() const { return *model_; }
-  const model::CheckpointInfo& info() const { return exported_ ? exported_->info : saved_.info; }
-  int64_t step() const { return exported_ ? exported_->step : saved_.step; }
-  bool exported() const { return exported_.has_value(); }
+  const model::CheckpointInfo& info() const { return exported_ ? exported_->info : saved_->info; }
+  int64_t step() const { return exported_ ? exported_->step : saved_->step; }
+  bool exported() const { return exported_ != nullptr; }
   const std::string& path() const { return path_; }
   const data::Tokenizer& tokenizer() const { return *tokenizer_; }
   model::WeightsView weights() const {
     if (exported_) return exported_->weights();
-    return {static_cast<const float*>(saved_.weights.data()), &packed_.views};
+    return {static_cast<const float*>(saved_->weights.data()), &packed_->views};
   }
   bool translates() const { return info().model.family == model::Family::encoder_decoder; }
 
  private:
   TrainedModel() = default;
+  void pack(Use use);
+
   std::string path_;
-  std::unique_ptr<kernels::Backend> backend_;
-  std::unique_ptr<model::Model> model_;
-  model::SavedWeights saved_;
-  model::PackedWeights packed_;
-  std::optional<ExportedModel> exported_;  // in place of these two
-  std::unique_ptr<data::Tokenizer> tokenizer_;
+  std::shared_ptr<kernels::Backend> backend_;
+  std::shared_ptr<const model::Model> model_;
+  std::shared_ptr<const model::SavedWeights> saved_;
+  std::shared_ptr<const model::PackedWeights> packed_;
+  std::shared_ptr<const ExportedModel> exported_;  // in place of these two
+  std::shared_ptr<const data::Tokenizer> tokenizer_;
 };
 
 struct Output {

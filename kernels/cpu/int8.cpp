@@ -33,7 +33,7 @@ PackedWeight CpuStream::pack_int8(ConstView master, void* destination) {
   TROUPE_CHECK(master.dtype == DType::f32 && master.cols <= kDepthMax);
   loops_.int8->pack(master.as<float>(), master.cols, master.stride,
                     layout(master.rows, master.cols, destination));
-  return {destination, master.rows, master.cols, DType::i8};
+  return {destination, master.rows, master.cols, DType::i8, Packing::inference};
 }
 
 void CpuStream::linear_forward_int8(ConstView x, PackedWeight weight, ConstView bias, View y) {

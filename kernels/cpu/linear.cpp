@@ -18,6 +18,7 @@ DType stored_type(IsaLevel level, DType dtype) {
 }  // namespace
 
 ConstView CpuStream::packed_rows(PackedWeight weight) const {
+  TROUPE_CHECK(weight.packing == Packing::training, "a weight packed for inference");
   return {weight.data, stored_type(level_, weight.dtype), weight.n, weight.k, weight.k};
 }
 
@@ -38,13 +39,16 @@ void CpuStream::multiply(Factor a, Factor b, const float* bias, View c, bool acc
   convert(wide, c);
 }
 
-size_t CpuStream::packed_bytes(int64_t n, int64_t k, DType dtype) const {
-  if (dtype == DType::i8) return packed_bytes_int8(n, k);
-  return (size_t(n) * size_t(k) * size_of(stored_type(level_, dtype)) + 63) / 64 * 64;
+size_t CpuStream::packed_bytes(int64_t n, int64_t k, PackedType type) const {
+  if (type.dtype == DType::i8) return packed_bytes_int8(n, k);
+  if (type.packing == Packing::inference) return packed_bytes_panels(n, k, type.dtype);
+  return (size_t(n) * size_t(k) * size_of(stored_type(level_, type.dtype)) + 63) / 64 * 64;
 }
 
-PackedWeight CpuStream::pack(ConstView master, DType dtype, void* destination) {
+PackedWeight CpuStream::pack(ConstView master, PackedType type, void* destination) {
+  const DType dtype = type.dtype;
   if (dtype == DType::i8) return pack_int8(master, destination);
+  if (type.packing == Packing::inference) return pack_panels(master, dtype, destination);
   TROUPE_CHECK(master.dtype == DType::f32);
   const PackedWeight weight{destination, master.rows, master.cols, dtype};
   const View rows{destination, stored_type(level_, dtype), master.rows, master.cols, master.cols};
@@ -63,6 +67,7 @@ void CpuStream::linear_forward(ConstView x, PackedWeight weight, ConstView bias,
   TROUPE_CHECK(y.dtype == x.dtype || y.dtype == DType::f32);
   TROUPE_CHECK(bias.empty() || (bias.dtype == DType::f32 && bias.size() == weight.n));
   if (weight.dtype == DType::i8) return linear_forward_int8(x, weight, bias, y);
+  if (weight.packing == Packing::inference) return linear_forward_panels(x, weight, bias, y);
   TROUPE_CHECK(x.dtype == weight.dtype);
   multiply({x}, transpose(packed_rows(weight)), bias.empty() ? nullptr : bias.as<float>(), y);
 }

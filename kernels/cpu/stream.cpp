@@ -15,6 +15,7 @@
 #include "kernels/cpu/loops/linear.hpp"
 #include "kernels/cpu/loops/norm.hpp"
 #include "kernels/cpu/loops/optimizer.hpp"
+#include "kernels/cpu/loops/panels.hpp"
 #include "kernels/dropout.hpp"
 
 namespace troupe::kernels {
@@ -36,6 +37,7 @@ namespace troupe::kernels {
     .linear = &isa::linear_loops,                         \
     .norm = &isa::norm_loops,                             \
     .optimizer = &isa::optimizer_loops,                   \
+    .panels = &isa::panel_loops,                          \
   }
 // clang-format on
 

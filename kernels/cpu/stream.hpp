@@ -31,6 +31,7 @@ struct Int8Loops;
 struct LinearLoops;
 struct NormLoops;
 struct OptimizerLoops;
+struct PanelLoops;
 
 // The tables of one instruction-set level.
 struct Loops {
@@ -47,6 +48,7 @@ struct Loops {
   const LinearLoops* linear = nullptr;
   const NormLoops* norm = nullptr;
   const OptimizerLoops* optimizer = nullptr;
+  const PanelLoops* panels = nullptr;
 };
 Loops loops_of(IsaLevel level);
 
@@ -60,8 +62,8 @@ class CpuStream final : public Stream {
   Device device() const override { return {}; }
   void synchronize() override {}
 
-  size_t packed_bytes(int64_t n, int64_t k, DType dtype) const override;
-  PackedWeight pack(ConstView master, DType dtype, void* destination) override;
+  size_t packed_bytes(int64_t n, int64_t k, PackedType type) const override;
+  PackedWeight pack(ConstView master, PackedType type, void* destination) override;
   void linear_forward(ConstView x, PackedWeight weight, ConstView bias, View y) override;
   void linear_backward_input(ConstView dy, PackedWeight weight, View dx, bool accumulate) override;
   void linear_backward_weight(ConstView dy, ConstView x, View dw, View dbias) override;
@@ -105,6 +107,11 @@ class CpuStream final : public Stream {
   static size_t packed_bytes_int8(int64_t n, int64_t k);
   PackedWeight pack_int8(ConstView master, void* destination);
   void linear_forward_int8(ConstView x, PackedWeight weight, ConstView bias, View y);
+
+  // panels.cpp: of others packed for inference
+  static size_t packed_bytes_panels(int64_t n, int64_t k, DType dtype);
+  PackedWeight pack_panels(ConstView master, DType dtype, void* destination);
+  void linear_forward_panels(ConstView x, PackedWeight weight, ConstView bias, View y);
 
   struct VocabularyPasses;
   void cross_entropy_backward(const VocabularyPasses& passes);

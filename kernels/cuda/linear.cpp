@@ -42,14 +42,14 @@ void CudaStream::multiply(RowMajor a, RowMajor b, ConstView bias, View c, bool a
   runtime_->multiply(product);
 }
 
-size_t CudaStream::packed_bytes(int64_t n, int64_t k, DType dtype) const {
-  return (size_t(n) * size_t(k) * size_of(dtype) + 255) / 256 * 256;
+size_t CudaStream::packed_bytes(int64_t n, int64_t k, PackedType type) const {
+  return (size_t(n) * size_t(k) * size_of(type.dtype) + 255) / 256 * 256;
 }
 
-PackedWeight CudaStream::pack(ConstView master, DType dtype, void* destination) {
+PackedWeight CudaStream::pack(ConstView master, PackedType type, void* destination) {
   TROUPE_CHECK(master.dtype == DType::f32);
-  convert(master, {destination, dtype, master.rows, master.cols, master.cols});
-  return {destination, master.rows, master.cols, dtype};
+  convert(master, {destination, type.dtype, master.rows, master.cols, master.cols});
+  return {destination, master.rows, master.cols, type.dtype};
 }
 
 void CudaStream::linear_forward(ConstView x, PackedWeight weight, ConstView bias, View y) {

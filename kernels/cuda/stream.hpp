@@ -43,8 +43,8 @@ class CudaStream final : public Stream {
   DeviceRuntime& runtime() { return *runtime_; }
   Scratch& scratch() { return scratch_; }
 
-  size_t packed_bytes(int64_t n, int64_t k, DType dtype) const override;
-  PackedWeight pack(ConstView master, DType dtype, void* destination) override;
+  size_t packed_bytes(int64_t n, int64_t k, PackedType type) const override;
+  PackedWeight pack(ConstView master, PackedType type, void* destination) override;
   void linear_forward(ConstView x, PackedWeight weight, ConstView bias, View y) override;
   void linear_backward_input(ConstView dy, PackedWeight weight, View dx, bool accumulate) override;
   void linear_backward_weight(ConstView dy, ConstView x, View dw, View dbias) override;

@@ -112,14 +112,20 @@ TEST_CASE("a sentence gets the same tokens alone and in any batch, in the order 
   }
 }
 
-TEST_CASE("with 8-bit weights a sentence's outputs are the same bits alone and in twenty different batches") {
+TEST_CASE(
+    "packed for inference, a sentence's outputs are the same bits alone and in twenty different batches") {
+  using kernels::DType;
   const auto backend = kernels::make_cpu_backend();
   for (auto config : tiny_models())
-    for (const auto compute : {kernels::DType::f32, kernels::DType::bf16}) {
+    for (const auto& [compute, type] : std::vector<std::pair<DType, DType>>{{DType::f32, DType::f32},
+                                                                            {DType::bf16, DType::bf16},
+                                                                            {DType::f32, DType::i8},
+                                                                            {DType::bf16, DType::i8}}) {
+      CAPTURE(to_string(type));
       config.compute = compute;
       GenerationSetup setup = make_setup(*backend, config, 12);
       const auto packed = model::pack_weights(*backend, *setup.stream, *setup.model,
-                                              setup.state.weight_data(), kernels::DType::i8);
+                                              setup.state.weight_data(), {type, kernels::Packing::inference});
       const model::WeightsView weights{setup.state.weight_data(), &packed.views};
       auto inputs = random_inputs(config, {9, 1, 4, 17, 2, 2, 0, 30, 8, 6, 1, 3}, 12);
       for (const int64_t beam : {1, 3}) {

@@ -24,10 +24,10 @@ class ReferenceStream : public kernels::Stream {
 
   kernels::Device device() const override { return {}; }
   void synchronize() override {}
-  size_t packed_bytes(int64_t n, int64_t k, kernels::DType) const override {
+  size_t packed_bytes(int64_t n, int64_t k, kernels::PackedType) const override {
     return (size_t(n * k) * 4 + 63) / 64 * 64;
   }
-  kernels::PackedWeight pack(ConstView m, kernels::DType, void* to) override {
+  kernels::PackedWeight pack(ConstView m, kernels::PackedType, void* to) override {
     std::memcpy(to, m.data, size_t(m.size()) * 4);
     return {to, m.rows, m.cols, kernels::DType::f32};
   }

@@ -1,5 +1,6 @@
 #include "kernels/cpu/loops/int8.hpp"
 
+#include "kernels/cpu/loops/panel_tiles.hpp"
 #include "kernels/cpu/loops/vec.hpp"
 #include "kernels/cpu/loops/wide.hpp"
 
@@ -179,22 +180,13 @@ static void tile(const Int8Rows& x, const Int8Weight& w, int64_t row, int64_t bl
   }
 }
 
-// All rows of a strip of `Blocks` blocks, which stays in the first-level cache meanwhile.
-template <int Blocks, typename T>
-static void strip(const Int8Rows& x, const Int8Weight& w, int64_t block, const Output& out, T* y) {
-  int64_t row = 0;
-  for (; row + kRows <= x.rows; row += kRows) tile<kRows, Blocks>(x, w, row, block, out, y);
-  for (; row + 4 <= x.rows; row += 4) tile<4, Blocks>(x, w, row, block, out, y);
-  for (; row < x.rows; ++row) tile<1, Blocks>(x, w, row, block, out, y);
-}
-
 template <typename T>
 void multiply(const Int8Rows& x, const Int8Weight& w, const float* bias, T* y, int64_t stride) {
-  const int64_t blocks = (w.n + kInt8Columns - 1) / kInt8Columns;
   const Output out{bias, stride};
-  int64_t block = 0;
-  for (; block + kBlocks <= blocks; block += kBlocks) strip<kBlocks>(x, w, block, out, y);
-  for (; block < blocks; ++block) strip<1>(x, w, block, out, y);
+  for_each_tile<kRows, kBlocks>(x.rows, (w.n + kInt8Columns - 1) / kInt8Columns,
+                                [&]<int Rows, int Blocks>(int64_t row, int64_t block) {
+                                  tile<Rows, Blocks>(x, w, row, block, out, y);
+                                });
 }
 
 }  // namespace
