@@ -164,16 +164,21 @@ TEST_CASE("both halves of a parted network go on, and meet again in the same bit
 
 TEST_CASE("a host whose wire needs longer for a step than the patience is waited for") {
   if (!have_hosts()) return;
-  constexpr int kSteps = 4, kWaitedMs = 3000;
+  constexpr int kSteps = 4, kWaitedMs = 2000;
+  const std::vector<std::string> larger = {"--set", "model.width=96", "--set", "model.inner=192"};
   Company company({"alpha", "beta", "gamma"}, {}, kWaitedMs);
-  company.hosts.slow("gamma", 200);  // of 90 kB a step
+  company.hosts.slow("gamma", 2000);  // of 700 kB a step
   company.start();
+  std::vector<std::string> command = company.train(kSteps);
+  command.insert(command.end(), larger.begin(), larger.end());
   const auto began = Clock::now();
-  const ProcessResult result = run(company.train(kSteps), {}, kRunDeadline);
+  const ProcessResult result = run(command, {}, kRunDeadline);
   CAPTURE(result.err);
-  CHECK(result.code == 0);
-  CHECK(digest_of(result) == expected_digest(kSteps));
-  CHECK(Clock::now() - began > std::chrono::milliseconds(3 * kWaitedMs));
-  CHECK(result.err.find("lost node") == std::string::npos);
-  CHECK(result.err.find("from step") == std::string::npos);  // no view but the first
+  REQUIRE(result.code == 0);  // what fails here is explained by the nodes
+  REQUIRE(Clock::now() - began > std::chrono::milliseconds(kSteps * kWaitedMs));
+  REQUIRE(result.err.find("lost node") == std::string::npos);
+  REQUIRE(result.err.find("from step") == std::string::npos);  // no view but the first
+  std::vector<std::string> alone = {"--nodes", "1", "--threads", "1"};
+  alone.insert(alone.end(), larger.begin(), larger.end());
+  CHECK(digest_of(result) == train_to_end(company.folder / "alone", kSteps, alone));
 }
