@@ -130,7 +130,7 @@ void measure_attention(Bench& bench, float rate) {
              grad = matrix(d, DType::bf16, kTokens, 3 * kWidth),
              sums = matrix(lse, DType::f32, kTokens / kLength * kHeads, kLength);
   const AttentionShape shape{kTokens / kLength, kLength, kLength, kHeads,
-                             kWidth / kHeads,   true,    nullptr, {rate, 5}};
+                             kWidth / kHeads,   true,    nullptr, false, {rate, 5}};
   const auto part = [](View v, int64_t i) { return v.col_range(i * kWidth, kWidth); };
   const double flops = 4.0 * kTokens * kLength * kWidth / 2;  // the half that a causal mask leaves
   const std::string name = fmt::format("attention, causal, 8 x 1024, 12 heads of 64, dropout {}", rate);

@@ -70,7 +70,7 @@ TEST_CASE("products, attention and cross-entropy give the same bits every time a
   Results first;
   for (int run = 0; run < 20; ++run) {
     const auto device = gpu_test_device();
-    AttentionShape shape{2, kRows / 2, kRows / 2, kHeads, kWidth / kHeads, true, nullptr, {0.1f, 3}};
+    AttentionShape shape{2, kRows / 2, kRows / 2, kHeads, kWidth / kHeads, true, nullptr, false, {0.1f, 3}};
     const PlacedWeight packed(*device, w, DType::bf16);
     const Placed in(*device, DType::bf16, x), out(*device, DType::bf16, kRows, kWidth),
         lse(*device, DType::f32, 2 * kHeads, kRows / 2), dq(*device, DType::bf16, kRows, kWidth),
@@ -114,7 +114,7 @@ TEST_CASE("shapes of real models agree with the CPU on the GPU" * doctest::skip(
           dx(device, dtype, kRows, kWidth), sum(device, DType::f32, kRows, kWidth),
           residual(device, DType::f32, d), g(device, DType::f32, gamma), normed(device, dtype, kRows, kWidth),
           stats(device, DType::f32, 2, kRows);
-      const AttentionShape shape{kBatch, kLength, kLength, kHeads, kHead, true, nullptr, {0.1f, 3}};
+      const AttentionShape shape{kBatch, kLength, kLength, kHeads, kHead, true, nullptr, false, {0.1f, 3}};
       stream.attention_forward(shape, in.view(), in.view(), in.view(), out.view(), lse.view());
       stream.attention_backward(shape, in.view(), in.view(), in.view(), out.view(), lse.view(), dout.view(),
                                 dq.view(), dk.view(), dv.view());
