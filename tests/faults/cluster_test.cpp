@@ -160,6 +160,28 @@ TEST_CASE("a client that stands still while its job ends hears how it has ended"
   CHECK(digest_of(*result) == expected_digest(kSteps));
 }
 
+TEST_CASE("a client that was cut off while a view began hears of it when it is back") {
+  const TemporaryFolder folder;
+  const std::string patience = "patience_ms = 2000\n";
+  Node alpha(folder, "alpha", patience), beta(folder, "beta", patience);
+  troupe::comm::FaultProxyOptions options;
+  options.target = alpha.address;
+  troupe::comm::FaultProxy way(options);  // from the client to alpha
+  const std::string cluster =
+      folder.write("cluster.toml", cluster_text(way.address(), beta.address, patience));
+  Run run(folder / "run", train_command(folder / "run", 100'000, {"--cluster", cluster}, 5));
+  troupe::comm::Faults faults;
+  faults.cut = true;
+  way.set(troupe::comm::Direction::both, faults);
+  run.wait_for("lost node alpha");
+  beta.process.signal(SIGKILL);
+  REQUIRE(alpha.process.wait_for_output(": alpha from step", kRunDeadline));  // its log of the view
+  faults.cut = false;
+  way.set(troupe::comm::Direction::both, faults);
+  run.wait_for_view("alpha");
+  run.finish_and_check();
+}
+
 TEST_CASE("Ctrl-C stops a job also when the client cannot reach the leader any more") {
   const TemporaryFolder folder;
   const std::string patience = "patience_ms = 2000\n";
