@@ -12,6 +12,16 @@ struct Case {
   float rate;
 };
 
+AttentionShape shape_of(const Case& c) {
+  AttentionShape shape;
+  shape.batch = c.B;
+  shape.queries = c.Tq;
+  shape.keys = c.Tk;
+  shape.heads = c.H;
+  shape.head_size = c.D;
+  return shape;
+}
+
 // q, k and v are column ranges of one matrix where queries and keys are as many.
 void check_case(const Case& c, DType dtype) {
   CAPTURE(c.B);
@@ -22,12 +32,7 @@ void check_case(const Case& c, DType dtype) {
   const int64_t C = c.H * c.D;
   std::vector<int32_t> lengths;
   for (int64_t b = 0; b < c.B; ++b) lengths.push_back(int32_t(b == 0 ? c.Tk : (b * 7 + 3) % (c.Tk + 1)));
-  AttentionShape shape;
-  shape.batch = c.B;
-  shape.queries = c.Tq;
-  shape.keys = c.Tk;
-  shape.heads = c.H;
-  shape.head_size = c.D;
+  AttentionShape shape = shape_of(c);
   shape.causal = c.causal;
   shape.key_lengths = c.lengths ? lengths.data() : nullptr;
   shape.dropout = {c.rate, 5};
@@ -53,12 +58,7 @@ void check_by_head(const Case& c, DType dtype) {
   CAPTURE(c.Tk);
   CAPTURE(c.D);
   CAPTURE(to_string(dtype));
-  AttentionShape shape;
-  shape.batch = c.B;
-  shape.queries = c.Tq;
-  shape.keys = c.Tk;
-  shape.heads = c.H;
-  shape.head_size = c.D;
+  AttentionShape shape = shape_of(c);
   shape.keys_by_head = true;
   const Matrix q = random_bf16(c.B * c.Tq, c.H * c.D, 1), k = random_bf16(c.B * c.H * c.Tk, c.D, 2),
                v = random_bf16(c.B * c.H * c.Tk, c.D, 3);

@@ -2,21 +2,13 @@
 
 #include <doctest/doctest.h>
 
-#include "tests/kernels/levels.hpp"
+#include "tests/kernels/packed.hpp"
 
 using namespace troupe;
 using namespace troupe::kernels;
 using namespace troupe::testing;
 
 namespace {
-
-struct Packed {
-  Packed(CpuStream& stream, const Matrix& w)
-      : memory(allocate_host(stream.packed_bytes(w.rows, w.cols, DType::i8))),
-        weight(stream.pack(w.view(), DType::i8, memory.data())) {}
-  Buffer memory;
-  PackedWeight weight;
-};
 
 // A row as integers and their scale, the plain way.
 struct Rounded {
@@ -44,18 +36,11 @@ Matrix plain_product(const Matrix& x, const Matrix& w, const Matrix& bias) {
   return y;
 }
 
-struct Shape {
-  int64_t M, N, K, gap;
-};
-constexpr Shape kShapes[] = {{0, 4, 3, 0},    {1, 1, 1, 0},    {1, 16, 32, 0},
-                             {2, 3, 5, 3},    {17, 33, 31, 0}, {12, 32, 64, 5},
-                             {64, 96, 32, 0}, {31, 47, 70, 2}, {13, 15, 129, 7}};
-
 }  // namespace
 
 TEST_CASE("8-bit linear gives the bits of plain loops over integers, at every level, type and odd shape") {
   for (const IsaLevel level : machine_levels())
-    for (const Shape& s : kShapes) {
+    for (const LinearShape& s : kLinearShapes) {
       CAPTURE(to_string(level));
       CAPTURE(s.M);
       CAPTURE(s.N);
@@ -63,7 +48,7 @@ TEST_CASE("8-bit linear gives the bits of plain loops over integers, at every le
       CpuStream stream(level);
       const Matrix x = random_bf16(s.M, s.K, 1, 3), w = random_matrix(s.N, s.K, 2),
                    bias = random_matrix(1, s.N, 3);
-      const Packed packed(stream, w);
+      const Packed packed(stream, w, DType::i8);
       const Matrix expected = plain_product(x, w, bias);
       for (const DType in : {DType::f32, DType::bf16})
         for (const DType out : {in, DType::f32}) {
@@ -80,7 +65,7 @@ TEST_CASE("8-bit linear gives the bits of plain loops over integers, at every le
 TEST_CASE("8-bit linear is near the product of what it rounds") {
   CpuStream stream(best_isa_level());
   const Matrix x = random_matrix(20, 256, 1), w = random_matrix(64, 256, 2);
-  const Packed packed(stream, w);
+  const Packed packed(stream, w, DType::i8);
   Matrix y(20, 64), expected(20, 64);
   stream.linear_forward(x.view(), packed.weight, {}, y.view());
   for (int64_t r = 0; r < 20; ++r)
@@ -93,7 +78,7 @@ TEST_CASE("a row of an 8-bit product does not depend on the rows beside it") {
   for (const IsaLevel level : machine_levels()) {
     CpuStream stream(level);
     const Matrix x = random_matrix(41, 100, 1), w = random_matrix(70, 100, 2);
-    const Packed packed(stream, w);
+    const Packed packed(stream, w, DType::i8);
     Matrix together(41, 70);
     stream.linear_forward(x.view(), packed.weight, {}, together.view());
     for (const int64_t rows : {1, 3, 5, 12, 13, 29})
@@ -113,7 +98,7 @@ TEST_CASE("rows and channels of zeros give the bias, and what is not finite stay
     for (int64_t k = 0; k < 40; ++k) x.at(0, k) = w.at(7, k) = 0;
     x.at(1, 5) = NAN;
     x.at(2, 33) = INFINITY;
-    const Packed packed(stream, w);
+    const Packed packed(stream, w, DType::i8);
     Matrix y(4, 20);
     stream.linear_forward(x.view(), packed.weight, bias.view(), y.view());
     for (int64_t n = 0; n < 20; ++n) {
@@ -128,7 +113,7 @@ TEST_CASE("rows and channels of zeros give the bias, and what is not finite stay
 TEST_CASE("an 8-bit weight has no backward pass, and shapes must match") {
   CpuStream stream(best_isa_level());
   const Matrix w = random_matrix(4, 6, 2), x = random_matrix(3, 5, 1);
-  const Packed packed(stream, w);
+  const Packed packed(stream, w, DType::i8);
   Matrix y(3, 4), dx(3, 6);
   CHECK_THROWS_AS(stream.linear_forward(x.view(), packed.weight, {}, y.view()), CheckFailure);
   CHECK_THROWS_AS(stream.linear_backward_input(y.view(), packed.weight, dx.view(), false), CheckFailure);

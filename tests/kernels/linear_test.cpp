@@ -2,7 +2,7 @@
 
 #include <doctest/doctest.h>
 
-#include "tests/kernels/levels.hpp"
+#include "tests/kernels/packed.hpp"
 
 using namespace troupe;
 using namespace troupe::kernels;
@@ -10,22 +10,7 @@ using namespace troupe::testing;
 
 namespace {
 
-struct Shape {
-  int64_t M, N, K, gap;
-};
-constexpr Shape kShapes[] = {{0, 4, 3, 0},      {1, 1, 1, 0},    {1, 16, 32, 0},  {2, 3, 5, 3},
-                             {17, 33, 31, 0},   {33, 17, 64, 5}, {64, 96, 32, 0}, {100, 30, 70, 2},
-                             {128, 256, 64, 0}, {5, 200, 129, 7}};
-
-struct Packed {
-  Packed(CpuStream& stream, const Matrix& w, DType dtype)
-      : memory(allocate_host(stream.packed_bytes(w.rows, w.cols, dtype))),
-        weight(stream.pack(w.view(), dtype, memory.data())) {}
-  Buffer memory;
-  PackedWeight weight;
-};
-
-void check_shape(IsaLevel level, DType dtype, const Shape& s) {
+void check_shape(IsaLevel level, DType dtype, const LinearShape& s) {
   CAPTURE(to_string(level));
   CAPTURE(to_string(dtype));
   CAPTURE(s.M);
@@ -64,7 +49,7 @@ void check_shape(IsaLevel level, DType dtype, const Shape& s) {
 TEST_CASE("linear agrees with plain loops at every level, type and odd shape") {
   for (const IsaLevel level : machine_levels())
     for (const DType dtype : {DType::f32, DType::bf16})
-      for (const Shape& shape : kShapes) check_shape(level, dtype, shape);
+      for (const LinearShape& shape : kLinearShapes) check_shape(level, dtype, shape);
 }
 
 TEST_CASE("linear without a bias is a plain product") {

@@ -1,6 +1,7 @@
 #include <doctest/doctest.h>
 
-#include "tests/kernels/levels.hpp"
+#include "kernels/reference/linear.hpp"
+#include "tests/kernels/packed.hpp"
 
 using namespace troupe;
 using namespace troupe::kernels;
@@ -8,31 +9,15 @@ using namespace troupe::testing;
 
 namespace {
 
-struct Packed {
-  Packed(CpuStream& stream, const Matrix& w, DType dtype)
-      : memory(allocate_host(stream.packed_bytes(w.rows, w.cols, {dtype, Packing::inference}))),
-        weight(stream.pack(w.view(), {dtype, Packing::inference}, memory.data())) {}
-  Buffer memory;
-  PackedWeight weight;
-};
-
-Matrix plain_product(const Matrix& x, const Matrix& w, const Matrix& bias) {
-  Matrix y(x.rows, w.rows);
-  for (int64_t r = 0; r < x.rows; ++r)
-    for (int64_t n = 0; n < w.rows; ++n) {
-      double sum = bias.values.empty() ? 0 : double(bias.at(0, n));
-      for (int64_t k = 0; k < x.cols; ++k) sum += double(x.at(r, k)) * double(w.at(n, k));
-      y.at(r, n) = float(sum);
-    }
-  return y;
+Packed for_inference(CpuStream& stream, const Matrix& w, DType dtype) {
+  return {stream, w, {dtype, Packing::inference}};
 }
 
-struct Shape {
-  int64_t M, N, K, gap;
-};
-constexpr Shape kShapes[] = {{0, 4, 3, 0},    {1, 1, 1, 0},    {1, 16, 32, 0},
-                             {2, 3, 5, 3},    {17, 33, 31, 0}, {12, 32, 64, 5},
-                             {64, 96, 32, 0}, {31, 47, 70, 2}, {13, 15, 129, 7}};
+Matrix plain_product(const Matrix& x, const Matrix& w, const float* bias) {
+  Matrix y(x.rows, w.rows);
+  reference::linear_forward(x.values.data(), w.values.data(), bias, x.rows, w.rows, x.cols, y.values.data());
+  return y;
+}
 
 }  // namespace
 
@@ -41,7 +26,7 @@ TEST_CASE(
   for (const IsaLevel level : machine_levels())
     for (const DType dtype : {DType::f32, DType::bf16})
       for (const bool to_f32 : {true, false})
-        for (const Shape& s : kShapes) {
+        for (const LinearShape& s : kLinearShapes) {
           CAPTURE(to_string(level));
           CAPTURE(to_string(dtype));
           CAPTURE(s.M);
@@ -50,13 +35,13 @@ TEST_CASE(
           CpuStream stream(level);
           const Matrix x = random_bf16(s.M, s.K, 1), w = random_bf16(s.N, s.K, 2),
                        bias = random_matrix(1, s.N, 3);
-          const Packed packed(stream, w, dtype);
+          const Packed packed = for_inference(stream, w, dtype);
           const DType out = to_f32 ? DType::f32 : dtype;
           const Strided in(dtype, x, s.gap), y(out, s.M, s.N, s.gap), bare(out, s.M, s.N, s.gap);
           stream.linear_forward(in.view(), packed.weight, bias.view(), y.view());
           stream.linear_forward(in.view(), packed.weight, {}, bare.view());
-          CHECK(distance(y.values(), plain_product(x, w, bias)) < tolerance(out));
-          CHECK(distance(bare.values(), plain_product(x, w, {})) < tolerance(out));
+          CHECK(distance(y.values(), plain_product(x, w, bias.values.data())) < tolerance(out));
+          CHECK(distance(bare.values(), plain_product(x, w, nullptr)) < tolerance(out));
         }
 }
 
@@ -71,7 +56,7 @@ TEST_CASE(
       CAPTURE(to_string(level));
       CAPTURE(to_string(dtype));
       CpuStream stream(level);
-      const Packed packed(stream, w, dtype);
+      const Packed packed = for_inference(stream, w, dtype);
       const Strided in(dtype, x), all(DType::f32, 61, 45), some(DType::f32, 61, 45);
       stream.linear_forward(in.view(), packed.weight, {}, all.view());
       for (int64_t first = 0, count = 1; first < 61; first += count, count = count % 7 + 1) {
@@ -95,6 +80,6 @@ TEST_CASE("a weight packed for inference is not taken for training") {
   CpuStream stream(best_isa_level());
   const Matrix w = random_matrix(4, 6, 1), dy = random_matrix(2, 4, 2);
   Matrix dx(2, 6);
-  const Packed packed(stream, w, DType::f32);
+  const Packed packed = for_inference(stream, w, DType::f32);
   CHECK_THROWS_AS(stream.linear_backward_input(dy.view(), packed.weight, dx.view(), false), CheckFailure);
 }
