@@ -6,7 +6,6 @@
 #include <utility>
 #include <vector>
 
-#include "model/parameters.hpp"
 #include "model/record.hpp"
 #include "model/section_file.hpp"
 
@@ -21,22 +20,6 @@ constexpr FileKind kCheckpoint{"TROUPECK", 1, "checkpoint",
 constexpr const char* kPrefix = "checkpoint-";
 constexpr const char* kSuffix = ".troupe";
 constexpr const char* kPartial = ".troupe.partial";
-
-// Settings and counters, checked against each other.
-void read_record(SectionReader& reader, CheckpointInfo& info, TrainState& state) {
-  const std::string record = reader.read_text("record");
-  try {
-    decode_record(record, info, state);
-    validate(info.model);
-  } catch (const std::exception& reason) {
-    reader.corrupt(fmt::format("its settings cannot be read ({})", reason.what()));
-  }
-  ParameterTable table;
-  describe_parameters(info.model, table);
-  if (table.elements() != state.elements || state.step < 0)
-    reader.corrupt(
-        fmt::format("it claims {} weights where its model has {}", state.elements, table.elements()));
-}
 
 void begin_array(SectionReader& reader, const char* tag, int64_t elements) {
   if (reader.begin_section(tag) != uint64_t(elements) * sizeof(float))

@@ -6,6 +6,8 @@
 #include <cereal/types/array.hpp>
 #include <cereal/types/string.hpp>
 
+#include "model/parameters.hpp"
+
 namespace troupe::model {
 
 // A field added later goes to the end of its type, behind a format version of the file (checkpoint.cpp).
@@ -61,12 +63,24 @@ std::string encode_record(const CheckpointInfo& info, const TrainState& state) {
   return out.str();
 }
 
-void decode_record(const std::string& bytes, CheckpointInfo& info, TrainState& state) {
-  std::istringstream in(bytes);
-  cereal::PortableBinaryInputArchive archive(in);
-  archive(info);
-  counters(archive, state);
-  if (in.peek() != std::istringstream::traits_type::eof()) throw cereal::Exception("bytes follow the record");
+void read_record(SectionReader& reader, CheckpointInfo& info, TrainState& state) {
+  const std::string record = reader.read_text("record");
+  try {
+    std::istringstream in(record);
+    cereal::PortableBinaryInputArchive archive(in);
+    archive(info);
+    counters(archive, state);
+    if (in.peek() != std::istringstream::traits_type::eof())
+      throw cereal::Exception("bytes follow the record");
+    validate(info.model);
+  } catch (const std::exception& reason) {
+    reader.corrupt(fmt::format("its settings cannot be read ({})", reason.what()));
+  }
+  ParameterTable table;
+  describe_parameters(info.model, table);
+  if (table.elements() != state.elements || state.step < 0)
+    reader.corrupt(
+        fmt::format("it claims {} weights where its model has {}", state.elements, table.elements()));
 }
 
 }  // namespace troupe::model

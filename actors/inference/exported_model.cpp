@@ -43,21 +43,10 @@ std::vector<char> gather(const model::Model& shape, const float* weights, Role r
   return bytes;
 }
 
-void read_settings(model::SectionReader& reader, ExportedModel& exported) {
-  const std::string record = reader.read_text("record"), type = reader.read_text("type");
-  model::TrainState counters;
-  try {
-    model::decode_record(record, exported.info, counters);
-    model::validate(exported.info.model);
-  } catch (const std::exception& reason) {
-    reader.corrupt(fmt::format("its settings cannot be read ({})", reason.what()));
-  }
-  exported.step = counters.step;
+DType read_type(model::SectionReader& reader) {
+  const std::string type = reader.read_text("type");
   for (const DType known : {DType::f32, DType::bf16, DType::i8})
-    if (type == kernels::to_string(known)) {
-      exported.type = known;
-      return;
-    }
+    if (type == kernels::to_string(known)) return known;
   reader.corrupt(fmt::format("its weights are \"{}\"", type));
 }
 
@@ -105,7 +94,10 @@ ExportedModel open_exported(const fs::path& path, const kernels::Stream& stream)
   ExportedModel exported;
   model::SectionReader reader(kExported, path, false);
   exported.file = data::MappedFile(path.string());
-  read_settings(reader, exported);
+  model::TrainState counters;
+  model::read_record(reader, exported.info, counters);
+  exported.step = counters.step;
+  exported.type = read_type(reader);
   model::ParameterTable table;
   model::describe_parameters(exported.info.model, table);
   const std::vector<Parameter>& all = table.all();
