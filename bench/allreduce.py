@@ -30,7 +30,8 @@ def settings(args, transport, processes, size):
     out = {"troupe, exact": [[*common, "--transport", transport]],
            "troupe, float": [[*common, "--transport", transport, "--sum", "float"]]}
     if transport == "tcp":
-        out["plain sockets"] = [[*common, "--transport", "link"]]
+        if size >= args.large:
+            out["plain sockets"] = [[*common, "--transport", "link"]]
         if args.gloo:
             out["gloo"] = [[args.gloo, mode, processes, size, rounds] for mode in ("ring", "bcube")]
     if args.mpirun:
@@ -55,24 +56,21 @@ def table(rows, _):
         ours = row["system"].startswith("troupe")
         peers = [r["us"] for r in same if r["system"] in ("gloo", "openmpi")]
         sockets = [r["gb_per_s"] for r in same if r["system"] == "plain sockets"]
-        large = row["bytes"] >= 1 << 20
         ratio = f"{min(peers) / row['us']:.2f}" if ours and peers else ""
-        share = f"{100 * row['gb_per_s'] / sockets[0]:.0f} %" if ours and sockets and large else ""
-        plain = row["system"] == "plain sockets"
-        if plain and not large:
-            continue  # they are measured for their bandwidth alone
+        share = f"{100 * row['gb_per_s'] / sockets[0]:.0f} %" if ours and sockets else ""
+        us = "" if row["system"] == "plain sockets" else f"{row['us']:,.0f}"
         lines.append(f"| {row['processes']} | {row['transport']} | {row['bytes'] >> 10:,} KiB | {row['system']} {row['version']} | "
-                     f"{row['setting']} | {row['gb_per_s']:.2f} | {'' if plain else format(row['us'], ',.0f')} | {ratio} | {share} |")
+                     f"{row['setting']} | {row['gb_per_s']:.2f} | {us} | {ratio} | {share} |")
     return lines
 
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    add_common_options(parser, "allreduce", seconds="3")
+    add_common_options(parser, "allreduce")
     parser.add_argument("--processes", nargs="+", type=int, default=[2, 4])
     parser.add_argument("--transports", nargs="+", default=["tcp", "shm"], choices=["tcp", "shm"])
     parser.add_argument("--sizes", nargs="+", type=int, default=[4 << 10, 1 << 20, 64 << 20], help="in bytes")
-    parser.add_argument("--large", type=int, default=1 << 20, help="sizes from here on are compared by bandwidth")
+    parser.add_argument("--large", type=int, default=1 << 20, help="sizes from here on are compared by bandwidth, others by time")
     parser.add_argument("--gloo", help="the peer's program; without it the peer is left out")
     parser.add_argument("--mpirun", help="Open MPI's; without it the peer is left out")
     args = parser.parse_args()

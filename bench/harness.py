@@ -74,10 +74,11 @@ def machine():
     return {"cpu": model or platform.processor(), "cores": os.cpu_count(), "date": time.strftime("%Y-%m-%d")}
 
 
-def add_common_options(parser, name, seconds, repeats=3):
+def add_common_options(parser, name, seconds=None, repeats=3):
     parser.add_argument("--build", type=pathlib.Path, default=ROOT / "build" / "release")
     parser.add_argument("--repeats", type=int, default=repeats)
-    parser.add_argument("--seconds", default=seconds, help="of measuring, a setting")
+    if seconds:
+        parser.add_argument("--seconds", default=seconds, help="of measuring, a setting")
     parser.add_argument("--threads", type=int, default=os.cpu_count())
     parser.add_argument("--json", type=pathlib.Path, help=f"default: BUILD/bench_{name}.json")
     parser.add_argument("--docs", type=pathlib.Path, default=DOCS)

@@ -66,7 +66,7 @@ def table(found, _):
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    add_common_options(parser, "start", seconds="3", repeats=20)
+    add_common_options(parser, "start", repeats=20)
     parser.add_argument("--ctranslate2", help="python with CTranslate2; without it the peer is left out")
     args = parser.parse_args()
     measure_all(args, "start", "Start of a translation", lambda: rows(args), table)

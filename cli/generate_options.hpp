@@ -19,7 +19,7 @@ inline void add_generate_options(CLI::App& command, model::GenerateOptions& opti
   command.add_option("--max-tokens", options.tokens_max, "Longest output in tokens; 0: what the model takes")
       ->capture_default_str();
   command.add_option("--batch", options.batch_sequences, "Sentences of a batch")->capture_default_str();
-  command.add_flag("--int8", int8, "8-bit products: twice as fast, at a small loss of quality");
+  command.add_flag("--int8", int8, "8-bit products: faster, at a small loss of quality");
   command.add_option("--threads", threads, "0: one a core")
       ->check(CLI::Range(0, 1024))
       ->capture_default_str();
