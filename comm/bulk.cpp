@@ -53,21 +53,31 @@ FrameBuffer BulkConnection::buffer() {
 }
 
 void BulkConnection::send(const FrameHead& head, FrameBuffer payload, Deadline deadline) {
-  TROUPE_CHECK(head.type < 128, "frame type {}", head.type);
-  TROUPE_CHECK(head.slots.size() <= kSlotWordsMax, "{} slot words", head.slots.size());
-  if (payload.bytes_.empty()) payload.resize_payload(0);
-  const size_t bytes = sizeof(WireHead) + head.slots.size() * sizeof(uint64_t) + payload.payload_bytes_;
   Core& core = *core_;
   std::unique_lock lock(core.mutex);
   if (core.failure) throw PeerError(*core.failure);
   core.wait_until(
-      lock,
-      [&] { return core.unacknowledged.empty() || core.unacknowledged_bytes + bytes <= core.window_bytes; },
-      deadline, "room in its window");
+      lock, [&] { return core.has_room(head, payload); }, deadline, "room in its window");
   core.enqueue(head, std::move(payload));
   core.wait_until(
-      lock, [&] { return core.write_index >= core.unacknowledged.size() && core.control.empty(); }, deadline,
-      "it to read what we send");
+      lock, [&] { return core.all_written(); }, deadline, "it to read what we send");
+}
+
+BulkConnection::Sent BulkConnection::try_send(const FrameHead& head, FrameBuffer& payload) {
+  Core& core = *core_;
+  const std::lock_guard lock(core.mutex);
+  if (core.failure) throw PeerError(*core.failure);
+  if (!core.all_written() || !core.has_room(head, payload)) return Sent::nothing;
+  core.enqueue(head, std::move(payload));
+  core.progress();
+  return core.all_written() ? Sent::wholly : Sent::partly;
+}
+
+void BulkConnection::drain(Deadline deadline) {
+  Core& core = *core_;
+  std::unique_lock lock(core.mutex);
+  core.wait_until(
+      lock, [&] { return core.all_written(); }, deadline, "it to read what we send");
 }
 
 void BulkConnection::send(const FrameHead& head, std::span<const std::byte> payload, Deadline deadline) {
@@ -77,21 +87,23 @@ void BulkConnection::send(const FrameHead& head, std::span<const std::byte> payl
   send(head, std::move(copy), deadline);
 }
 
-void BulkConnection::flush(Deadline deadline) {
+void BulkConnection::flush(Deadline deadline, Clock::duration look) {
   Core& core = *core_;
   std::unique_lock lock(core.mutex);
-  if (!core.unacknowledged.empty()) core.owes_ask = true;
+  const auto acknowledged = [&] { return core.unacknowledged.empty(); };
+  core.look_for(lock, acknowledged, look);
+  if (!acknowledged()) core.owes_ask = true;
   core.bytes_since_ask = 0;
-  core.wait_until(
-      lock, [&] { return core.unacknowledged.empty(); }, deadline, "its acknowledgement");
+  core.wait_until(lock, acknowledged, deadline, "its acknowledgement");
 }
 
-Frame BulkConnection::receive(Deadline deadline) {
+Frame BulkConnection::receive(Deadline deadline, Clock::duration look) {
   Core& core = *core_;
   std::unique_lock lock(core.mutex);
   core.release_frame();
-  core.wait_until(
-      lock, [&] { return core.frame_ready; }, deadline, "a frame");
+  const auto arrived = [&] { return core.frame_ready; };
+  core.look_for(lock, arrived, look);
+  core.wait_until(lock, arrived, deadline, "a frame");
   core.handed_out = true;
   core.changed.notify_all();  // another thread may read on while the user looks at this frame
   const WireHead& wire = core.ready_head;

@@ -126,10 +126,16 @@ class BulkConnection {
   // Queues the frame and writes what can be written; waits while the window is full.
   void send(const FrameHead& head, FrameBuffer payload, Deadline deadline);
   void send(const FrameHead& head, std::span<const std::byte> payload, Deadline deadline);  // copies
-  // Returns when the peer has acknowledged all that was sent.
-  void flush(Deadline deadline);
+  // Never waits; from any thread. Takes the frame unless earlier ones are still to be written or the window
+  // is full, and writes what can be written; the rest goes out with the next send(), drain() or tend().
+  enum class Sent : uint8_t { nothing, partly, wholly };
+  Sent try_send(const FrameHead& head, FrameBuffer& payload);
+  void drain(Deadline deadline);  // returns when all that was sent is written
+  // Returns when the peer has acknowledged all that was sent. Here and in receive(), a wait looks for `look`
+  // at what comes, while it gives way to other threads, before it sleeps.
+  void flush(Deadline deadline, Clock::duration look = {});
   // The next frame, in the order sent; its checksum is right and its ballot ours.
-  Frame receive(Deadline deadline);
+  Frame receive(Deadline deadline, Clock::duration look = {});
   // Lets the peer know at once that all up to the last received frame has arrived: before this end may close.
   void acknowledge(Deadline deadline);
   // Never waits: answers the peer, throws when it is known to be lost, and tells it that we live when nothing

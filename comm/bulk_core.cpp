@@ -248,7 +248,15 @@ void BulkConnection::Core::release_frame() {
 
 // --- writing ---
 
+bool BulkConnection::Core::has_room(const FrameHead& head, const FrameBuffer& payload) const {
+  const size_t bytes = sizeof(WireHead) + head.slots.size() * sizeof(uint64_t) + payload.payload_bytes_;
+  return unacknowledged.empty() || unacknowledged_bytes + bytes <= window_bytes;
+}
+
 void BulkConnection::Core::enqueue(const FrameHead& head, FrameBuffer payload) {
+  TROUPE_CHECK(head.type < 128, "frame type {}", head.type);
+  TROUPE_CHECK(head.slots.size() <= kSlotWordsMax, "{} slot words", head.slots.size());
+  if (payload.bytes_.empty()) payload.resize_payload(0);
   WireHead wire;
   wire.type = head.type;
   wire.slot_words = uint8_t(head.slots.size());

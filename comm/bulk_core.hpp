@@ -8,6 +8,7 @@
 #include <deque>
 #include <mutex>
 #include <optional>
+#include <thread>
 
 #include "comm/bulk.hpp"
 #include "comm/byte_channel.hpp"
@@ -85,7 +86,12 @@ struct BulkConnection::Core {
   // Until done(), polling or letting another thread poll. `lock` holds `mutex`.
   template <typename Done>
   void wait_until(std::unique_lock<std::mutex>& lock, Done done, Deadline deadline, const char* what);
+  // Until done() or for `look`, giving way to other threads but without sleep.
+  template <typename Done>
+  void look_for(std::unique_lock<std::mutex>& lock, Done done, Clock::duration look);
   void enqueue(const FrameHead& head, FrameBuffer payload);
+  bool has_room(const FrameHead& head, const FrameBuffer& payload) const;
+  bool all_written() const { return write_index >= unacknowledged.size() && control.empty(); }
   bool has_output() const;
   bool wants_input() const { return !input_blocked && (!frame_ready || handed_out); }
   void fail(ErrorKind kind, const std::string& what);
@@ -132,6 +138,16 @@ void BulkConnection::Core::wait_until(std::unique_lock<std::mutex>& lock, Done d
     silent = heard != seen || !wants_input() ? Clock::duration{}
                                              : silent + std::min<Clock::duration>(Clock::now() - now, tick);
     seen = heard;
+  }
+}
+
+template <typename Done>
+void BulkConnection::Core::look_for(std::unique_lock<std::mutex>& lock, Done done, Clock::duration look) {
+  for (const auto until = Clock::now() + look; !done() && !failure && Clock::now() < until;) {
+    progress();
+    lock.unlock();
+    std::this_thread::yield();
+    lock.lock();
   }
 }
 

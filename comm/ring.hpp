@@ -1,9 +1,9 @@
 // Ring allreduce (Patarasuk & Yuan, "Bandwidth optimal all-reduce algorithms for clusters of workstations",
 // JPDC 2009) of SUMs and of floats, and broadcast, among the members of a view. Every member calls the same
 // operations in the same order. A reduction runs bucket by bucket as buckets become ready, in chunks of
-// bounded size, on two threads that the Ring owns. One member: everything is local. Each member ends with the
-// same bits, or with a PeerError that names the member who failed; after an error only cancel() and the
-// destructor may be called.
+// bounded size, on two threads that the Ring owns; a small one on the thread that waits for it. One member:
+// everything is local. Each member ends with the same bits, or with a PeerError that names the member who
+// failed; after an error only cancel() and the destructor may be called.
 #pragma once
 
 #include <array>
@@ -62,7 +62,9 @@ struct FloatReduction {
 
 struct RingOptions {
   int64_t chunk_elements_max = 65536;  // at most 100,000
-  int groups_in_flight = 3;            // chunks that a member has under way at once; bounds memory
+  // Chunks that a member has under way at once; bounds memory. 0: as many as a network's delay asks for, or,
+  // when all members are on one machine, as few as stay in its caches.
+  int groups_in_flight = 0;
 };
 
 // What a reduction put on this member's outgoing link, and how often the incoming one had to be repeated.

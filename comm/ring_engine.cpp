@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cstring>
+#include <utility>
 
 #include "comm/sum_meta.hpp"
 
@@ -14,15 +15,28 @@ constexpr int64_t kAbortMs = 200;
 
 constexpr uint8_t kSawPartial = 1, kSawTotal = 2;
 
+constexpr size_t kGroupsNear = 2, kGroupsFar = 6;
+constexpr int64_t kSmallElements = 8192;
+constexpr std::chrono::microseconds kLook{50};  // of who does a small reduction, before it sleeps
+
+bool on_one_machine(std::span<const BulkPeer> members) {
+  return std::all_of(members.begin(), members.end(), [&](const BulkPeer& member) {
+    return !member.host_id.empty() && member.host_id == members.front().host_id;
+  });
+}
+
 }  // namespace
 
 RingEngine::RingEngine(std::vector<BulkPeer> members, size_t position, RingLinks links, RingOptions options)
-    : members_(std::move(members)), position_(position), options_(options), links_(std::move(links)) {
+    : members_(std::move(members)),
+      position_(position),
+      groups_in_flight_(options.groups_in_flight > 0 ? size_t(options.groups_in_flight)
+                        : on_one_machine(members_)   ? kGroupsNear
+                                                     : kGroupsFar),
+      links_(std::move(links)) {
   TROUPE_CHECK(position_ < members_.size(), "position {} of {}", position_, members_.size());
   TROUPE_CHECK(size() == 1 || (links_.next && links_.previous), "a ring of {} needs links", size());
-  TROUPE_CHECK(options_.groups_in_flight >= 1);
-  TROUPE_CHECK(options_.chunk_elements_max >= 1 &&
-               options_.chunk_elements_max <= 100'000);  // fits in a frame
+  TROUPE_CHECK(options.chunk_elements_max >= 1 && options.chunk_elements_max <= 100'000);  // fits in a frame
   sender_ = std::thread([this] { run(&RingEngine::send_all, sending_, links_.next); });
   if (size() > 1)
     receiver_ = std::thread([this] { run(&RingEngine::receive_all, receiving_, links_.previous); });
@@ -44,7 +58,7 @@ RingEngine::~RingEngine() {
 void RingEngine::start(RingJob job) {
   std::lock_guard lock(mutex_);
   throw_if_failed();
-  TROUPE_CHECK(!sending_ && !receiving_, "a reduction is under way");
+  TROUPE_CHECK(!sending_ && !receiving_ && !here_, "a reduction is under way");
   const size_t groups = job.plan.groups(), frames = groups * 2 * (size() - 1) + (size() - 1);
   job_ = std::move(job);
   seen_.assign(groups * size(), 0);
@@ -58,8 +72,11 @@ void RingEngine::start(RingJob job) {
   meta_ = {};
   meta_seen_.assign(size(), false);
   outbox_.clear();
+  unwritten_ = false;
   stats_ = {};
   completed_ = false;
+  here_ = is_small(job_);
+  if (here_) return;
   sending_ = true;
   receiving_ = size() > 1;
   changed_.notify_all();
@@ -72,7 +89,7 @@ void RingEngine::bucket_ready(size_t index) {
   const size_t front =
       size_t(std::find(bucket_is_ready_.begin(), bucket_is_ready_.end(), false) - bucket_is_ready_.begin());
   groups_ready_ = job_.plan.groups_before[front];
-  changed_.notify_all();
+  wake_sender();
 }
 
 void RingEngine::finish(const SumMeta& own) {
@@ -82,25 +99,33 @@ void RingEngine::finish(const SumMeta& own) {
   groups_ready_ = job_.plan.groups();
   own_meta_ = own;
   meta_ += own;
-  changed_.notify_all();
+  wake_sender();
+  ended_.notify_all();
 }
 
 SumMeta RingEngine::wait(Deadline deadline) {
   std::unique_lock lock(mutex_);
   const auto idle = [this] { return !sending_ && !receiving_; };
-  if (!changed_.wait_until(lock, deadline, [&] { return idle() || (failure_ && !completed_); })) {
-    const BulkPeer& previous = members_[(position_ + size() - 1) % size()];
-    const PeerError late(
-        ErrorKind::timeout, previous.rank,
-        fmt::format("the reduction of step {} is not done in time: {} of {} frames have come from {}",
-                    job_.step, received_.load(), to_receive_, previous.text()));
-    lock.unlock();
-    fail(std::make_exception_ptr(late), late);
-    lock.lock();
-  }
-  changed_.wait(lock, idle);  // after a failure all waits have ended: the callers' memory is free again
+  const auto over = [&] { return (here_ ? own_meta_.has_value() : idle()) || (failure_ && !completed_); };
+  const bool in_time = ended_.wait_until(lock, deadline, over);
+  const bool reduces = in_time && here_ && !failure_;
+  reducing_here_ = reduces;
+  lock.unlock();
+  if (!in_time) guarded([&] { throw late(); });
+  if (reduces) guarded([&] { reduce_here(deadline); });
+  lock.lock();
+  if (std::exchange(here_, false)) completed_ = reduces && !failure_;
+  reducing_here_ = false;
+  ended_.wait(lock, idle);  // after a failure all waits have ended: the callers' memory is free again
   if (!completed_) throw_if_failed();  // a member that left once all was done does no harm
   return meta_;
+}
+
+PeerError RingEngine::late() const {
+  const BulkPeer& previous = members_[(position_ + size() - 1) % size()];
+  return {ErrorKind::timeout, previous.rank,
+          fmt::format("the reduction of step {} is not done in time: {} of {} frames have come from {}",
+                      job_.step, received_.load(), to_receive_, previous.text())};
 }
 
 void RingEngine::cancel(const std::string& why) {
@@ -130,6 +155,7 @@ void RingEngine::fail(std::exception_ptr failure, const PeerError& reason) {
     if (failure_) return;
     failure_ = failure;
     changed_.notify_all();
+    ended_.notify_all();
   }
   const Deadline deadline = deadline_in_ms(kAbortMs);
   if (links_.next) links_.next->abort(reason, deadline);
@@ -162,7 +188,7 @@ void RingEngine::run(void (RingEngine::*work)(), bool& working, std::optional<Bu
   while (!stopping_) {
     const bool woken = changed_.wait_for(lock, kTick, [&] { return working || stopping_; });
     if (stopping_) break;
-    const bool between = !sending_ && !receiving_;
+    const bool between = !sending_ && !receiving_ && !reducing_here_;
     lock.unlock();
     if (woken)
       guarded([&] { (this->*work)(); });
@@ -172,7 +198,7 @@ void RingEngine::run(void (RingEngine::*work)(), bool& working, std::optional<Bu
     if (!woken) continue;
     working = false;
     completed_ = !sending_ && !receiving_ && !failure_;
-    changed_.notify_all();
+    ended_.notify_all();
   }
 }
 
@@ -186,70 +212,145 @@ void RingEngine::tend(BulkConnection& link, bool between) try {
 
 void RingEngine::send_all() {
   if (size() == 1) return complete_all_alone();
-  while (send_next()) {
+  for (;;) {
+    if (send_one()) continue;
+    std::unique_lock lock(mutex_);
+    if (sent_ == to_send_) break;
+    if (unwritten_ || !outbox_.empty() || has_own() || failure_) continue;
+    if (changed_.wait_for(lock, kTick) == std::cv_status::no_timeout) continue;
+    lock.unlock();
+    links_.next->tend();
   }
   links_.next->flush(deadline_in_ms(kFarMs));
 }
 
-// One frame: chunks on their way come first, then our own. False when all is sent.
-bool RingEngine::send_next() {
+bool RingEngine::is_small(const RingJob& job) const {
+  if (size() == 1 || job.plan.groups() > 1) return false;
+  int64_t elements = 0;
+  for (const Bucket& chunk : job.plan.chunks) elements += job.work->elements(chunk);
+  return elements <= kSmallElements;
+}
+
+// Sends wait for the link, but all that is under way in the ring fits into what lies between two members.
+void RingEngine::reduce_here(Deadline deadline) try {
+  while (send_one()) {
+  }
+  for (; received_ < to_receive_; ++received_) {
+    take(links_.previous->receive(deadline, kLook));
+    while (send_one()) {
+    }
+  }
+  links_.previous->acknowledge(deadline);
+  links_.next->flush(deadline, kLook);
+} catch (const PeerError& error) {
+  if (error.kind() == ErrorKind::timeout && Clock::now() >= deadline) throw late();
+  throw;
+}
+
+// What can be sent now: chunks on their way come first, then our own. False when there is nothing.
+bool RingEngine::send_one() {
   std::unique_lock lock(mutex_);
-  for (;;) {
-    throw_if_failed();
-    if (!outbox_.empty()) {
-      Item item = std::move(outbox_.front());
-      outbox_.pop_front();
-      lock.unlock();
-      send(item.head, std::move(item.payload));
-      return true;
-    }
-    if (originated_ < std::min(groups_ready_, groups_done_ + size_t(options_.groups_in_flight))) {
-      const size_t group = originated_++;
-      lock.unlock();
-      originate(group);
-      return true;
-    }
-    if (own_meta_ && !meta_sent_ && originated_ == job_.plan.groups()) {
-      meta_sent_ = true;
-      const MetaWords words = to_words(*own_meta_);
-      lock.unlock();
-      FrameBuffer payload = links_.next->buffer();
-      std::memcpy(payload.resize_payload(sizeof words).data(), words.data(), sizeof words);
-      send({uint8_t(FrameType::meta), job_.step, 0, uint32_t(position_), job_.slots.own[position_]},
-           std::move(payload));
-      return true;
-    }
-    if (sent_ == to_send_) return false;
-    if (changed_.wait_for(lock, kTick) == std::cv_status::timeout) {
-      lock.unlock();
-      links_.next->tend();
-      lock.lock();
-    }
+  throw_if_failed();
+  if (std::exchange(unwritten_, false)) {
+    lock.unlock();
+    links_.next->drain(deadline_in_ms(kFarMs));
+    return true;
   }
+  if (!outbox_.empty()) {
+    Item item = std::move(outbox_.front());
+    outbox_.pop_front();
+    lock.unlock();
+    send(std::move(item));
+    return true;
+  }
+  lock.unlock();
+  std::optional<Item> item = next_own();
+  if (item) send(std::move(*item));
+  return item.has_value();
 }
 
-void RingEngine::originate(size_t group) {
-  FrameBuffer payload = links_.next->buffer();
-  job_.work->originate(job_.plan.chunk(group, position_), payload);
-  send({uint8_t(FrameType::partial), job_.step, uint32_t(group), uint32_t(position_),
-        job_.slots.own[position_]},
-       std::move(payload));
+bool RingEngine::has_own() const {
+  return originated_ < std::min(groups_ready_, groups_done_ + groups_in_flight_) ||
+         (own_meta_ && !meta_sent_ && originated_ == job_.plan.groups());
 }
 
-void RingEngine::send(const FrameHead& head, FrameBuffer payload) {
-  uint64_t elements = 0;
-  if (head.type <= uint8_t(FrameType::total))
-    elements = uint64_t(job_.work->elements(job_.plan.chunk(head.bucket, head.chunk)));
+// What has its turn of our own chunks, or our integers after them.
+std::optional<RingEngine::Item> RingEngine::next_own() {
+  std::unique_lock lock(mutex_);
+  if (!has_own()) return std::nullopt;
+  Item item;
+  if (originated_ < job_.plan.groups()) {
+    const size_t group = originated_++;
+    lock.unlock();
+    item.payload = links_.next->buffer();
+    job_.work->originate(job_.plan.chunk(group, position_), item.payload);
+    item.head = {uint8_t(FrameType::partial), job_.step, uint32_t(group), uint32_t(position_), {}};
+  } else {
+    meta_sent_ = true;
+    const MetaWords words = to_words(*own_meta_);
+    lock.unlock();
+    item.payload = links_.next->buffer();
+    std::memcpy(item.payload.resize_payload(sizeof words).data(), words.data(), sizeof words);
+    item.head = {uint8_t(FrameType::meta), job_.step, 0, uint32_t(position_), {}};
+  }
+  item.head.slots = job_.slots.own[position_];
+  return item;
+}
+
+void RingEngine::send(Item item) {
   {
-    std::lock_guard lock(
-        mutex_);  // also: what originate() has read, the receiving thread may overwrite from now on
-    stats_.bytes_sent += payload.payload().size();
-    (head.type == uint8_t(FrameType::partial) ? stats_.elements_reduced : stats_.elements_gathered) +=
-        elements;
+    // What next_own() has read, the receiving thread may overwrite from now on.
+    const std::lock_guard lock(mutex_);
+    count_sent(item.head, item.payload.payload().size());
   }
-  links_.next->send(head, std::move(payload), deadline_in_ms(kFarMs));
-  std::lock_guard lock(mutex_);
+  links_.next->send(item.head, std::move(item.payload), deadline_in_ms(kFarMs));
+  const std::lock_guard lock(mutex_);
   ++sent_;
+}
+
+// Of the receiving thread: what the link takes without waiting it sends itself.
+void RingEngine::send_or_leave(Item item) {
+  const size_t bytes = item.payload.payload().size();
+  std::unique_lock lock(mutex_);
+  auto sent = BulkConnection::Sent::nothing;
+  if (outbox_.empty() && !unwritten_) {
+    lock.unlock();
+    sent = links_.next->try_send(item.head, item.payload);
+    lock.lock();
+  }
+  if (sent == BulkConnection::Sent::nothing) {
+    if (outbox_.size() >= 2 * groups_in_flight_ * size() + size())
+      throw protocol_error("more chunks than a member may have under way");
+    outbox_.push_back(std::move(item));
+    wake_sender();
+    return;
+  }
+  count_sent(item.head, bytes);
+  unwritten_ = sent == BulkConnection::Sent::partly;
+  if (++sent_ == to_send_ || unwritten_) wake_sender();
+}
+
+void RingEngine::wake_sender() {
+  if (!here_) changed_.notify_all();
+}
+
+void RingEngine::send_own_or_leave() {
+  for (;;) {
+    {
+      const std::lock_guard lock(mutex_);
+      if (!outbox_.empty() || unwritten_) return;  // the sending thread is awake
+    }
+    std::optional<Item> item = next_own();
+    if (!item) return;
+    send_or_leave(std::move(*item));
+  }
+}
+
+void RingEngine::count_sent(const FrameHead& head, size_t bytes) {
+  stats_.bytes_sent += bytes;
+  if (head.type > uint8_t(FrameType::total)) return;
+  (head.type == uint8_t(FrameType::partial) ? stats_.elements_reduced : stats_.elements_gathered) +=
+      uint64_t(job_.work->elements(job_.plan.chunk(head.bucket, head.chunk)));
 }
 
 void RingEngine::complete_all_alone() {
@@ -269,7 +370,10 @@ void RingEngine::complete_all_alone() {
 }
 
 void RingEngine::receive_all() {
-  for (; received_ < to_receive_; ++received_) take(links_.previous->receive(deadline_in_ms(kFarMs)));
+  for (; received_ < to_receive_; ++received_) {
+    take(links_.previous->receive(deadline_in_ms(kFarMs)));
+    send_own_or_leave();
+  }
   links_.previous->acknowledge(deadline_in_ms(kFarMs));
 }
 
@@ -318,7 +422,7 @@ void RingEngine::take_partial(const Frame& frame) {
     job_.work->combine(chunk, frame.payload, out);
     head.slots = job_.slots.leaving(k, position_);
   }
-  push(std::move(head), std::move(out));
+  send_or_leave({std::move(head), std::move(out)});
   count_group(group);
 }
 
@@ -349,7 +453,7 @@ void RingEngine::pass_on(const Frame& frame) {
   FrameBuffer copy = links_.next->buffer();
   const auto room = copy.resize_payload(frame.payload.size());
   if (!room.empty()) std::memcpy(room.data(), frame.payload.data(), room.size());
-  push(frame.head, std::move(copy));
+  send_or_leave({frame.head, std::move(copy)});
 }
 
 void RingEngine::wait_for_bucket(size_t bucket) {
@@ -364,20 +468,10 @@ void RingEngine::wait_for_bucket(size_t bucket) {
   }
 }
 
-void RingEngine::push(FrameHead head, FrameBuffer payload) {
-  std::lock_guard lock(mutex_);
-  if (outbox_.size() >= 2 * size_t(options_.groups_in_flight) * size() + size())
-    throw protocol_error("more chunks than a member may have under way");
-  outbox_.push_back({std::move(head), std::move(payload)});
-  changed_.notify_all();
-}
-
 void RingEngine::count_group(size_t group) {
   std::lock_guard lock(mutex_);
   --left_of_group_[group];
-  const size_t before = groups_done_;
   while (groups_done_ < left_of_group_.size() && left_of_group_[groups_done_] == 0) ++groups_done_;
-  if (groups_done_ != before) changed_.notify_all();
 }
 
 }  // namespace troupe::comm

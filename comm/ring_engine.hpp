@@ -1,8 +1,9 @@
 // The two threads of a Ring. The sending thread starts this member's own chunks, never more than
-// groups_in_flight groups ahead of what has come back, and passes on what the receiving thread has added to.
-// The receiving thread takes chunks from the previous member and never waits for the outgoing link, so a ring
-// cannot lock up: what it has made lies in the outbox, which holds at most 2 * groups_in_flight * members
-// chunks because no member runs further ahead.
+// groups_in_flight groups ahead of what has come back. The receiving thread takes chunks from the previous
+// member and sends on what it has added to, and own chunks whose turn has come, as long as the outgoing link
+// takes them at once: so most chunks wake one thread only. It never waits for that link, so a ring cannot
+// lock up: what the link does not take is left to the sending thread, in the outbox, which holds at most
+// 2 * groups_in_flight * members chunks because no member runs further ahead.
 #pragma once
 
 #include <atomic>
@@ -26,6 +27,8 @@ struct RingJob {
   std::unique_ptr<RingWork> work;
 };
 
+// A reduction so small that waking threads would take most of its time is done by the thread that waits for
+// it; the two threads then only tend the links.
 class RingEngine {
  public:
   RingEngine(std::vector<BulkPeer> members, size_t position, RingLinks links, RingOptions options);
@@ -54,8 +57,11 @@ class RingEngine {
   void send_all();
   void receive_all();
   void complete_all_alone();
-  bool send_next();
-  void originate(size_t group);
+  bool is_small(const RingJob& job) const;
+  void reduce_here(Deadline deadline);
+  bool send_one();
+  bool has_own() const;  // REQUIRES mutex_
+  std::optional<Item> next_own();
   void take(const Frame& frame);
   void take_partial(const Frame& frame);
   void take_total(const Frame& frame);
@@ -64,25 +70,31 @@ class RingEngine {
   void pass_on(const Frame& frame);
   void count_group(size_t group);
   void wait_for_bucket(size_t bucket);
-  void push(FrameHead head, FrameBuffer payload);
-  void send(const FrameHead& head, FrameBuffer payload);
-  void throw_if_failed();  // REQUIRES mutex_
+  void send(Item item);
+  void send_or_leave(Item item);
+  void send_own_or_leave();
+  void wake_sender();                                    // REQUIRES mutex_
+  void count_sent(const FrameHead& head, size_t bytes);  // REQUIRES mutex_
+  void throw_if_failed();                                // REQUIRES mutex_
   void guarded(const std::function<void()>& action);
   void fail(std::exception_ptr failure, const PeerError& reason);
   PeerError protocol_error(const std::string& what) const;
+  PeerError late() const;
   void receive_state(size_t root, std::vector<std::byte>& bytes, size_t bytes_max, Deadline deadline);
   void send_state(std::span<const std::byte> bytes, Deadline deadline);
 
   const std::vector<BulkPeer> members_;
   const size_t position_;
-  const RingOptions options_;
+  const size_t groups_in_flight_;
   RingLinks links_;
 
   std::mutex mutex_;
-  std::condition_variable changed_;
+  std::condition_variable changed_, ended_;  // for the two threads; for callers
   bool stopping_ = false;
   std::exception_ptr failure_;
   bool sending_ = false, receiving_ = false;  // the thread has a job
+  bool here_ = false;                         // the job is left to the caller who waits for it
+  bool reducing_here_ = false;                // who has begun
   bool completed_ = false;                    // the last job came to its good end
 
   // --- the job; written by start() while both threads are idle ---
@@ -101,6 +113,7 @@ class RingEngine {
   SumMeta meta_;
   std::vector<bool> meta_seen_;
   std::deque<Item> outbox_;
+  bool unwritten_ = false;  // the link has taken a frame that it could not write to its end
   RingStats stats_;
 
   std::thread sender_, receiver_;

@@ -1,5 +1,6 @@
 #include "comm/ring.hpp"
 
+#include <algorithm>
 #include <cmath>
 #include <mutex>
 
@@ -48,6 +49,9 @@ void check_exact(size_t ranks, const BlockLayout& layout, std::vector<Bucket> bu
     CHECK(values == before);
   });
 }
+
+// Of layouts that the waiting thread reduces itself, and that a ring's own threads do.
+constexpr std::initializer_list<int64_t> kSmallAndLarge = {5000, 50'000};
 
 RingOptions small_chunks() {
   return {700, 2};
@@ -179,73 +183,104 @@ TEST_CASE("contributions that share a slot are refused before anything is sent")
   CHECK_NOTHROW(ring.reduce(exact_of(layout, values, total, 1, {{0, 1}}), {}, soon()));
 }
 
+TEST_CASE("small and large reductions by turns give the plain sums, over tcp and shared memory") {
+  for (const Transport transport : {Transport::tcp, Transport::shm})
+    for (const size_t ranks : {2u, 3u, 5u})
+      run_ranks_well(ranks, {transport}, [&](Ring& ring) {
+        for (int64_t step = 0; step < 60; ++step) {
+          const int64_t length = step % 3 == 2 ? 50'000 : 1 + step * 100;
+          std::vector<float> values(size_t(length), float(ring.position() + 1));
+          SumMeta own;
+          own.samples = step;
+          const SumMeta sum = ring.reduce(
+              FloatReduction{step, values, test_contributions(ranks), {{0, length}}}, own, soon());
+          const float wanted = float(ranks * (ranks + 1)) / 2;
+          if (sum.samples != step * int64_t(ranks) ||
+              std::any_of(values.begin(), values.end(), [&](float value) { return value != wanted; }))
+            throw std::runtime_error("not the sum");
+        }
+      });
+}
+
 TEST_CASE("members that do not agree on the seal end with an error that says so") {
-  const BlockLayout layout = layout_of({{5000, 5000}});
-  const auto thrown = run_ranks(3, {}, [&](Ring& ring) {
-    const auto values = test_values(layout, ring.position());
-    RoundedTotal total;
-    auto reduction = exact_of(layout, values, total, 3, buckets_last_first(layout, 0));
-    if (ring.position() == 1) std::swap(reduction.contributions[0], reduction.contributions[2]);
-    ring.reduce(reduction, {}, soon());
-  });
-  for (const auto& error : thrown) {
-    REQUIRE(error != nullptr);
-    CHECK_THROWS_WITH_AS(std::rethrow_exception(error), doctest::Contains("slots"), PeerError);
+  for (const int64_t length : kSmallAndLarge) {
+    CAPTURE(length);
+    const BlockLayout layout = layout_of({{length, length}});
+    const auto thrown = run_ranks(3, {}, [&](Ring& ring) {
+      const auto values = test_values(layout, ring.position());
+      RoundedTotal total;
+      auto reduction = exact_of(layout, values, total, 3, buckets_last_first(layout, 0));
+      if (ring.position() == 1) std::swap(reduction.contributions[0], reduction.contributions[2]);
+      ring.reduce(reduction, {}, soon());
+    });
+    for (const auto& error : thrown) {
+      REQUIRE(error != nullptr);
+      CHECK_THROWS_WITH_AS(std::rethrow_exception(error), doctest::Contains("slots"), PeerError);
+    }
   }
 }
 
 TEST_CASE("members in different steps end with an error that says so") {
-  const BlockLayout layout = layout_of({{5000, 5000}});
-  const auto thrown = run_ranks(2, {}, [&](Ring& ring) {
-    const auto values = test_values(layout, ring.position());
-    RoundedTotal total;
-    auto reduction = exact_of(layout, values, total, 2, buckets_last_first(layout, 0));
-    reduction.step = int64_t(ring.position());
-    ring.reduce(reduction, {}, soon());
-  });
-  for (const auto& error : thrown) {
-    REQUIRE(error != nullptr);
-    CHECK_THROWS_WITH_AS(std::rethrow_exception(error), doctest::Contains("step"), PeerError);
+  for (const int64_t length : kSmallAndLarge) {
+    CAPTURE(length);
+    const BlockLayout layout = layout_of({{length, length}});
+    const auto thrown = run_ranks(2, {}, [&](Ring& ring) {
+      const auto values = test_values(layout, ring.position());
+      RoundedTotal total;
+      auto reduction = exact_of(layout, values, total, 2, buckets_last_first(layout, 0));
+      reduction.step = int64_t(ring.position());
+      ring.reduce(reduction, {}, soon());
+    });
+    for (const auto& error : thrown) {
+      REQUIRE(error != nullptr);
+      CHECK_THROWS_WITH_AS(std::rethrow_exception(error), doctest::Contains("step"), PeerError);
+    }
   }
 }
 
 TEST_CASE("cancel ends a reduction that waits for others, everywhere and with the reason") {
-  const BlockLayout layout = layout_of({{50'000, 50'000}});
-  const auto thrown = run_ranks(4, {}, [&](Ring& ring) {
-    const auto values = test_values(layout, ring.position());
-    RoundedTotal total;
-    ring.start(exact_of(layout, values, total, 4, buckets_last_first(layout, 0)));
-    if (ring.position() == 2)
-      ring.cancel("a higher ballot");  // instead of finish()
-    else
-      ring.finish({});
-    ring.wait(soon());
-  });
-  for (const auto& error : thrown) {
-    REQUIRE(error != nullptr);
-    try {
-      std::rethrow_exception(error);
-    } catch (const PeerError& why) {
-      CHECK(why.kind() == ErrorKind::cancelled);
-      CHECK(why.peer_rank() == 2);
-      CHECK(std::string(why.what()).find("a higher ballot") != std::string::npos);
+  for (const int64_t length : kSmallAndLarge) {
+    CAPTURE(length);
+    const BlockLayout layout = layout_of({{length, length}});
+    const auto thrown = run_ranks(4, {}, [&](Ring& ring) {
+      const auto values = test_values(layout, ring.position());
+      RoundedTotal total;
+      ring.start(exact_of(layout, values, total, 4, buckets_last_first(layout, 0)));
+      if (ring.position() == 2)
+        ring.cancel("a higher ballot");  // instead of finish()
+      else
+        ring.finish({});
+      ring.wait(soon());
+    });
+    for (const auto& error : thrown) {
+      REQUIRE(error != nullptr);
+      try {
+        std::rethrow_exception(error);
+      } catch (const PeerError& why) {
+        CHECK(why.kind() == ErrorKind::cancelled);
+        CHECK(why.peer_rank() == 2);
+        CHECK(std::string(why.what()).find("a higher ballot") != std::string::npos);
+      }
     }
   }
 }
 
 TEST_CASE("a reduction that others do not join ends at its deadline") {
-  const BlockLayout layout = layout_of({{50'000, 50'000}});
-  const auto thrown = run_ranks(2, {}, [&](Ring& ring) {
-    const auto values = test_values(layout, ring.position());
-    RoundedTotal total;
-    ring.start(exact_of(layout, values, total, 2, buckets_last_first(layout, 0)));
-    if (ring.position() == 0) ring.finish({});
-    ring.wait(ring.position() == 0 ? deadline_in_ms(200) : soon());
-  });
-  REQUIRE(thrown[0] != nullptr);
-  REQUIRE(thrown[1] != nullptr);
-  CHECK_THROWS_WITH_AS(std::rethrow_exception(thrown[0]), doctest::Contains("not done in time"), PeerError);
-  CHECK_THROWS_WITH_AS(std::rethrow_exception(thrown[1]), doctest::Contains("node-0"), PeerError);
+  for (const int64_t length : kSmallAndLarge) {
+    CAPTURE(length);
+    const BlockLayout layout = layout_of({{length, length}});
+    const auto thrown = run_ranks(2, {}, [&](Ring& ring) {
+      const auto values = test_values(layout, ring.position());
+      RoundedTotal total;
+      ring.start(exact_of(layout, values, total, 2, buckets_last_first(layout, 0)));
+      if (ring.position() == 0) ring.finish({});
+      ring.wait(ring.position() == 0 ? deadline_in_ms(200) : soon());
+    });
+    REQUIRE(thrown[0] != nullptr);
+    REQUIRE(thrown[1] != nullptr);
+    CHECK_THROWS_WITH_AS(std::rethrow_exception(thrown[0]), doctest::Contains("not done in time"), PeerError);
+    CHECK_THROWS_WITH_AS(std::rethrow_exception(thrown[1]), doctest::Contains("node-0"), PeerError);
+  }
 }
 
 TEST_CASE("a plan covers every block once, in chunks of bounded size") {
