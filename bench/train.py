@@ -10,16 +10,20 @@ import argparse
 from harness import PEERS, add_common_options, best_and_repeats, measure_all, median
 
 
+SENTENCES = {"small": 64, "base": 16, "gpt2": 4}  # a step
+
+
 def settings(args, model, dtype):
     """Every setting to try: system -> commands."""
+    slots = [args.threads * k for k in (1, 2, 4) if SENTENCES[model] % (args.threads * k) == 0]
     common = ["--model", model, "--dtype", dtype, "--seconds", args.seconds, "--threads", args.threads]
     ours = [args.build / "bench_train", *common]
-    out = {"troupe": [[*ours, "--slots", str(args.threads * k)] for k in (1, 2, 4)],
-           "troupe (float sum)": [[*ours, "--sum", "float", "--slots", str(args.threads * k)] for k in (1, 4)]}
+    out = {"troupe": [[*ours, "--slots", n] for n in slots],
+           "troupe (float sum)": [[*ours, "--sum", "float", "--slots", n] for n in slots]}
     if args.pytorch:
         script = [args.pytorch, PEERS / "train_pytorch.py", *common, "--mode"]
         out["pytorch"] = [[*script, mode] for mode in args.pytorch_modes]
-    if args.tensorflow and model != "gpt2":
+    if args.tensorflow:
         script = [args.tensorflow, PEERS / "train_tensorflow.py", *common, "--jit"]
         out["tensorflow"] = [[*script, jit] for jit in args.tensorflow_modes]
     return out
@@ -40,6 +44,11 @@ def measure(args, model, dtype):
                  for r in values if "gflop_a_step" in r)  # products a target token, the same for all systems
     for row in rows:
         row["gflops"] = round(flops * row["tokens_per_s"], 1)
+        if row["system"] == "troupe":
+            slots = results["troupe"][-1]["slots"]
+            row["step_ms"] = median(results["troupe"], "step_ms")
+            row["ceiling"] = last_json([args.build / "bench_step_ceiling", "--model", model, "--dtype", dtype, "--threads",
+                                        args.threads, "--slots", slots])
     return rows
 
 
@@ -53,6 +62,20 @@ def table(rows, ceiling):
         name = f"{row['system']} {row['version']}".strip()
         lines.append(f"| {row['model']} | {row['dtype']} | {name} | {row['setting']} | {row['tokens_per_s']:,.0f} | "
                      f"{ratio:.2f} | {100 * share:.0f} % | {row['peak_mb']:,.0f} |")
+    return lines + step_ceilings(rows)
+
+
+def step_ceilings(rows):
+    """What a step of Troupe must do, each part at what the machine reaches at that very shape."""
+    parts = {"linear layers": "linear_ms", "attention's products": "attention_ms", "vocabulary": "vocabulary_ms",
+             "update": "update_ms", "sums": "sums_ms", "activations": "activations_ms"}
+    lines = ["", "The least time a step could take, in ms: products as fast as oneDNN at each shape, bytes as fast as memory.", "",
+             "| model | type | " + " | ".join(parts) + " | together | measured | share |", "|---|---|" + "---:|" * (len(parts) + 3)]
+    for row in rows:
+        if least := row.get("ceiling"):
+            cells = [f"{least[key]:,.1f}" for key in parts.values()]
+            lines.append(f"| {row['model']} | {row['dtype']} | " + " | ".join(cells) + f" | {least['step_ms']:,.1f} | "
+                         f"{row['step_ms']:,.1f} | {100 * least['step_ms'] / row['step_ms']:.0f} % |")
     return lines
 
 

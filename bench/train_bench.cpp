@@ -16,40 +16,21 @@
 #include "kernels/cpu/backend.hpp"
 #include "model/optimizer.hpp"
 #include "model/step.hpp"
+#include "workload.hpp"
 
 namespace {
 
 using namespace troupe;
+using namespace troupe::bench;
 using Clock = std::chrono::steady_clock;
 
 struct Options {
-  std::string model = "small", dtype = "bf16", sum = "exact";
+  WorkloadOptions workload;
+  std::string sum = "exact";
   int threads = int(std::thread::hardware_concurrency());
   int slots = 0;  // 0: as many as threads
   double seconds = 10;
 };
-
-struct Workload {
-  model::ModelConfig config;
-  int64_t sentences = 0, length = 0;  // of a step, on each side
-};
-
-Workload workload_of(const Options& options) {
-  Workload w;
-  if (options.model == "small") {
-    w = {{}, 64, 64};
-  } else if (options.model == "base") {
-    w = {{}, 16, 64};
-    w.config.vocabulary = 32000;
-    w.config.width = 512;
-    w.config.inner = 2048;
-    w.config.encoder_layers = w.config.decoder_layers = 6;
-  } else {
-    w = {model::gpt2_config(12, 768, 12, 50257, 1024), 2, 512};
-  }
-  w.config.compute = options.dtype == "bf16" ? kernels::DType::bf16 : kernels::DType::f32;
-  return w;
-}
 
 TokenMatrix random_tokens(const Workload& w, int64_t rows, uint64_t key) {
   TokenMatrix tokens{
@@ -66,18 +47,6 @@ Batch synthetic_batch(const Workload& w, int64_t rows, uint64_t key) {
   batch.target_out = random_tokens(w, rows, mix64(key, 3)).ids;
   batch.target_tokens = rows * w.length;
   return batch;
-}
-
-// Floating-point operations of a step that products must do: 6 a weight and token, and those of attention.
-double flops_a_step(const Workload& w, const model::ParameterTable& table) {
-  const auto& c = w.config;
-  const double tokens = double(w.sentences * w.length);
-  double weights = double(c.vocabulary * c.width);  // the output projection
-  for (const auto& p : table.all())
-    if (p.kind == model::ParameterKind::matrix) weights += double(p.rows * p.cols);
-  const bool translates = c.family == model::Family::encoder_decoder;
-  const double attentions = double(c.encoder_layers) + double(c.decoder_layers) * (translates ? 1.5 : 0.5);
-  return 6 * weights * tokens + 12 * attentions * tokens * double(w.length) * double(c.width);
 }
 
 // One node's state and the two kinds of accumulator; workers share it and meet at the barrier.
@@ -202,7 +171,7 @@ void run_thread(Node& node, int thread, std::vector<double>& step_seconds, doubl
 }
 
 int run(const Options& options) {
-  const Workload work = workload_of(options);
+  const Workload work = workload_of(options.workload);
   const auto backend = kernels::make_cpu_backend();
   const auto shape = model::make_model(work.config);
   Node node(options, work, *backend, *shape);
@@ -222,9 +191,13 @@ int run(const Options& options) {
   fmt::print(
       "{{\"system\": \"troupe\", \"model\": \"{}\", \"dtype\": \"{}\", \"mode\": \"{}\", \"threads\": {}, "
       "\"slots\": {}, \"tokens_per_s\": {:.1f}, \"step_ms\": {:.2f}, \"commit_ms\": {:.2f}, "
-      "\"gflop_a_step\": {:.1f}, \"gflops\": {:.1f}, \"loss\": {:.4f}}}\n",
-      options.model, options.dtype, options.sum, options.threads, options.slots, tokens / seconds,
-      seconds * 1e3, commit / double(steps.size()) * 1e3, flops * 1e-9, flops * 1e-9 / seconds,
+      "\"gflop_a_step\": {:.1f}, \"gflops\": {:.1f}, \"slot_mb\": {:.1f}, \"loss\": {:.4f}}}\n",
+      options.workload.model, options.workload.dtype, options.sum, options.threads, options.slots,
+      tokens / seconds, seconds * 1e3, commit / double(steps.size()) * 1e3, flops * 1e-9,
+      flops * 1e-9 / seconds,
+      double(shape->arena_bytes(work.sentences / options.slots, work.sentences / options.slots * work.length,
+                                true)) *
+          1e-6,
       double(node.loss_units) * model::LossTotals::kUnit / tokens);
   return 0;
 }
@@ -234,19 +207,16 @@ int run(const Options& options) {
 int main(int argc, char** argv) {
   Options options;
   CLI::App app("Measures training speed on full synthetic batches", "bench_train");
-  app.add_option("--model", options.model)
-      ->check(CLI::IsMember({"small", "base", "gpt2"}))
-      ->capture_default_str();
-  app.add_option("--dtype", options.dtype)->check(CLI::IsMember({"f32", "bf16"}))->capture_default_str();
+  add_options(app, options.workload);
   app.add_option("--sum", options.sum)->check(CLI::IsMember({"exact", "float"}))->capture_default_str();
   app.add_option("--threads", options.threads)->check(CLI::Range(1, 256))->capture_default_str();
   app.add_option("--slots", options.slots, "0: as many as threads; divides the sentences of a step");
   app.add_option("--seconds", options.seconds)->capture_default_str();
   CLI11_PARSE(app, argc, argv);
   if (options.slots == 0) options.slots = options.threads;
-  if (workload_of(options).sentences % options.slots != 0) {
+  if (workload_of(options.workload).sentences % options.slots != 0) {
     fmt::print(stderr, "bench_train: --slots {} does not divide {} sentences\n", options.slots,
-               workload_of(options).sentences);
+               workload_of(options.workload).sentences);
     return 2;
   }
   return run(options);

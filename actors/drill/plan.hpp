@@ -6,6 +6,7 @@
 //     node = "node1"
 //     at_step = 40         # when this step has been committed; or after_ms, counted from the fault before
 //     lasts_ms = 500       # then it ends: the node is started again, goes on, the network is whole
+//     delay_ms = 50        # of a delay: how late everything comes
 #pragma once
 
 #include <cstdint>
@@ -22,7 +23,7 @@ enum class FaultKind : uint8_t {
   terminate,   // SIGTERM, so the node leaves; started again when it ends
   stop,        // SIGSTOP; SIGCONT when it ends
   partition,   // this node and the others cannot reach each other
-  delay,       // what it sends and gets is 50 ms late
+  delay,       // what it sends and gets is late
   loss,        // one piece in ten that it sends and gets is lost and sent again
   corrupt,     // one piece in twenty that it sends and gets arrives with a flipped bit
   flip,        // one bit of its state in memory changes
@@ -42,6 +43,7 @@ struct Fault {
   int64_t at_step = -1;
   int64_t after_ms = 0;
   int64_t lasts_ms = 500;
+  int64_t delay_ms = 50;  // of a delay
 };
 
 struct Plan {

@@ -16,10 +16,11 @@ import numpy as np  # noqa: E402
 import tensorflow as tf  # noqa: E402
 from tensorflow import keras  # noqa: E402
 
-# name: vocabulary, width, inner, heads, layers on each side, sentences a step, tokens of a sentence
+# name: vocabulary, width, inner, heads, encoder and decoder layers, sentences a step, tokens of a sentence
 PRESETS = {
-    "small": (8192, 256, 1024, 8, 4, 64, 64),
-    "base": (32000, 512, 2048, 8, 6, 16, 64),
+    "small": (8192, 256, 1024, 8, 4, 4, 64, 64),
+    "base": (32000, 512, 2048, 8, 6, 6, 16, 64),
+    "gpt2": (50257, 768, 3072, 12, 0, 12, 4, 256),  # GELU and learned positions, no scaled embeddings
 }
 DROPOUT, SMOOTHING = 0.1, 0.1
 
@@ -59,12 +60,12 @@ class Attention(keras.layers.Layer):
 
 
 class Block(keras.layers.Layer):
-    def __init__(self, width, inner, heads, causal, cross):
+    def __init__(self, width, inner, heads, causal, cross, activation):
         super().__init__()
         self.norms = [keras.layers.LayerNormalization(epsilon=1e-5) for _ in range(3 if cross else 2)]
         self.attention = Attention(width, heads, False, causal)
         self.cross_attention = Attention(width, heads, True, False) if cross else None
-        self.first = keras.layers.Dense(inner, activation="relu")
+        self.first = keras.layers.Dense(inner, activation=activation)
         self.second = keras.layers.Dense(width)
         self.drop = keras.layers.Dropout(DROPOUT)
 
@@ -76,30 +77,38 @@ class Block(keras.layers.Layer):
 
 
 class Transformer(keras.Model):
-    def __init__(self, vocabulary, width, inner, heads, layers, length):
+    def __init__(self, vocabulary, width, inner, heads, encoder_layers, decoder_layers, length):
         super().__init__()
-        self.width = width
+        self.width, self.translates = width, encoder_layers > 0
         self.embedding = self.add_weight(shape=(vocabulary, width), name="embedding",
-                                         initializer=keras.initializers.RandomNormal(stddev=width ** -0.5))
-        self.table = sinusoids(length, width)
-        self.encoder = [Block(width, inner, heads, False, False) for _ in range(layers)]
-        self.decoder = [Block(width, inner, heads, True, True) for _ in range(layers)]
-        self.final_norms = [keras.layers.LayerNormalization(epsilon=1e-5) for _ in range(2)]
+                                         initializer=keras.initializers.RandomNormal(
+                                             stddev=width ** -0.5 if self.translates else 0.02))
+        if self.translates:
+            self.table, self.scale, activation = sinusoids(length, width), width ** 0.5, "relu"
+        else:
+            self.positions = self.add_weight(shape=(1024, width), name="positions",
+                                             initializer=keras.initializers.RandomNormal(stddev=0.02))
+            self.scale, activation = 1.0, lambda x: keras.activations.gelu(x, approximate=True)
+        self.encoder = [Block(width, inner, heads, False, False, activation) for _ in range(encoder_layers)]
+        self.decoder = [Block(width, inner, heads, True, self.translates, activation) for _ in range(decoder_layers)]
+        self.final_norms = [keras.layers.LayerNormalization(epsilon=1e-5) for _ in range(2 if self.translates else 1)]
         self.drop = keras.layers.Dropout(DROPOUT)
 
     def embed(self, ids):
-        x = tf.gather(self.embedding.value, ids) * self.width ** 0.5 + self.table
+        table = self.table if self.translates else self.positions.value[:ids.shape[1]]
+        x = tf.gather(self.embedding.value, ids) * self.scale + table
         return self.drop(tf.cast(x, self.compute_dtype), training=True)
 
     def call(self, inputs):
         source, target = inputs
-        memory, x = self.embed(source), self.embed(target)
+        memory, x = self.embed(source) if self.translates else None, self.embed(target)
         for block in self.encoder:
             memory = block(memory)
-        memory = self.final_norms[0](memory)
+        if self.translates:
+            memory = self.final_norms[0](memory)
         for block in self.decoder:
             x = block(x, memory)
-        x = tf.reshape(self.final_norms[1](x), (-1, self.width))
+        x = tf.reshape(self.final_norms[-1](x), (-1, self.width))
         return tf.matmul(x, tf.cast(self.embedding.value, x.dtype), transpose_b=True)
 
 
@@ -111,10 +120,10 @@ def smoothed_loss(logits, targets):
 
 
 def measure(name, dtype, jit, seconds):
-    vocabulary, width, inner, heads, layers, sentences, length = PRESETS[name]
+    vocabulary, width, inner, heads, encoder_layers, decoder_layers, sentences, length = PRESETS[name]
     keras.mixed_precision.set_global_policy("mixed_bfloat16" if dtype == "bf16" else "float32")
     keras.utils.set_random_seed(1)
-    model = Transformer(vocabulary, width, inner, heads, layers, length)
+    model = Transformer(vocabulary, width, inner, heads, encoder_layers, decoder_layers, length)
     optimizer = keras.optimizers.AdamW(1e-4, weight_decay=0.01, beta_2=0.98, epsilon=1e-9, global_clipnorm=1.0)
     random = np.random.default_rng(0)
     batches = [[tf.constant(random.integers(4, vocabulary, (sentences, length)), tf.int32) for _ in range(3)]

@@ -31,7 +31,7 @@ class Config:
 PRESETS = {
     "small": (Config(8192, 256, 1024, 8, 4, 4), 64, 64),
     "base": (Config(32000, 512, 2048, 8, 6, 6), 16, 64),
-    "gpt2": (Config(50257, 768, 3072, 12, 0, 12, 1024, "gelu", "learned", False), 2, 512),
+    "gpt2": (Config(50257, 768, 3072, 12, 0, 12, 1024, "gelu", "learned", False), 4, 256),
 }
 
 

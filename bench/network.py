@@ -1,0 +1,285 @@
+#!/usr/bin/env python3
+"""How a step grows with nodes and networks; started by scripts/bench network. Needs root: each node is a host of its own (a
+network namespace, its cable limited by tc tbf) with a CPU share of its own (cgroup v1), so that more nodes are more machines.
+
+The job is examples/jobs/tiny.toml, widened so that its slots are worth sharing out. Step times are the medians of what a node's
+ledger says. Delays go through the fault proxies of `troupe drill`, which themselves cost something: the row without delay has
+them as well. A model of the step is fitted to the rows without proxies, and drawn on to 1,000 nodes.
+"""
+import argparse
+import json
+import os
+import pathlib
+import signal
+import statistics
+import subprocess
+import sys
+import tempfile
+
+from harness import DOCS, ROOT, machine, write_section
+
+JOB = ["--job", ROOT / "examples" / "jobs" / "tiny.toml"]
+for _setting in ("model.width=128", "model.inner=512", "model.heads=4", "training.slots=16", "evaluation.every=0",
+                 "checkpoint.every=0"):
+    JOB += ["--set", _setting]
+GROUPS = pathlib.Path("/sys/fs/cgroup/cpu")
+PERIOD_US = 20_000  # short, so that a share is not a long burst and a long pause
+
+
+def ip(*words):
+    subprocess.run(["ip", *map(str, words)], check=True)
+
+
+class Hosts:
+    """One switch, and hosts on it whose cables carry `mbit` a second each way."""
+
+    def __init__(self, names, mbit):
+        self.prefix = f"troupe-bench-{os.getpid()}-"
+        self.names, self.made = names, []
+        self.addresses = {name: f"10.78.0.{i + 1}" for i, name in enumerate(names)}
+        try:
+            self.space("hub")
+            ip("-n", self.prefix + "hub", "link", "add", "switch", "type", "bridge")
+            ip("-n", self.prefix + "hub", "link", "set", "switch", "up")
+            for name in names:
+                self.plug(name, mbit if name != "client" else 0)
+        except BaseException:
+            self.close()
+            raise
+
+    def space(self, name):
+        ip("netns", "add", self.prefix + name)
+        self.made.append(self.prefix + name)
+        return self.prefix + name
+
+    def plug(self, name, mbit):
+        hub, space = self.prefix + "hub", self.space(name)
+        ip("link", "add", "name", "eth0", "netns", space, "type", "veth", "peer", "name", f"to-{name}", "netns", hub)
+        ip("-n", hub, "link", "set", f"to-{name}", "master", "switch", "up")
+        ip("-n", space, "address", "add", self.addresses[name] + "/24", "dev", "eth0")
+        for device in ("lo", "eth0"):
+            ip("-n", space, "link", "set", device, "up")
+        if mbit:
+            burst = max(32_000, mbit * 1_000_000 // 8 // 100)  # bytes: what passes between two ticks of the kernel, and more
+            for where, device in ((space, "eth0"), (hub, f"to-{name}")):
+                subprocess.run(["tc", "-n", where, "qdisc", "add", "dev", device, "root", "tbf", "rate", f"{mbit}mbit",
+                                "burst", str(burst), "latency", "50ms"], check=True)
+
+    def on(self, name, command):
+        return ["ip", "netns", "exec", self.prefix + name, *map(str, command)]
+
+    def close(self):
+        for name in self.made:
+            subprocess.run(["ip", "netns", "delete", name], check=False)
+
+
+class Shares:
+    """CPU groups, one a node, of `percent` of a core each."""
+
+    def __init__(self, names, percent):
+        self.root = GROUPS / f"troupe-bench-{os.getpid()}"
+        self.root.mkdir()
+        for name in names:
+            (self.root / name).mkdir()
+            (self.root / name / "cpu.cfs_period_us").write_text(str(PERIOD_US))
+            (self.root / name / "cpu.cfs_quota_us").write_text(str(PERIOD_US * percent // 100))
+
+    def enter(self, name):
+        """For preexec_fn."""
+        return lambda: (self.root / name / "cgroup.procs").write_text(str(os.getpid()))
+
+    def wrapper(self, program, path):
+        """The program at `path`: `program`, but a node of a drill goes into its group; not the drill's undisturbed run."""
+        path.write_text(f"""#!/bin/sh
+name= before= undisturbed=
+for word; do
+  [ "$before" != --name ] || name=$word
+  case "$before $word" in "--cluster "*/undisturbed/*) undisturbed=yes ;; esac
+  before=$word
+done
+[ -n "$undisturbed" ] || [ -z "$name" ] || echo $$ >{self.root}/$name/cgroup.procs
+exec {program} "$@"
+""")
+        path.chmod(0o755)
+        return path
+
+    def close(self):
+        for folder in [*self.root.iterdir(), self.root]:
+            if folder.is_dir():
+                folder.rmdir()
+
+
+def names_of(nodes):
+    return [f"node{i}" for i in range(nodes)]
+
+
+def step_ms(ledger):
+    """The median time between the steps of a ledger, the first quarter left out."""
+    at = [json.loads(line)["at"] for line in ledger.read_text().splitlines()]
+    return statistics.median(b - a for a, b in zip(at[len(at) // 4:], at[len(at) // 4 + 1:])) / 1000
+
+
+def steps_for(args, nodes):
+    return max(12, args.steps * nodes // 8)
+
+
+def train(args, nodes, mbit, work):
+    names = names_of(nodes)
+    hosts, shares, processes = Hosts([*names, "client"], mbit), Shares(names, args.percent), []
+    try:
+        cluster = work / "cluster.toml"
+        cluster.write_text('[cluster]\nname = "bench"\ntransport = "tcp"\n[security]\ninsecure = true\n' + "".join(
+            f'[[nodes]]\nname = "{name}"\naddress = "{hosts.addresses[name]}:7000"\nthreads = 1\n' for name in names))
+        for name in names:
+            processes.append(subprocess.Popen(hosts.on(name, [args.troupe, "node", "--cluster", cluster, "--name", name]),
+                                              stdout=subprocess.DEVNULL, stderr=open(work / f"{name}.log", "w"),
+                                              preexec_fn=shares.enter(name)))
+        out = work / "run"
+        done = subprocess.run(hosts.on("client", [args.troupe, "train", "--cluster", cluster, *JOB, "--out", out, "--steps",
+                                                  steps_for(args, nodes), "--json"]), capture_output=True, text=True)
+        if done.returncode != 0:
+            sys.exit(f"bench/network: training on {nodes} nodes has failed: {done.stderr.strip()[-500:]}")
+        return step_ms(out / "ledger" / "node0.jsonl"), json.loads(done.stdout.splitlines()[-1])["digest"]
+    finally:
+        for process in processes:
+            process.send_signal(signal.SIGTERM)
+        for process in processes:
+            process.wait()
+        shares.close()
+        hosts.close()
+
+
+def drill(args, nodes, delay_ms, work):
+    """A delay of 0: through the proxies, but none of them does anything (a loss of one node's pieces for a moment)."""
+    plan = work / "plan.toml"
+    afflicted = names_of(nodes)[1:]  # every pair has one of them
+    if delay_ms:
+        plan.write_text("".join(f'[[faults]]\nkind = "delay"\nnode = "{name}"\nat_step = 0\nlasts_ms = 100000000\n'
+                                f"delay_ms = {delay_ms}\n" for name in afflicted))
+    else:
+        plan.write_text(f'[[faults]]\nkind = "loss"\nnode = "{afflicted[0]}"\nat_step = 0\nlasts_ms = 1\n')
+    shares = Shares(names_of(nodes), args.percent)
+    try:
+        out = work / "run"
+        done = subprocess.run(list(map(str, [args.troupe, "drill", *JOB, "--out", out, "--nodes", nodes, "--plan", plan, "--steps",
+                                             steps_for(args, nodes), "--json", "--node-program",
+                                             shares.wrapper(args.troupe, work / "troupe")])), capture_output=True, text=True)
+        if done.returncode != 0:
+            sys.exit(f"bench/network: a drill with {nodes} nodes has failed: {done.stderr.strip()[-500:]}")
+        return step_ms(out / "ledger" / "node0.jsonl")
+    finally:
+        shares.close()
+
+
+def measure(args):
+    rows, digests = [], set()
+    for nodes in args.nodes:
+        for mbit in args.mbits if nodes > 1 else args.mbits[-1:]:
+            with tempfile.TemporaryDirectory(prefix="troupe-network-") as folder:
+                ms, digest = train(args, nodes, mbit, pathlib.Path(folder))
+            digests.add((steps_for(args, nodes), digest))
+            rows.append({"nodes": nodes, "mbit": mbit, "step_ms": ms})
+            print(f"  {nodes} nodes, {mbit} Mbit/s: {ms:,.0f} ms a step", flush=True)
+        for delay_ms in args.delays if nodes > 1 else []:
+            with tempfile.TemporaryDirectory(prefix="troupe-network-") as folder:
+                ms = drill(args, nodes, delay_ms, pathlib.Path(folder))
+            rows.append({"nodes": nodes, "delay_ms": delay_ms, "step_ms": ms})
+            print(f"  {nodes} nodes, {delay_ms} ms of delay: {ms:,.0f} ms a step", flush=True)
+    if len(digests) != len({steps for steps, _ in digests}):
+        sys.exit("bench/network: the same steps have ended with different weights")
+    return rows
+
+
+def features(nodes, mbit):
+    """Of a step's time: work shared out among the nodes, work that each does whole, bytes on each cable, hops of the ring."""
+    return [1 / nodes, 1, 2 * (nodes - 1) / nodes / mbit, nodes - 1]
+
+
+def fit(rows):
+    """Least squares with coefficients that are not negative: (shared ms, whole ms, Mbit-ms, ms a hop)."""
+    import numpy
+    from scipy.optimize import nnls
+    rows = [row for row in rows if "mbit" in row]
+    weights = numpy.array([1 / row["step_ms"] for row in rows])  # errors in proportion
+    a = numpy.array([features(row["nodes"], row["mbit"]) for row in rows]) * weights[:, None]
+    return nnls(a, numpy.ones(len(rows)))[0]
+
+
+def predicted(model, nodes, mbit):
+    return sum(c * f for c, f in zip(model, features(nodes, mbit)))
+
+
+def draw(args, rows, model):
+    import matplotlib
+    matplotlib.use("svg")
+    matplotlib.rcParams["svg.hashsalt"] = "network"  # the same picture from the same numbers
+    import matplotlib.pyplot as plt
+    figure, (left, right) = plt.subplots(1, 2, figsize=(10, 3.8), layout="constrained")
+    many = [2 ** k for k in range(11)]
+    for mbit, colour in zip(args.mbits, ("#c0392b", "#d1901f", "#1f5fa8")):
+        at = [(r["nodes"], r["step_ms"]) for r in rows if r.get("mbit") == mbit or r["nodes"] == 1 and "mbit" in r]
+        label = f"{mbit / 1000:g} Gbit/s"
+        left.plot(*zip(*at), "o", color=colour, label=label)
+        left.plot(many, [predicted(model, n, mbit) for n in many], "-", color=colour, linewidth=1)
+    for delay, marker in zip(args.delays, "osv^"):
+        at = [(r["nodes"], r["step_ms"]) for r in rows if r.get("delay_ms") == delay]
+        right.plot(*zip(*at), marker + "-", label=f"{delay} ms of delay", linewidth=1)
+    left.set(title="nodes on limited cables (lines: the model)", xscale="log", yscale="log", xlabel="nodes", ylabel="ms a step")
+    right.set(title="nodes through proxies that delay", xlabel="nodes", ylabel="ms a step", yscale="log")
+    for axis in (left, right):
+        axis.grid(alpha=0.3)
+        axis.legend()
+    figure.savefig(args.picture, metadata={"Date": None})
+
+
+def table(args, rows, model):
+    def cell(nodes, **of):
+        return next((f"{r['step_ms']:,.0f}" for r in rows if r["nodes"] == nodes and all(r.get(k) == v for k, v in of.items())), "")
+
+    heads = [f"{mbit / 1000:g} Gbit/s" for mbit in args.mbits] + [f"proxies, {delay} ms" for delay in args.delays]
+    lines = [f"Step times in ms; each node has {args.percent} % of a core.", "",
+             "| nodes | " + " | ".join(heads) + " |", "|---:|" + "---:|" * len(heads)]
+    for nodes in args.nodes:
+        cells = [cell(nodes, mbit=mbit) for mbit in args.mbits] + [cell(nodes, delay_ms=delay) for delay in args.delays]
+        lines.append(f"| {nodes} | " + " | ".join(cells) + " |")
+    shared, whole, bits, hop = model
+    errors = [abs(predicted(model, r["nodes"], r["mbit"]) / r["step_ms"] - 1) for r in rows if "mbit" in r]
+    lines += ["", f"The model, in ms for N nodes: {shared:,.0f} / N + {whole:,.1f} + {bits / 1000:,.1f} * 2 (N-1)/N / (Gbit/s) + "
+              f"{hop:,.2f} (N-1); it is off by {100 * statistics.mean(errors):.0f} % on average, {100 * max(errors):.0f} % at most. "
+              f"By it, a step takes {predicted(model, 64, args.mbits[-1]):,.0f} ms on 64 nodes and "
+              f"{predicted(model, 1000, args.mbits[-1]):,.0f} ms on 1,000 at {args.mbits[-1] / 1000:g} Gbit/s.",
+              "", f"![Step times by nodes and networks]({args.picture.name})"]
+    return lines
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--troupe", type=pathlib.Path,
+                        default=pathlib.Path(os.environ.get("TROUPE", ROOT / "build" / "release" / "troupe")))
+    parser.add_argument("--nodes", nargs="+", type=int, default=[1, 2, 4, 8])
+    parser.add_argument("--mbits", nargs="+", type=int, default=[100, 1000, 10000], help="of a cable, Mbit/s")
+    parser.add_argument("--delays", nargs="*", type=int, default=[0, 1, 20], help="of a way, ms")
+    parser.add_argument("--percent", type=int, default=22, help="of a core, a node")
+    parser.add_argument("--steps", type=int, default=32, help="of a run of 8 nodes; fewer nodes do fewer, at least 12")
+    parser.add_argument("--json", type=pathlib.Path, default=ROOT / "build" / "release" / "bench_network.json")
+    parser.add_argument("--picture", type=pathlib.Path, default=ROOT / "docs" / "network.svg")
+    parser.add_argument("--docs", type=pathlib.Path, default=DOCS)
+    parser.add_argument("--again", action="store_true", help="only draw and write what --json holds")
+    args = parser.parse_args()
+    if os.geteuid() != 0 or not (GROUPS / "cpu.cfs_period_us").exists():
+        parser.error("network namespaces and CPU groups (cgroup v1 at /sys/fs/cgroup/cpu) need root and a kernel with both")
+    if args.again:
+        result = json.loads(args.json.read_text())
+    else:
+        result = {"machine": machine(), "rows": measure(args)}
+        args.json.write_text(json.dumps(result, indent=1) + "\n")
+    rows, here = result["rows"], result["machine"]
+    model = fit(rows)
+    draw(args, rows, model)
+    text = "\n".join([f"Measured {here['date']} on {here['cores']} cores ({here['cpu']}).", "", *table(args, rows, model)])
+    write_section(args.docs, "network", "Nodes and networks", text)
+    print(text)
+
+
+if __name__ == "__main__":
+    main()
