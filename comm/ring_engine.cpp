@@ -72,7 +72,7 @@ void RingEngine::start(RingJob job) {
   meta_ = {};
   meta_seen_.assign(size(), false);
   outbox_.clear();
-  unwritten_ = false;
+  unwritten_ = handing_over_ = false;
   stats_ = {};
   completed_ = false;
   here_ = is_small(job_);
@@ -188,12 +188,11 @@ void RingEngine::run(void (RingEngine::*work)(), bool& working, std::optional<Bu
   while (!stopping_) {
     const bool woken = changed_.wait_for(lock, kTick, [&] { return working || stopping_; });
     if (stopping_) break;
-    const bool between = !sending_ && !receiving_ && !reducing_here_;
     lock.unlock();
     if (woken)
       guarded([&] { (this->*work)(); });
     else if (link)
-      tend(*link, between);
+      tend(*link);
     lock.lock();
     if (!woken) continue;
     working = false;
@@ -204,10 +203,9 @@ void RingEngine::run(void (RingEngine::*work)(), bool& working, std::optional<Bu
 
 // A member that is ahead of us must not think us dead. Within a reduction, when our part is done, the
 // neighbour may have all it needs and be gone: that is no failure yet, and the next use of the link tells.
-void RingEngine::tend(BulkConnection& link, bool between) try {
-  link.tend();
-} catch (const PeerError& error) {
-  if (between) fail(std::current_exception(), error);
+void RingEngine::tend(BulkConnection& link) try { link.tend(); } catch (const PeerError& error) {
+  if (std::lock_guard lock(mutex_); sending_ || receiving_ || reducing_here_) return;
+  fail(std::current_exception(), error);
 }
 
 void RingEngine::send_all() {
@@ -219,7 +217,12 @@ void RingEngine::send_all() {
     if (unwritten_ || !outbox_.empty() || has_own() || failure_) continue;
     if (changed_.wait_for(lock, kTick) == std::cv_status::no_timeout) continue;
     lock.unlock();
-    links_.next->tend();
+    try {
+      links_.next->tend();
+    } catch (const PeerError&) {
+      lock.lock();
+      if (sent_ < to_send_ && !handing_over_) throw;  // else it may have all it needs, and be gone
+    }
   }
   links_.next->flush(deadline_in_ms(kFarMs));
 }
@@ -314,9 +317,11 @@ void RingEngine::send_or_leave(Item item) {
   std::unique_lock lock(mutex_);
   auto sent = BulkConnection::Sent::nothing;
   if (outbox_.empty() && !unwritten_) {
+    handing_over_ = true;
     lock.unlock();
     sent = links_.next->try_send(item.head, item.payload);
     lock.lock();
+    handing_over_ = false;
   }
   if (sent == BulkConnection::Sent::nothing) {
     if (outbox_.size() >= 2 * groups_in_flight_ * size() + size())

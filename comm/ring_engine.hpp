@@ -53,7 +53,7 @@ class RingEngine {
   enum class FrameType : uint8_t { partial = 1, total, meta, state_size, state };
 
   void run(void (RingEngine::*work)(), bool& working, std::optional<BulkConnection>& link);
-  void tend(BulkConnection& link, bool between);
+  void tend(BulkConnection& link);
   void send_all();
   void receive_all();
   void complete_all_alone();
@@ -113,7 +113,8 @@ class RingEngine {
   SumMeta meta_;
   std::vector<bool> meta_seen_;
   std::deque<Item> outbox_;
-  bool unwritten_ = false;  // the link has taken a frame that it could not write to its end
+  bool unwritten_ = false;     // the link has taken a frame that it could not write to its end
+  bool handing_over_ = false;  // the receiving thread gives it one, which sent_ does not count yet
   RingStats stats_;
 
   std::thread sender_, receiver_;
