@@ -14,16 +14,20 @@ void RingEngine::broadcast(size_t root, std::vector<std::byte>& bytes, size_t by
     std::lock_guard lock(mutex_);
     throw_if_failed();
     TROUPE_CHECK(!sending_ && !receiving_ && !here_, "a reduction is under way");
+    if (size() == 1) return;
+    at_work_here_ = true;
   }
-  if (size() == 1) return;
+  bool succeeded = false;
   guarded([&] {
     if (root == position_)
       send_state(bytes, deadline);
     else
       receive_state(root, bytes, bytes_max, deadline);
+    succeeded = true;
   });
   std::lock_guard lock(mutex_);
-  throw_if_failed();
+  at_work_here_ = false;
+  if (!succeeded) throw_if_failed();  // a member that left once all was done does no harm
 }
 
 void RingEngine::send_state(std::span<const std::byte> bytes, Deadline deadline) {

@@ -109,13 +109,13 @@ SumMeta RingEngine::wait(Deadline deadline) {
   const auto over = [&] { return (here_ ? own_meta_.has_value() : idle()) || (failure_ && !completed_); };
   const bool in_time = ended_.wait_until(lock, deadline, over);
   const bool reduces = in_time && here_ && !failure_;
-  reducing_here_ = reduces;
+  at_work_here_ = reduces;
   lock.unlock();
   if (!in_time) guarded([&] { throw late(); });
   if (reduces) guarded([&] { reduce_here(deadline); });
   lock.lock();
   if (std::exchange(here_, false)) completed_ = reduces && !failure_;
-  reducing_here_ = false;
+  at_work_here_ = false;
   ended_.wait(lock, idle);  // after a failure all waits have ended: the callers' memory is free again
   if (!completed_) throw_if_failed();  // a member that left once all was done does no harm
   return meta_;
@@ -204,7 +204,7 @@ void RingEngine::run(void (RingEngine::*work)(), bool& working, std::optional<Bu
 // A member that is ahead of us must not think us dead. Within a reduction, when our part is done, the
 // neighbour may have all it needs and be gone: that is no failure yet, and the next use of the link tells.
 void RingEngine::tend(BulkConnection& link) try { link.tend(); } catch (const PeerError& error) {
-  if (std::lock_guard lock(mutex_); sending_ || receiving_ || reducing_here_) return;
+  if (std::lock_guard lock(mutex_); sending_ || receiving_ || at_work_here_) return;
   fail(std::current_exception(), error);
 }
 

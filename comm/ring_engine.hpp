@@ -94,7 +94,7 @@ class RingEngine {
   std::exception_ptr failure_;
   bool sending_ = false, receiving_ = false;  // the thread has a job
   bool here_ = false;                         // the job is left to the caller who waits for it
-  bool reducing_here_ = false;                // who has begun
+  bool at_work_here_ = false;                 // a caller's thread uses the links
   bool completed_ = false;                    // the last job came to its good end
 
   // --- the job; written by start() while both threads are idle ---
