@@ -23,6 +23,7 @@ struct ModelConfig {
   int64_t decoder_layers = 4;
   int64_t max_length = 256;  // tokens of a sequence, T
   NormPlacement norm = NormPlacement::pre;
+  kernels::NormKind norm_kind = kernels::NormKind::layer;
   Positions positions = Positions::sinusoidal;
   kernels::Activation activation = kernels::Activation::relu;
   bool scale_embedding = true;  // by sqrt(width), as Vaswani et al. 2017; GPT-2 does not

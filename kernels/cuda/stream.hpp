@@ -109,7 +109,7 @@ class CudaStream final : public Stream {
   void launch(const Kernel& kernel, int64_t blocks, const char* name) {
     if (blocks > 0) runtime_->launch(call_of(kernel, blocks, name));
   }
-  // out[s] (cols) = column sums of the source's values.
+  // Column sums (cols) of the source's values; `second` may be empty.
   template <typename Source>
   void column_sums(const Source& source, int64_t rows, int64_t cols, bool vectors, View first, View second);
   // c (M, N) = a b [+ bias] [+ c], row-major; `transposed` says which factors lie as their transpose.

@@ -23,8 +23,10 @@ std::vector<model::ModelConfig> tiny_models() {
   model::ModelConfig gpt2 = model::gpt2_config(2, 16, 2, 29, 32);
   gpt2.inner = 24;
   gpt2.dropout = 0;
+  model::ModelConfig rms = tiny_config();
+  rms.norm_kind = kernels::NormKind::rms;
   for (auto* config : {&pre, &post, &gpt2}) config->compute = kernels::DType::f32;
-  return {pre, post, gpt2};
+  return {pre, post, gpt2, rms};
 }
 
 void check_same(const std::vector<Hypothesis>& got, const std::vector<Hypothesis>& expected) {

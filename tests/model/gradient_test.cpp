@@ -77,6 +77,15 @@ std::vector<Case> cases() {
   all.push_back({"decoder-only, tied", gpt});
   gpt.tied_embeddings = false;
   all.push_back({"decoder-only, untied", gpt});
+  gpt.norm_kind = kernels::NormKind::rms;
+  all.push_back({"decoder-only, RMS norm", gpt});
+  for (const NormPlacement norm : {NormPlacement::pre, NormPlacement::post}) {
+    ModelConfig c = tiny_config();
+    c.norm = norm;
+    c.norm_kind = kernels::NormKind::rms;
+    c.activation = kernels::Activation::gelu;
+    all.push_back({norm == NormPlacement::pre ? "RMS norm before sublayers" : "RMS norm after sublayers", c});
+  }
   return all;
 }
 

@@ -62,6 +62,12 @@ TEST_CASE("a model's parameters are those of its family, in the order of the for
                            "source_positions.weight", "target_positions.weight"})
     CHECK(names.contains(name));
   CHECK_FALSE(names.contains("encoder.norm.weight"));  // post-norm has no final norm
+
+  ModelConfig rms = tiny_config();
+  rms.norm_kind = kernels::NormKind::rms;
+  const auto model3 = make_model(rms);
+  CHECK(model3->parameters().all().back().name == "decoder.norm.weight");
+  CHECK(model3->parameters().elements() == model->parameters().elements() - 12 * 16);  // no bias of a norm
 }
 
 TEST_CASE("weight decay spares biases and norms") {
