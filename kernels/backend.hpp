@@ -163,6 +163,12 @@ class Stream {
   virtual void residual_norm_forward(const ResidualNorm& args) = 0;
   virtual void residual_norm_backward(const ResidualNormGrad& args) = 0;
 
+  // --- rotary.cpp: rotary position embeddings (Su et al. 2021) ---
+  // Turns x (M, H*D) of compute type in place: in each head the pairs (i, i + D/2), the half split of GPT-NeoX, by the
+  // angles of row m % T of `turns` (T, D) f32, which is D/2 cosines and then D/2 sines. `inverse`: by the negative angles,
+  // which makes the gradient of what was turned that of what was not. Rows are turned each by itself.
+  virtual void rotate(View x, ConstView turns, bool inverse) = 0;
+
   // --- activation.cpp ---
   virtual void activation_forward(Activation kind, ConstView x, Dropout dropout, View y) = 0;
   // dx may be dy itself. x is the input of the forward pass.

@@ -62,6 +62,13 @@ inline void check_norm_gradient(const ResidualNormGrad& args, int64_t rows, int6
   check_shape(args.dbeta, 1, cols, DType::f32, "dbeta");
 }
 
+inline void check_rotation(ConstView x, ConstView turns) {
+  TROUPE_CHECK(turns.dtype == DType::f32 && turns.rows > 0 && turns.cols > 0 && turns.cols % 2 == 0,
+               "turns: {} x {} {}", turns.rows, turns.cols, to_string(turns.dtype));
+  TROUPE_CHECK(x.cols % turns.cols == 0, "{} columns in heads of {}", x.cols, turns.cols);
+  TROUPE_CHECK(x.dtype == DType::f32 || x.dtype == DType::bf16, "a compute type, not {}", to_string(x.dtype));
+}
+
 inline void check_cross_entropy(const CrossEntropy& args) {
   TROUPE_CHECK(args.x.dtype == args.weight.dtype && args.x.cols == args.weight.k);
   TROUPE_CHECK(args.smoothing >= 0 && args.smoothing < 1, "smoothing {}", args.smoothing);

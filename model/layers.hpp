@@ -64,6 +64,7 @@ struct Place {
   Side side = Side::source;
   int64_t layer = 0;
   Tokens tokens;
+  kernels::ConstView turns = {};  // Model::turns of the tokens' positions
 };
 
 // --- linear.cpp ---

@@ -30,7 +30,9 @@ void describe_model(model::ModelConfig& m, FieldVisitor& v) {
   v.pick("model.norm_kind", m.norm_kind,
          {{"layer", int64_t(kernels::NormKind::layer)}, {"rms", int64_t(kernels::NormKind::rms)}});
   v.pick("model.positions", m.positions,
-         {{"sinusoidal", int64_t(Positions::sinusoidal)}, {"learned", int64_t(Positions::learned)}});
+         {{"sinusoidal", int64_t(Positions::sinusoidal)},
+          {"learned", int64_t(Positions::learned)},
+          {"rotary", int64_t(Positions::rotary)}});
   v.pick("model.activation", m.activation,
          {{"relu", int64_t(kernels::Activation::relu)}, {"gelu", int64_t(kernels::Activation::gelu)}});
   v.boolean("model.scale_embedding", m.scale_embedding);

@@ -57,6 +57,8 @@ class CudaStream final : public Stream {
   void residual_norm_forward(const ResidualNorm& args) override;
   void residual_norm_backward(const ResidualNormGrad& args) override;
 
+  void rotate(View x, ConstView turns, bool inverse) override;
+
   void activation_forward(Activation kind, ConstView x, Dropout dropout, View y) override;
   void activation_backward(Activation kind, ConstView x, Dropout dropout, ConstView dy, View dx) override;
 

@@ -42,6 +42,11 @@ TEST_CASE("every mistake in a job file is named by file, line and key, with what
        "job.toml:2: model.norm is the string \"middle\"; it must be one of \"pre\" \"post\""},
       {"[model]\nnorm_kind = \"batch\"",
        "job.toml:2: model.norm_kind is the string \"batch\"; it must be one of \"layer\" \"rms\""},
+      {"[model]\npositions = \"rotating\"",
+       "job.toml:2: model.positions is the string \"rotating\"; it must be one of \"sinusoidal\" \"learned\" "
+       "\"rotary\""},
+      {"[model]\nwidth = 60\nheads = 4\npositions = \"rotary\"",
+       "job.toml: model.width / model.heads is 15; it must be even with rotary positions"},
       {"[model]\nnorm = 3", "job.toml:2: model.norm is 3; it must be one of"},
       {"[model]\ndropout = 1.0", "job.toml:2: model.dropout is 1; it must be a number from 0 to 0.999"},
       {"[model]\ntied_embeddings = \"yes\"",

@@ -88,9 +88,10 @@ TEST_CASE("a checkpoint gives back what was saved") {
         1);  // no debris
 }
 
-TEST_CASE("the kind of norm comes back from a checkpoint") {
+TEST_CASE("the kind of norm and of positions come back from a checkpoint") {
   Saved saved;
   saved.info.model.norm_kind = kernels::NormKind::rms;
+  saved.info.model.positions = Positions::rotary;
   saved.model = make_model(saved.info.model);
   const auto stream = saved.backend->create_stream();
   saved.state = initial_state(*saved.backend, *stream, *saved.model, 11);

@@ -92,6 +92,7 @@ TEST_CASE(
       const int bits = compute == kernels::DType::f32 ? 24 : 8;
       ModelConfig config = config_for(family, compute);
       config.norm_kind = kind;
+      if (kind == kernels::NormKind::rms) config.positions = Positions::rotary;
       const StepOptions options = options_for(bits);
       const Run cpu = on_cpu(config, options),
                 device = on_device(config, options, kernels::ThreadOrder::forward);

@@ -23,10 +23,13 @@ std::vector<model::ModelConfig> tiny_models() {
   model::ModelConfig gpt2 = model::gpt2_config(2, 16, 2, 29, 32);
   gpt2.inner = 24;
   gpt2.dropout = 0;
-  model::ModelConfig rms = tiny_config();
-  rms.norm_kind = kernels::NormKind::rms;
   for (auto* config : {&pre, &post, &gpt2}) config->compute = kernels::DType::f32;
-  return {pre, post, gpt2, rms};
+  model::ModelConfig rotary = pre, rotary_decoder = gpt2;
+  for (auto* config : {&rotary, &rotary_decoder}) {
+    config->norm_kind = kernels::NormKind::rms;
+    config->positions = model::Positions::rotary;
+  }
+  return {pre, post, gpt2, rotary, rotary_decoder};
 }
 
 void check_same(const std::vector<Hypothesis>& got, const std::vector<Hypothesis>& expected) {

@@ -156,6 +156,20 @@ void ReferenceStream::residual_norm_backward(const kernels::ResidualNormGrad& a)
   }
 }
 
+void ReferenceStream::rotate(View x, ConstView turns, bool inverse) {
+  const int64_t half = turns.cols / 2;
+  for (int64_t m = 0; m < x.rows; ++m)
+    for (int64_t c = 0; c < x.cols; ++c) {
+      const int64_t i = c % turns.cols;
+      if (i >= half) continue;
+      const double a = double(at(x, m, c)), b = double(at(x, m, c + half));
+      const double cosine = double(at(turns, m % turns.rows, i));
+      const double sine = double(at(turns, m % turns.rows, half + i)) * (inverse ? -1 : 1);
+      at(x, m, c) = float(a * cosine - b * sine);
+      at(x, m, c + half) = float(a * sine + b * cosine);
+    }
+}
+
 namespace {
 constexpr double kGelu = 0.7978845608028654;  // sqrt(2 / pi)
 }
@@ -187,7 +201,8 @@ void ReferenceStream::embedding_forward(std::span<const int32_t> ids, ConstView 
                                         float scale, kernels::Dropout, View out) {
   for (int64_t m = 0; m < out.rows; ++m)
     for (int64_t c = 0; c < out.cols; ++c)
-      at(out, m, c) = at(table, ids[size_t(m)], c) * scale + at(positions, m % positions.rows, c);
+      at(out, m, c) = at(table, ids[size_t(m)], c) * scale +
+                      (positions.empty() ? 0 : at(positions, m % positions.rows, c));
 }
 
 void ReferenceStream::embedding_backward(std::span<const int32_t> ids, int32_t pad_id, float scale,

@@ -22,6 +22,7 @@ std::vector<ModelConfig> families() {
   gpt.compute = kernels::DType::f32;
   ModelConfig rms = tiny_config();
   rms.norm_kind = kernels::NormKind::rms;
+  rms.positions = Positions::rotary;
   return {translator, post, gpt, rms};
 }
 
