@@ -80,8 +80,8 @@ class Model {
   // rotary positions.
   virtual kernels::ConstView positions(const WeightsView& weights, Side side, int64_t begin,
                                        int64_t count) const = 0;
-  // (count, D) f32: what Stream::rotate turns the queries and keys of these positions by; empty but with
-  // rotary positions.
+  // (count, D) f32: what Stream::rotate turns the queries and keys of these positions by; empty unless
+  // positions are rotary.
   virtual kernels::ConstView turns(const WeightsView& weights, int64_t begin, int64_t count) const = 0;
 
   // Bytes an Arena needs for any batch of at most `rows` sentences with rows * length <= tokens on either
