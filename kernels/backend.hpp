@@ -62,17 +62,22 @@ struct AttentionShape {
   Dropout dropout;         // on the attention weights; counter ((b * H + h) * Tq + i) * Tk + j
 };
 
-// r = x + dropout(y); normed = gamma * (r - mean) * rstd + beta. Pre-norm keeps r as the residual stream, post-norm
-// keeps `normed_f32`. All views have M rows and C columns except where noted.
+// layer (Ba et al. 2016): normed = gamma * (r - mean) * rstd + beta, with rstd = 1 / sqrt(variance + epsilon).
+// rms (Zhang & Sennrich 2019): normed = gamma * r * rstd, with rstd = 1 / sqrt(mean of r * r + epsilon): no mean, no beta.
+enum class NormKind : uint8_t { layer = 1, rms };
+
+// r = x + dropout(y), then its norm. Pre-norm keeps r as the residual stream, post-norm keeps `normed_f32`. All views
+// have M rows and C columns except where noted.
 struct ResidualNorm {
   ConstView x;           // f32
   ConstView y;           // compute type, or empty: r = x
   Dropout dropout;       // on y
-  ConstView gamma, beta; // (1, C) f32; both empty: no norm is computed, only r
+  ConstView gamma, beta; // (1, C) f32; both empty: no norm is computed, only r. rms: beta is empty
   View sum;              // f32 r; may be x itself; may be empty when y is empty
   View normed;           // compute type; may be empty
   View normed_f32;       // f32; may be empty
-  View mean, rstd;       // (1, M) f32, kept for the backward pass
+  View mean, rstd;       // (1, M) f32, kept for the backward pass. rms: mean is empty
+  NormKind kind = NormKind::layer;
 };
 struct ResidualNormGrad {
   ConstView dnormed;      // compute type; may be empty
@@ -80,11 +85,12 @@ struct ResidualNormGrad {
   ConstView dsum_in;      // f32 gradient that reaches r past the norm; may be empty
   ConstView sum;          // f32 r, as saved
   ConstView gamma;        // as in the forward pass; empty: no norm
-  ConstView mean, rstd;
+  ConstView mean, rstd;   // as the forward pass kept them
   Dropout dropout;
   View dsum;              // f32 gradient of r, which is that of x; may be dsum_in itself
   View dy;                // compute type, gradient of y; empty when y was
-  View dgamma, dbeta;     // (1, C) f32
+  View dgamma, dbeta;     // (1, C) f32. rms: dbeta is empty
+  NormKind kind = NormKind::layer;
 };
 
 // Where a slot's parameter gradients go. Called by operations and layers as soon as a gradient is whole, while it is
@@ -153,9 +159,15 @@ class Stream {
   virtual void attention_backward(const AttentionShape& shape, ConstView q, ConstView k, ConstView v, ConstView out,
                                   ConstView lse, ConstView dout, View dq, View dk, View dv) = 0;
 
-  // --- norm.cpp: residual, dropout and layer norm (Ba et al. 2016) in one pass; epsilon 1e-5 ---
+  // --- norm.cpp: residual, dropout and a norm in one pass; epsilon 1e-5 ---
   virtual void residual_norm_forward(const ResidualNorm& args) = 0;
   virtual void residual_norm_backward(const ResidualNormGrad& args) = 0;
+
+  // --- rotary.cpp: rotary position embeddings (Su et al. 2021) ---
+  // Turns x (M, H*D) of compute type in place: in each head the pairs (i, i + D/2), the half split of GPT-NeoX, by the
+  // angles of row m % T of `turns` (T, D) f32, which is D/2 cosines and then D/2 sines. `inverse`: by the negative angles,
+  // which makes the gradient of what was turned that of what was not. Rows are turned each by itself.
+  virtual void rotate(View x, ConstView turns, bool inverse) = 0;
 
   // --- activation.cpp ---
   virtual void activation_forward(Activation kind, ConstView x, Dropout dropout, View y) = 0;

@@ -33,6 +33,11 @@ AttentionShape cross_shape(const Pass& pass, const Place& place, const Memory& m
   return shape;
 }
 
+// Queries and keys, or their gradients, where positions are rotary.
+void rotate(Pass& pass, const Place& place, View query_key, bool inverse) {
+  if (!place.turns.empty()) pass.stream.rotate(query_key, place.turns, inverse);
+}
+
 // (B * H, T): the log of each query's sum of exponentials; only a backward pass reads it.
 View take_lse(Pass& pass, const Place& place) {
   if (!pass.training()) return {};
@@ -51,6 +56,7 @@ void self_attention_forward(Pass& pass, const SelfAttentionParameters& p, const 
   saved.lse = take_lse(pass, place);
   const View qkv = saved.query_key_value;
   linear_forward(pass, p.query_key_value, input, qkv);
+  rotate(pass, place, qkv.col_range(0, 2 * width), false);
   pass.stream.attention_forward(self_shape(pass, place), qkv.col_range(0, width), qkv.col_range(width, width),
                                 qkv.col_range(2 * width, width), saved.context, saved.lse);
   linear_forward(pass, p.output, saved.context, output);
@@ -69,6 +75,7 @@ void self_attention_backward(Pass& pass, const SelfAttentionParameters& p, const
                                  qkv.col_range(width, width), qkv.col_range(2 * width, width), saved.context,
                                  saved.lse, dcontext, dqkv.col_range(0, width), dqkv.col_range(width, width),
                                  dqkv.col_range(2 * width, width));
+  rotate(pass, place, dqkv.col_range(0, 2 * width), true);
   linear_backward(pass, p.query_key_value, saved.input, dqkv, dinput);
   pass.arena.reset(mark);
 }

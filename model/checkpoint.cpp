@@ -15,7 +15,7 @@ namespace fs = std::filesystem;
 
 namespace {
 
-constexpr FileKind kCheckpoint{"TROUPECK", 1, "checkpoint",
+constexpr FileKind kCheckpoint{"TROUPECK", kRecordFormat, "checkpoint",
                                "use an older checkpoint of the run or another node's copy"};
 constexpr const char* kPrefix = "checkpoint-";
 constexpr const char* kSuffix = ".troupe";

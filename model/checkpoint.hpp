@@ -3,9 +3,9 @@
 // whole. A torn, truncated, corrupt or newer-version file is refused with one Error that names the file, what
 // is wrong and what to do.
 //
-// Format 1: magic, version, then sections (tag, bytes, XXH3 checksum, payload): a portable binary Cereal
+// Format 2: magic, version, then sections (tag, bytes, XXH3 checksum, payload): a portable binary Cereal
 // record of the settings and counters, the weights, the two moments (f32, little-endian, flat); SHA-256 of
-// all of it last.
+// all of it last. Format 1 lacks settings that are newer than it (model/record.cpp) and is read as well.
 #pragma once
 
 #include <cstdint>

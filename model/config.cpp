@@ -39,6 +39,9 @@ void validate(const ModelConfig& c) {
   require(c.max_length >= 1 && c.max_length <= 65536, "max_length", c.max_length, "between 1 and 65536");
   if (c.positions == Positions::sinusoidal)
     require(c.width % 2 == 0, "width", c.width, "even with sinusoidal positions");
+  if (c.positions == Positions::rotary)
+    require(c.width / c.heads % 2 == 0, "width / model.heads", c.width / c.heads,
+            "even with rotary positions");
   require_rate("dropout", c.dropout);
   require_rate("attention_dropout", c.attention_dropout);
   require_rate("activation_dropout", c.activation_dropout);

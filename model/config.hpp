@@ -11,7 +11,9 @@ namespace troupe::model {
 
 enum class Family : uint8_t { encoder_decoder = 1, decoder };
 enum class NormPlacement : uint8_t { pre = 1, post };
-enum class Positions : uint8_t { sinusoidal = 1, learned };
+// sinusoidal and learned ones are added to embeddings; rotary ones turn the queries and keys of
+// self-attention (Su et al. 2021).
+enum class Positions : uint8_t { sinusoidal = 1, learned, rotary };
 
 struct ModelConfig {
   Family family = Family::encoder_decoder;
@@ -23,6 +25,7 @@ struct ModelConfig {
   int64_t decoder_layers = 4;
   int64_t max_length = 256;  // tokens of a sequence, T
   NormPlacement norm = NormPlacement::pre;
+  kernels::NormKind norm_kind = kernels::NormKind::layer;
   Positions positions = Positions::sinusoidal;
   kernels::Activation activation = kernels::Activation::relu;
   bool scale_embedding = true;  // by sqrt(width), as Vaswani et al. 2017; GPT-2 does not

@@ -16,6 +16,7 @@ struct Rows {
   int64_t rows = 0;
   int64_t length = 0;
   int64_t stride = 1;
+  ConstView turns;  // Model::turns of the tokens' positions
   int64_t tokens() const { return rows * length; }
 };
 
@@ -37,6 +38,7 @@ void self_attention(Pass& pass, const SelfAttentionParameters& p, int64_t layer,
   const View qkv = pass.take_compute(rows.tokens(), 3 * width);
   const View context = pass.take_compute(rows.tokens(), width);
   linear_forward(pass, p.query_key_value, input, qkv);
+  if (!rows.turns.empty()) pass.stream.rotate(qkv.col_range(0, 2 * width), rows.turns, false);
   cache.write(pass.stream, layer, qkv.col_range(width, 2 * width), rows.length, rows.stride);
   if (cache.tokens() == 0) {
     AttentionShape shape = attention_shape(pass.config, rows.rows, rows.length, rows.length);
@@ -130,13 +132,15 @@ size_t decode_arena_bytes(const ModelConfig& config, int64_t sequences, int64_t 
 NextTokens decode_prompt(Pass& pass, const Model& model, std::span<const int32_t> ids, int64_t length,
                          int64_t width, DecoderCache& cache) {
   TROUPE_CHECK(cache.tokens() == 0);
-  return decode(pass, model, ids, {cache.sequences(), length, cache.beam()}, width, cache);
+  const ConstView turns = model.turns(pass.weights, 0, length);
+  return decode(pass, model, ids, {cache.sequences(), length, cache.beam(), turns}, width, cache);
 }
 
 NextTokens decode_step(Pass& pass, const Model& model, std::span<const int32_t> ids, int64_t width,
                        DecoderCache& cache) {
   TROUPE_CHECK(cache.tokens() > 0);
-  return decode(pass, model, ids, {cache.places(), 1, 1}, width, cache);
+  const ConstView turns = model.turns(pass.weights, cache.tokens(), 1);
+  return decode(pass, model, ids, {cache.places(), 1, 1, turns}, width, cache);
 }
 
 }  // namespace troupe::model

@@ -2,7 +2,7 @@
 // tokens so far (self-attention), one row of tokens a place, and those of the encoder's output
 // (cross-attention), computed once. Sequence s has the places s * beam .. s * beam + beam - 1. A head's rows
 // lie behind one another (AttentionShape::keys_by_head), since a step reads all of them and does little else.
-// One thread.
+// Keys are kept as attention takes them: turned, where positions are rotary. One thread.
 #pragma once
 
 #include <cstdint>

@@ -37,8 +37,10 @@ TrainState allocate_on(CudaStream& stream, const Model& model) {
 
 Buffer place_sinusoids(CudaStream& stream, const Model& model) {
   const ModelConfig& config = model.config();
-  if (config.positions != Positions::sinusoidal) return {};
-  const kernels::ConstView host = model.positions({}, Side::target, 0, config.max_length);
+  if (config.positions == Positions::learned) return {};
+  const kernels::ConstView host = config.positions == Positions::rotary
+                                      ? model.turns({}, 0, config.max_length)
+                                      : model.positions({}, Side::target, 0, config.max_length);
   Buffer buffer = stream.runtime().allocate(size_t(host.size()) * sizeof(float));
   stream.runtime().copy_in(buffer.data(), host.data, buffer.bytes());
   return buffer;

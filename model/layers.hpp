@@ -64,6 +64,7 @@ struct Place {
   Side side = Side::source;
   int64_t layer = 0;
   Tokens tokens;
+  kernels::ConstView turns = {};  // Model::turns of the tokens' positions
 };
 
 // --- linear.cpp ---
@@ -123,7 +124,7 @@ struct Flow {
   kernels::View input;       // (M, C) compute: what the next sublayer reads
   kernels::View output;      // (M, C) compute: scratch for a sublayer's output
   kernels::View spare;       // (M, C) f32, forward-only post-norm
-  kernels::View mean, rstd;  // (1, M), forward only
+  kernels::View mean, rstd;  // (1, M), forward only; RMS norm has no mean
 };
 struct NormSaved {
   kernels::View sum, mean, rstd;

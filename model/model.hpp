@@ -48,7 +48,7 @@ struct WeightsView {
   const float* master = nullptr;                               // flat
   const std::vector<kernels::PackedWeight>* packed = nullptr;  // empty entries for vectors
   const float* sinusoids =
-      nullptr;  // of the model, where the stream's device cannot read the host's; else null
+      nullptr;  // the model's table, where the stream's device cannot read the host's; else null
   // In place of `master`: where each lies; null for those that are there in their packed form alone.
   const std::vector<const float*>* apart = nullptr;
 
@@ -76,9 +76,13 @@ class Model {
   virtual const ParameterTable& parameters() const = 0;
   virtual const TransformerParameters& indices() const = 0;  // of parameters(), by layer and role
 
-  // (count, C) f32: what is added to the embeddings of positions begin .. begin + count - 1.
+  // (count, C) f32: what is added to the embeddings of positions begin .. begin + count - 1; empty with
+  // rotary positions.
   virtual kernels::ConstView positions(const WeightsView& weights, Side side, int64_t begin,
                                        int64_t count) const = 0;
+  // (count, D) f32: what Stream::rotate turns the queries and keys of these positions by; empty unless
+  // positions are rotary.
+  virtual kernels::ConstView turns(const WeightsView& weights, int64_t begin, int64_t count) const = 0;
 
   // Bytes an Arena needs for any batch of at most `rows` sentences with rows * length <= tokens on either
   // side.

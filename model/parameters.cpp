@@ -43,7 +43,8 @@ struct Describer {
   NormParameters norm(const std::string& name) {
     NormParameters p;
     p.gamma = table.add(name + ".weight", ParameterKind::norm, 1, config.width);
-    p.beta = table.add(name + ".bias", ParameterKind::bias, 1, config.width);
+    if (config.norm_kind == kernels::NormKind::layer)
+      p.beta = table.add(name + ".bias", ParameterKind::bias, 1, config.width);
     return p;
   }
 

@@ -18,8 +18,8 @@ struct LinearParameters {
 };
 
 struct NormParameters {
-  size_t gamma = 0;  // (1, C)
-  size_t beta = 0;   // (1, C)
+  size_t gamma = 0;            // (1, C)
+  std::optional<size_t> beta;  // (1, C), layer norm only
 };
 
 struct SelfAttentionParameters {

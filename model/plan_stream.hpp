@@ -24,6 +24,7 @@ class PlanStream final : public kernels::Stream {
                           ConstView, ConstView, View, View, View) override {}
   void residual_norm_forward(const kernels::ResidualNorm&) override {}
   void residual_norm_backward(const kernels::ResidualNormGrad&) override {}
+  void rotate(View, ConstView, bool) override {}
   void activation_forward(kernels::Activation, ConstView, kernels::Dropout, View) override {}
   void activation_backward(kernels::Activation, ConstView, kernels::Dropout, ConstView, View) override {}
   void embedding_forward(std::span<const int32_t>, ConstView, ConstView, float, kernels::Dropout,

@@ -10,12 +10,13 @@
 
 namespace troupe::model {
 
-// A field added later goes to the end of its type, behind a format version of the file (checkpoint.cpp).
-template <class Archive>
-void serialize(Archive& archive, ModelConfig& c) {
+// A field added later goes to the end of its type, behind the format that brought it.
+template <class Archive, class Config>
+void model_fields(Archive& archive, Config& c, uint32_t format) {
   archive(c.family, c.vocabulary, c.width, c.inner, c.heads, c.encoder_layers, c.decoder_layers, c.max_length,
           c.norm, c.positions, c.activation, c.scale_embedding, c.dropout, c.attention_dropout,
           c.activation_dropout, c.compute, c.pad_id, c.unk_id, c.bos_id, c.eos_id, c.tied_embeddings);
+  if (format >= 2) archive(c.norm_kind);
 }
 
 template <class Archive>
@@ -26,11 +27,6 @@ void serialize(Archive& archive, ScheduleConfig& c) {
 template <class Archive>
 void serialize(Archive& archive, OptimizerConfig& c) {
   archive(c.beta1, c.beta2, c.epsilon, c.weight_decay, c.clip_norm, c.label_smoothing, c.schedule);
-}
-
-template <class Archive>
-void serialize(Archive& archive, CheckpointInfo& info) {
-  archive(info.model, info.optimizer, info.job_text, info.tokenizer);
 }
 
 template <class Archive>
@@ -45,8 +41,10 @@ void serialize(Archive& archive, EvaluationState& e) {
 
 namespace {
 
-template <class Archive, class State>
-void counters(Archive& archive, State& state) {
+template <class Archive, class Info, class State>
+void all_fields(Archive& archive, Info& info, State& state, uint32_t format) {
+  model_fields(archive, info.model, format);
+  archive(info.optimizer, info.job_text, info.tokenizer);
   archive(state.step, state.updates, state.skipped, state.target_tokens, state.chain, state.evaluation,
           state.elements);
 }
@@ -57,8 +55,7 @@ std::string encode_record(const CheckpointInfo& info, const TrainState& state) {
   std::ostringstream out;
   {
     cereal::PortableBinaryOutputArchive archive(out);
-    archive(info);
-    counters(archive, state);
+    all_fields(archive, info, state, kRecordFormat);
   }
   return out.str();
 }
@@ -68,8 +65,7 @@ void read_record(SectionReader& reader, CheckpointInfo& info, TrainState& state)
   try {
     std::istringstream in(record);
     cereal::PortableBinaryInputArchive archive(in);
-    archive(info);
-    counters(archive, state);
+    all_fields(archive, info, state, reader.format());
     if (in.peek() != std::istringstream::traits_type::eof())
       throw cereal::Exception("bytes follow the record");
     validate(info.model);

@@ -8,6 +8,10 @@
 
 namespace troupe::model {
 
+// The format of the files that hold such a record. Format 2 added the kind of norm; older ones have layer
+// norm.
+inline constexpr uint32_t kRecordFormat = 2;
+
 std::string encode_record(const CheckpointInfo& info, const TrainState& state);
 
 // Reads the section "record"; fills `info` and the counters of `state` (arrays stay as they are), checked

@@ -15,6 +15,9 @@ namespace {
 bool pre_norm(const Pass& pass) {
   return pass.config.norm == NormPlacement::pre;
 }
+bool layer_norm(const Pass& pass) {
+  return pass.config.norm_kind == kernels::NormKind::layer;
+}
 bool computes_f32(const Pass& pass) {
   return pass.config.compute == kernels::DType::f32;
 }
@@ -23,7 +26,7 @@ bool computes_f32(const Pass& pass) {
 void norm_outputs(Pass& pass, Flow& flow, NormSaved& saved, ResidualNorm& args) {
   const int64_t rows = flow.residual.rows, width = flow.residual.cols;
   const bool keep = pass.training();
-  args.mean = saved.mean = keep ? pass.take_f32(1, rows) : flow.mean;
+  if (layer_norm(pass)) args.mean = saved.mean = keep ? pass.take_f32(1, rows) : flow.mean;
   args.rstd = saved.rstd = keep ? pass.take_f32(1, rows) : flow.rstd;
   if (pre_norm(pass)) {
     flow.residual = saved.sum;
@@ -40,8 +43,9 @@ void norm_outputs(Pass& pass, Flow& flow, NormSaved& saved, ResidualNorm& args) 
 }
 
 void norm_parameters(const Pass& pass, const NormParameters& norm, ResidualNorm& args) {
+  args.kind = pass.config.norm_kind;
   args.gamma = pass.master(norm.gamma);
-  args.beta = pass.master(norm.beta);
+  if (norm.beta) args.beta = pass.master(*norm.beta);
 }
 
 }  // namespace
@@ -53,7 +57,7 @@ Flow begin_flow(Pass& pass, const NormParameters& first, View embedded, NormSave
   flow.output = pass.take_compute(rows, width);
   const bool keep = pass.training();
   if (!keep) {
-    flow.mean = pass.take_f32(1, rows);
+    if (layer_norm(pass)) flow.mean = pass.take_f32(1, rows);
     flow.rstd = pass.take_f32(1, rows);
     if (!pre_norm(pass)) flow.spare = pass.take_f32(rows, width);
   }
@@ -105,6 +109,7 @@ void norm_backward(Pass& pass, const NormParameters& norm, const Dropout* dropou
     args.dnormed = gradient.input;
   else
     args.dnormed_f32 = gradient.top;
+  args.kind = pass.config.norm_kind;
   args.sum = saved.sum;
   args.gamma = pass.master(norm.gamma);
   args.mean = saved.mean;
@@ -122,9 +127,9 @@ void norm_backward(Pass& pass, const NormParameters& norm, const Dropout* dropou
     args.dy = gradient.output;
   }
   args.dgamma = pass.take_f32(1, pass.config.width);
-  args.dbeta = pass.take_f32(1, pass.config.width);
+  if (norm.beta) args.dbeta = pass.take_f32(1, pass.config.width);
   pass.stream.residual_norm_backward(args);
-  pass.fold(norm.beta, args.dbeta);
+  if (norm.beta) pass.fold(*norm.beta, args.dbeta);
   pass.fold(norm.gamma, args.dgamma);
   gradient.top = {};
   gradient.has_residual = true;

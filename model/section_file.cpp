@@ -156,6 +156,7 @@ SectionReader::SectionReader(const FileKind& kind, std::filesystem::path path, b
           "{} {} has format {}, written by a newer troupe; this one reads up to format {}: update troupe",
           kind.name, path_.string(), header.format, kind.format);
     if (header.format == 0 || header.reserved != 0) corrupt("its header is damaged");
+    format_ = header.format;
   } catch (...) {
     ::close(descriptor_);
     throw;

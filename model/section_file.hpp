@@ -63,6 +63,7 @@ class SectionReader {
   // follow.
   void check_rest(uint64_t bytes, int sections) const;
 
+  uint32_t format() const { return format_; }          // of the file: at most the kind's
   uint64_t position() const { return size_ - left_; }  // of the file: what is read next
 
   [[noreturn]] void corrupt(const std::string& what) const;
@@ -75,6 +76,7 @@ class SectionReader {
   std::filesystem::path path_;
   bool whole_;
   int descriptor_ = -1;
+  uint32_t format_ = 0;
   uint64_t size_ = 0;
   uint64_t left_ = 0;  // bytes of the file after the read position
   std::string tag_;

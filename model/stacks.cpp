@@ -64,11 +64,12 @@ Memory encoder_forward(Pass& pass, const Model& model, const TokenMatrix& source
   const auto& layers = model.indices().encoder;
   TROUPE_CHECK(!layers.empty() && int64_t(layers.size()) <= kLayersMax);
   const Tokens tokens = tokens_of(source);
+  const ConstView turns = model.turns(pass.weights, 0, tokens.length);
   View embedded = embed_forward(pass, model, Side::source, source);
   Flow flow = begin_flow(pass, layers[0].self_attention_norm, embedded, saved.first);
   for (size_t i = 0; i < layers.size(); ++i)
     encoder_layer_forward(pass, layers[i], norm_following(layers, model.indices().encoder_norm, i),
-                          {Side::source, int64_t(i), tokens}, flow, saved.layers[i]);
+                          {Side::source, int64_t(i), tokens, turns}, flow, saved.layers[i]);
   return {flow.input, tokens};
 }
 
@@ -77,11 +78,12 @@ void encoder_backward(Pass& pass, const Model& model, const TokenMatrix& source,
   const auto& layers = model.indices().encoder;
   const size_t mark = pass.arena.mark();
   const Tokens tokens = tokens_of(source);
+  const ConstView turns = model.turns(pass.weights, 0, tokens.length);
   FlowGradient gradient = begin_flow_gradient(pass, tokens.rows());
   gradient.top = dmemory;
   for (size_t i = layers.size(); i-- > 0;)
     encoder_layer_backward(pass, layers[i], norm_following(layers, model.indices().encoder_norm, i),
-                           {Side::source, int64_t(i), tokens}, saved.layers[i], gradient);
+                           {Side::source, int64_t(i), tokens, turns}, saved.layers[i], gradient);
   embed_backward(pass, model, Side::source, source,
                  end_flow_gradient(pass, layers[0].self_attention_norm, saved.first, gradient));
   pass.arena.reset(mark);
@@ -92,11 +94,13 @@ View decoder_forward(Pass& pass, const Model& model, const TokenMatrix& target, 
   const auto& layers = model.indices().decoder;
   TROUPE_CHECK(!layers.empty() && int64_t(layers.size()) <= kLayersMax);
   const Tokens tokens = tokens_of(target);
+  const ConstView turns = model.turns(pass.weights, 0, tokens.length);
   View embedded = embed_forward(pass, model, Side::target, target);
   Flow flow = begin_flow(pass, layers[0].self_attention_norm, embedded, saved.first);
   for (size_t i = 0; i < layers.size(); ++i)
     decoder_layer_forward(pass, layers[i], norm_following(layers, model.indices().decoder_norm, i),
-                          {Side::target, int64_t(i), tokens}, {memory, {}, false}, flow, saved.layers[i]);
+                          {Side::target, int64_t(i), tokens, turns}, {memory, {}, false}, flow,
+                          saved.layers[i]);
   return flow.input;
 }
 
@@ -104,10 +108,11 @@ void decoder_backward(Pass& pass, const Model& model, const TokenMatrix& target,
                       const DecoderSaved& saved, FlowGradient& gradient, View dmemory) {
   const auto& layers = model.indices().decoder;
   const Tokens tokens = tokens_of(target);
+  const ConstView turns = model.turns(pass.weights, 0, tokens.length);
   for (size_t i = layers.size(); i-- > 0;)
     decoder_layer_backward(pass, layers[i], norm_following(layers, model.indices().decoder_norm, i),
-                           {Side::target, int64_t(i), tokens}, {memory, dmemory, i + 1 < layers.size()},
-                           saved.layers[i], gradient);
+                           {Side::target, int64_t(i), tokens, turns},
+                           {memory, dmemory, i + 1 < layers.size()}, saved.layers[i], gradient);
   embed_backward(pass, model, Side::target, target,
                  end_flow_gradient(pass, layers[0].self_attention_norm, saved.first, gradient));
 }

@@ -29,6 +29,21 @@ std::vector<float> sinusoids(int64_t length, int64_t width) {
   return table;
 }
 
+// Su et al. 2021, section 3.2.2: pair i of a head of D channels turns by t * 10000^(-2i/D) at position t. A
+// row is D/2 cosines, then D/2 sines.
+std::vector<float> rotations(int64_t length, int64_t head_size) {
+  std::vector<float> table(size_t(length * head_size));
+  const double log_base = det::log(10000.0);
+  for (int64_t i = 0; i < head_size / 2; ++i) {
+    const double rate = det::exp(-log_base * double(2 * i) / double(head_size));
+    for (int64_t t = 0; t < length; ++t) {
+      table[size_t(t * head_size + i)] = float(det::cos(double(t) * rate));
+      table[size_t(t * head_size + head_size / 2 + i)] = float(det::sin(double(t) * rate));
+    }
+  }
+  return table;
+}
+
 void check_tokens(const ModelConfig& config, const TokenMatrix& tokens, const char* side) {
   const size_t cells = size_t(tokens.rows) * size_t(tokens.cols);
   TROUPE_CHECK(tokens.rows > 0 && tokens.cols > 0 && tokens.ids.size() == cells, "{} of ({}, {}) has {} ids",
@@ -54,6 +69,8 @@ class Transformer final : public Model {
   explicit Transformer(const ModelConfig& config)
       : config_(config), indices_(describe_parameters(config, table_)) {
     if (config.positions == Positions::sinusoidal) sinusoids_ = sinusoids(config.max_length, config.width);
+    if (config.positions == Positions::rotary)
+      sinusoids_ = rotations(config.max_length, config.width / config.heads);
   }
 
   const ModelConfig& config() const override { return config_; }
@@ -61,12 +78,19 @@ class Transformer final : public Model {
   const TransformerParameters& indices() const override { return indices_; }
 
   ConstView positions(const WeightsView& weights, Side side, int64_t begin, int64_t count) const override {
-    TROUPE_CHECK(begin >= 0 && begin + count <= config_.max_length, "positions [{}, {}) of {}", begin,
-                 begin + count, config_.max_length);
-    const float* first = weights.sinusoids != nullptr ? weights.sinusoids : sinusoids_.data();
+    check_positions(begin, count);
+    if (config_.positions == Positions::rotary) return {};
+    const float* first = table_of(weights);
     const auto learned = side == Side::source ? indices_.source_positions : indices_.target_positions;
     if (learned) first = weights.master_of(*learned, table_.all()[*learned]);
     return kernels::view_of(first + begin * config_.width, count, config_.width);
+  }
+
+  ConstView turns(const WeightsView& weights, int64_t begin, int64_t count) const override {
+    check_positions(begin, count);
+    if (config_.positions != Positions::rotary) return {};
+    const int64_t head_size = config_.width / config_.heads;
+    return kernels::view_of(table_of(weights) + begin * head_size, count, head_size);
   }
 
   size_t arena_bytes(int64_t rows, int64_t tokens, bool training) const override;
@@ -89,13 +113,20 @@ class Transformer final : public Model {
   }
 
  private:
+  void check_positions(int64_t begin, int64_t count) const {
+    TROUPE_CHECK(begin >= 0 && begin + count <= config_.max_length, "positions [{}, {}) of {}", begin,
+                 begin + count, config_.max_length);
+  }
+  const float* table_of(const WeightsView& weights) const {
+    return weights.sinusoids != nullptr ? weights.sinusoids : sinusoids_.data();
+  }
   LossSums run(Pass& pass, const Batch& batch, float label_smoothing) const;
   size_t plan(const TokenMatrix& shape, bool training) const;
 
   ModelConfig config_;
   ParameterTable table_;
   TransformerParameters indices_;
-  std::vector<float> sinusoids_;  // (max_length, C), empty when positions are learned
+  std::vector<float> sinusoids_;  // (max_length, C), or (max_length, D) when rotary; empty when learned
 };
 
 LossSums Transformer::run(Pass& pass, const Batch& batch, float label_smoothing) const {

@@ -27,8 +27,12 @@ void describe_model(model::ModelConfig& m, FieldVisitor& v) {
   v.number("model.decoder_layers", m.decoder_layers, {1, 1000});
   v.number("model.max_length", m.max_length, {2, 65'536});
   v.pick("model.norm", m.norm, {{"pre", int64_t(NormPlacement::pre)}, {"post", int64_t(NormPlacement::post)}});
+  v.pick("model.norm_kind", m.norm_kind,
+         {{"layer", int64_t(kernels::NormKind::layer)}, {"rms", int64_t(kernels::NormKind::rms)}});
   v.pick("model.positions", m.positions,
-         {{"sinusoidal", int64_t(Positions::sinusoidal)}, {"learned", int64_t(Positions::learned)}});
+         {{"sinusoidal", int64_t(Positions::sinusoidal)},
+          {"learned", int64_t(Positions::learned)},
+          {"rotary", int64_t(Positions::rotary)}});
   v.pick("model.activation", m.activation,
          {{"relu", int64_t(kernels::Activation::relu)}, {"gelu", int64_t(kernels::Activation::gelu)}});
   v.boolean("model.scale_embedding", m.scale_embedding);

@@ -16,7 +16,8 @@ using model::Parameter;
 
 namespace {
 
-constexpr model::FileKind kExported{"TROUPEEX", 1, "exported model", "export it again from its checkpoint"};
+constexpr model::FileKind kExported{"TROUPEEX", model::kRecordFormat, "exported model",
+                                    "export it again from its checkpoint"};
 constexpr uint64_t kAlignment = 64;
 
 enum class Role : uint8_t { vector, table, packed_only };

@@ -28,6 +28,8 @@ def learning_rate(schedule, steps, step):
 
 def make_model(job, dataset):
     m = job["model"]
+    if m.get("norm_kind", "layer") != "layer" or m.get("positions") == "rotary":
+        raise SystemExit("the PyTorch model knows neither RMS norm nor rotary positions")
     return Transformer(Config(dataset.manifest["vocabulary"], m["width"], m["inner"], m["heads"], m["encoder_layers"],
                               m["decoder_layers"], m.get("max_length", 256), m.get("activation", "relu"),
                               m.get("positions", "sinusoidal"), m.get("scale_embedding", True),

@@ -1,7 +1,5 @@
 #include "kernels/cpu/loops/norm.hpp"
 
-#include <algorithm>
-
 #include "kernels/checks.hpp"
 #include "kernels/cpu/stream.hpp"
 
@@ -48,7 +46,7 @@ void backward(const ResidualNormGrad& args, int64_t rows, int64_t cols, void (*r
                            row_of<float>(args.dsum_in, row),
                            norm ? row_of<float>(args.sum, row) : nullptr,
                            row_of<float>(args.gamma, 0),
-                           norm ? args.mean.as<float>()[row] : 0,
+                           args.mean.empty() ? 0 : args.mean.as<float>()[row],
                            norm ? args.rstd.as<float>()[row] : 0,
                            mask,
                            uint64_t(row * cols),
@@ -63,21 +61,9 @@ void backward(const ResidualNormGrad& args, int64_t rows, int64_t cols, void (*r
 }  // namespace
 
 void CpuStream::residual_norm_forward(const ResidualNorm& args) {
-  const int64_t rows = args.x.rows, cols = args.x.cols;
-  const DType type = compute_type(args.y, args.normed);
-  check_shape(args.x, rows, cols, DType::f32, "x");
-  check_shape(args.y, rows, cols, type, "y");
-  check_shape(args.gamma, 1, cols, DType::f32, "gamma");
-  check_shape(args.beta, 1, cols, DType::f32, "beta");
-  check_shape(args.sum, rows, cols, DType::f32, "sum");
-  check_shape(args.normed, rows, cols, type, "normed");
-  check_shape(args.normed_f32, rows, cols, DType::f32, "normed_f32");
-  check_shape(args.mean, 1, rows, DType::f32, "mean");
-  check_shape(args.rstd, 1, rows, DType::f32, "rstd");
-  TROUPE_CHECK(args.gamma.empty() == args.beta.empty());
-  TROUPE_CHECK(args.y.empty() || !args.sum.empty(), "x + y needs a place: sum");
-  if (rows == 0 || cols == 0) return;
-  if (type == DType::bf16)
+  check_norm(args);
+  if (args.x.rows == 0 || args.x.cols == 0) return;
+  if (compute_type(args.y, args.normed) == DType::bf16)
     forward<uint16_t>(args, loops_.norm->forward_bf16);
   else
     forward<float>(args, loops_.norm->forward_f32);
@@ -86,27 +72,11 @@ void CpuStream::residual_norm_forward(const ResidualNorm& args) {
 void CpuStream::residual_norm_backward(const ResidualNormGrad& args) {
   const ConstView shape = !args.dsum.empty() ? ConstView(args.dsum) : ConstView(args.dy);
   const int64_t rows = shape.rows, cols = shape.cols;
-  const DType type = compute_type(args.dnormed, args.dy);
-  check_shape(args.dnormed, rows, cols, type, "dnormed");
-  check_shape(args.dnormed_f32, rows, cols, DType::f32, "dnormed_f32");
-  check_shape(args.dsum_in, rows, cols, DType::f32, "dsum_in");
-  check_shape(args.gamma, 1, cols, DType::f32, "gamma");
-  check_shape(args.dsum, rows, cols, DType::f32, "dsum");
-  check_shape(args.dy, rows, cols, type, "dy");
-  if (!args.gamma.empty()) {
-    TROUPE_CHECK(rows == 0 || (!args.sum.empty() && !args.mean.empty() && !args.rstd.empty()),
-                 "sum, mean and rstd are needed");
-    TROUPE_CHECK(!args.dgamma.empty() && !args.dbeta.empty(), "dgamma and dbeta need a place");
-    check_shape(args.sum, rows, cols, DType::f32, "sum");
-    check_shape(args.mean, 1, rows, DType::f32, "mean");
-    check_shape(args.rstd, 1, rows, DType::f32, "rstd");
-    check_shape(args.dgamma, 1, cols, DType::f32, "dgamma");
-    check_shape(args.dbeta, 1, cols, DType::f32, "dbeta");
-    std::fill_n(args.dgamma.as<float>(), cols, 0.0f);
-    std::fill_n(args.dbeta.as<float>(), cols, 0.0f);
-  }
+  check_norm_gradient(args, rows, cols);
+  if (!args.gamma.empty()) fill_zero(args.dgamma);
+  if (!args.gamma.empty() && !args.dbeta.empty()) fill_zero(args.dbeta);
   if (rows == 0 || cols == 0) return;
-  if (type == DType::bf16)
+  if (compute_type(args.dnormed, args.dy) == DType::bf16)
     backward<uint16_t>(args, rows, cols, loops_.norm->backward_bf16);
   else
     backward<float>(args, rows, cols, loops_.norm->backward_f32);

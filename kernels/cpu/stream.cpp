@@ -16,6 +16,7 @@
 #include "kernels/cpu/loops/norm.hpp"
 #include "kernels/cpu/loops/optimizer.hpp"
 #include "kernels/cpu/loops/panels.hpp"
+#include "kernels/cpu/loops/rotary.hpp"
 #include "kernels/dropout.hpp"
 
 namespace troupe::kernels {
@@ -38,6 +39,7 @@ namespace troupe::kernels {
     .norm = &isa::norm_loops,                             \
     .optimizer = &isa::optimizer_loops,                   \
     .panels = &isa::panel_loops,                          \
+    .rotary = &isa::rotary_loops,                         \
   }
 // clang-format on
 

@@ -32,6 +32,7 @@ struct LinearLoops;
 struct NormLoops;
 struct OptimizerLoops;
 struct PanelLoops;
+struct RotaryLoops;
 
 // The tables of one instruction-set level.
 struct Loops {
@@ -49,6 +50,7 @@ struct Loops {
   const NormLoops* norm = nullptr;
   const OptimizerLoops* optimizer = nullptr;
   const PanelLoops* panels = nullptr;
+  const RotaryLoops* rotary = nullptr;
 };
 Loops loops_of(IsaLevel level);
 
@@ -75,6 +77,8 @@ class CpuStream final : public Stream {
 
   void residual_norm_forward(const ResidualNorm& args) override;
   void residual_norm_backward(const ResidualNormGrad& args) override;
+
+  void rotate(View x, ConstView turns, bool inverse) override;
 
   void activation_forward(Activation kind, ConstView x, Dropout dropout, View y) override;
   void activation_backward(Activation kind, ConstView x, Dropout dropout, ConstView dy, View dx) override;

@@ -12,38 +12,6 @@ auto* floats_of(const BasicView<Pointer>& view) {
   return view.empty() ? nullptr : view.template as<float>();
 }
 
-void check_forward(const ResidualNorm& args, int64_t rows, int64_t cols, DType type) {
-  check_shape(args.x, rows, cols, DType::f32, "x");
-  check_shape(args.y, rows, cols, type, "y");
-  check_shape(args.gamma, 1, cols, DType::f32, "gamma");
-  check_shape(args.beta, 1, cols, DType::f32, "beta");
-  check_shape(args.sum, rows, cols, DType::f32, "sum");
-  check_shape(args.normed, rows, cols, type, "normed");
-  check_shape(args.normed_f32, rows, cols, DType::f32, "normed_f32");
-  check_shape(args.mean, 1, rows, DType::f32, "mean");
-  check_shape(args.rstd, 1, rows, DType::f32, "rstd");
-  TROUPE_CHECK(args.gamma.empty() == args.beta.empty());
-  TROUPE_CHECK(args.y.empty() || !args.sum.empty(), "x + y needs a place: sum");
-}
-
-void check_backward(const ResidualNormGrad& args, int64_t rows, int64_t cols, DType type) {
-  check_shape(args.dnormed, rows, cols, type, "dnormed");
-  check_shape(args.dnormed_f32, rows, cols, DType::f32, "dnormed_f32");
-  check_shape(args.dsum_in, rows, cols, DType::f32, "dsum_in");
-  check_shape(args.gamma, 1, cols, DType::f32, "gamma");
-  check_shape(args.dsum, rows, cols, DType::f32, "dsum");
-  check_shape(args.dy, rows, cols, type, "dy");
-  if (args.gamma.empty()) return;
-  TROUPE_CHECK(rows == 0 || (!args.sum.empty() && !args.mean.empty() && !args.rstd.empty()),
-               "sum, mean and rstd are needed");
-  TROUPE_CHECK(!args.dgamma.empty() && !args.dbeta.empty(), "dgamma and dbeta need a place");
-  check_shape(args.sum, rows, cols, DType::f32, "sum");
-  check_shape(args.mean, 1, rows, DType::f32, "mean");
-  check_shape(args.rstd, 1, rows, DType::f32, "rstd");
-  check_shape(args.dgamma, 1, cols, DType::f32, "dgamma");
-  check_shape(args.dbeta, 1, cols, DType::f32, "dbeta");
-}
-
 template <typename T, int N>
 device::NormBackward<T, N> backward_kernel(const ResidualNormGrad& args, int64_t rows, int64_t cols) {
   device::NormBackward<T, N> kernel;
@@ -66,7 +34,7 @@ device::NormBackward<T, N> backward_kernel(const ResidualNormGrad& args, int64_t
 void CudaStream::residual_norm_forward(const ResidualNorm& args) {
   const int64_t rows = args.x.rows, cols = args.x.cols;
   const DType type = compute_type(args.y, args.normed);
-  check_forward(args, rows, cols, type);
+  check_norm(args);
   const device::DropoutRule rule = rule_of(args.dropout);
   if (rows == 0 || cols == 0) return;
   const bool vectors =
@@ -96,7 +64,7 @@ void CudaStream::residual_norm_backward(const ResidualNormGrad& args) {
   const ConstView shape = !args.dsum.empty() ? ConstView(args.dsum) : ConstView(args.dy);
   const int64_t rows = shape.rows, cols = shape.cols;
   const DType type = compute_type(args.dnormed, args.dy);
-  check_backward(args, rows, cols, type);
+  check_norm_gradient(args, rows, cols);
   if (cols == 0) return;
   const bool norm_takes = all_take_vectors(args.dnormed, args.dnormed_f32, args.sum);
   with_compute_type(type, [&](auto element) {

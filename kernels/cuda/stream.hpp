@@ -57,6 +57,8 @@ class CudaStream final : public Stream {
   void residual_norm_forward(const ResidualNorm& args) override;
   void residual_norm_backward(const ResidualNormGrad& args) override;
 
+  void rotate(View x, ConstView turns, bool inverse) override;
+
   void activation_forward(Activation kind, ConstView x, Dropout dropout, View y) override;
   void activation_backward(Activation kind, ConstView x, Dropout dropout, ConstView dy, View dx) override;
 
@@ -109,7 +111,7 @@ class CudaStream final : public Stream {
   void launch(const Kernel& kernel, int64_t blocks, const char* name) {
     if (blocks > 0) runtime_->launch(call_of(kernel, blocks, name));
   }
-  // out[s] (cols) = column sums of the source's values.
+  // Column sums (cols) of the source's values; `second` may be empty.
   template <typename Source>
   void column_sums(const Source& source, int64_t rows, int64_t cols, bool vectors, View first, View second);
   // c (M, N) = a b [+ bias] [+ c], row-major; `transposed` says which factors lie as their transpose.

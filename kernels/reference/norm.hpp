@@ -51,4 +51,30 @@ inline std::vector<double> layer_norm_backward(std::span<const double> r, std::s
   return dr;
 }
 
+inline double inverse_root_mean_square(std::span<const double> r) {
+  double mean = 0;
+  for (double v : r) mean += v * v / double(r.size());
+  return 1 / std::sqrt(mean + 1e-5);
+}
+
+inline std::vector<double> rms_norm(std::span<const double> r, std::span<const float> gamma) {
+  const double rrms = inverse_root_mean_square(r);
+  std::vector<double> out(r.size());
+  for (size_t i = 0; i < r.size(); ++i) out[i] = double(gamma[i]) * r[i] * rrms;
+  return out;
+}
+
+inline std::vector<double> rms_norm_backward(std::span<const double> r, std::span<const float> gamma,
+                                             std::span<const double> g, std::span<double> dgamma) {
+  const double rrms = inverse_root_mean_square(r);
+  double mean_gh = 0;
+  for (size_t i = 0; i < r.size(); ++i) {
+    dgamma[i] += g[i] * r[i] * rrms;
+    mean_gh += g[i] * double(gamma[i]) * r[i] * rrms / double(r.size());
+  }
+  std::vector<double> dr(r.size());
+  for (size_t i = 0; i < r.size(); ++i) dr[i] = (g[i] * double(gamma[i]) - r[i] * rrms * mean_gh) * rrms;
+  return dr;
+}
+
 }  // namespace troupe::kernels::reference

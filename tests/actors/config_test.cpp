@@ -40,6 +40,13 @@ TEST_CASE("every mistake in a job file is named by file, line and key, with what
       {"[model]\nwidth = -4", "job.toml:2: model.width is -4; it must be a whole number"},
       {"[model]\nnorm = \"middle\"",
        "job.toml:2: model.norm is the string \"middle\"; it must be one of \"pre\" \"post\""},
+      {"[model]\nnorm_kind = \"batch\"",
+       "job.toml:2: model.norm_kind is the string \"batch\"; it must be one of \"layer\" \"rms\""},
+      {"[model]\npositions = \"rotating\"",
+       "job.toml:2: model.positions is the string \"rotating\"; it must be one of \"sinusoidal\" \"learned\" "
+       "\"rotary\""},
+      {"[model]\nwidth = 60\nheads = 4\npositions = \"rotary\"",
+       "job.toml: model.width / model.heads is 15; it must be even with rotary positions"},
       {"[model]\nnorm = 3", "job.toml:2: model.norm is 3; it must be one of"},
       {"[model]\ndropout = 1.0", "job.toml:2: model.dropout is 1; it must be a number from 0 to 0.999"},
       {"[model]\ntied_embeddings = \"yes\"",
@@ -65,6 +72,7 @@ TEST_CASE("an override replaces a setting and is checked like one") {
   const JobConfig job = parse_job("job.toml", "[model]\nwidth = 64", {"model.width=128", "model.norm=post"});
   CHECK(job.model.width == 128);
   CHECK(job.model.norm == model::NormPlacement::post);
+  CHECK(parse_job("job.toml", "[model]\nnorm_kind = \"rms\"").model.norm_kind == kernels::NormKind::rms);
   CHECK(message_of([] { parse_job("job.toml", "", {"model.width"}); }).find("section.key=value") !=
         std::string::npos);
   CHECK(message_of([] { parse_job("job.toml", "", {"model.wdth=3"}); }).find("did you mean model.width") !=

@@ -24,9 +24,10 @@ struct TrainedTiny {
   std::string data = folder / "data", checkpoint;
   std::shared_ptr<const data::Dataset> dataset;
 
-  explicit TrainedTiny(int64_t steps, model::Family family = model::Family::encoder_decoder) {
+  // `base`: the family and what else is not set here.
+  explicit TrainedTiny(int64_t steps, const model::ModelConfig& base = {}) {
     data::TinyOptions language;
-    language.language_model = family == model::Family::decoder;
+    language.language_model = base.family == model::Family::decoder;
     data::write_tiny_dataset(data, language);
     dataset = data::Dataset::open(data);
     const auto backend = kernels::make_cpu_backend();
@@ -34,7 +35,7 @@ struct TrainedTiny {
     model::CheckpointInfo info;
     info.tokenizer = dataset->tokenizer().model_bytes();
     model::ModelConfig& config = info.model;
-    config.family = family;
+    config = base;
     config.vocabulary = dataset->tokenizer().vocabulary_size();
     config.width = 64;
     config.inner = 128;
@@ -185,6 +186,43 @@ TEST_CASE("a model trained on the made-up language translates and evaluates sent
   }
 }
 
+TEST_CASE("a model with RMS norm and rotary positions learns the made-up language and is exported") {
+  model::ModelConfig config;
+  config.norm_kind = kernels::NormKind::rms;
+  config.positions = model::Positions::rotary;
+  const TrainedTiny tiny(400, config);
+  const auto samples = tiny.dataset->texts(data::Split::test);
+  const auto translate = [&](const std::string& checkpoint, std::vector<std::string> more) {
+    std::vector<std::string> words{TROUPE_PROGRAM, "translate", "--checkpoint", checkpoint};
+    words.insert(words.end(), more.begin(), more.end());
+    const auto result = run(words, joined(samples));
+    CAPTURE(result.err);
+    REQUIRE(result.code == 0);
+    return result.out;
+  };
+  const std::string greedy = translate(tiny.checkpoint, {});
+  const auto translations = lines_of(greedy);
+  REQUIRE(translations.size() == samples.size());
+  size_t right = 0;
+  for (size_t i = 0; i < samples.size(); ++i) right += translations[i] == samples[i].target ? 1 : 0;
+  CHECK(right > samples.size() / 2);
+  CHECK(translate(tiny.checkpoint, {"--batch", "7", "--threads", "3"}) == greedy);
+
+  const std::string exported = tiny.folder / "exported", int8 = tiny.folder / "int8";
+  for (const auto& [path, more] :
+       {std::pair<std::string, std::vector<std::string>>{exported, {}}, {int8, {"--int8"}}}) {
+    std::vector<std::string> words{TROUPE_PROGRAM, "export", "--checkpoint", tiny.checkpoint, "--out", path};
+    words.insert(words.end(), more.begin(), more.end());
+    REQUIRE(run(words).code == 0);
+  }
+  CHECK(translate(exported, {"--beam", "3"}) == translate(tiny.checkpoint, {"--beam", "3"}));
+  CHECK(translate(int8, {"--beam", "3"}) == translate(tiny.checkpoint, {"--beam", "3", "--int8"}));
+  const auto scored =
+      run({TROUPE_PROGRAM, "evaluate", "--checkpoint", tiny.checkpoint, "--data", tiny.data, "--json"});
+  REQUIRE(scored.code == 0);
+  CHECK(nlohmann::json::parse(scored.out)["bleu"]["score"].get<double>() > 50);
+}
+
 TEST_CASE("an exported model translates as its checkpoint does, and a damaged one is refused") {
   const TrainedTiny tiny(3);
   const std::string exported = tiny.folder / "exported", broken = tiny.folder / "broken";
@@ -216,7 +254,7 @@ TEST_CASE("an exported model translates as its checkpoint does, and a damaged on
   refuses(bytes.substr(0, bytes.size() - 1), "too early");
   refuses(bytes + "x", "follow its end");
   std::string newer = bytes;
-  newer[8] = 2;
+  newer[8] = 3;
   refuses(newer, "newer troupe");
 }
 
@@ -233,7 +271,9 @@ TEST_CASE("mistakes of translate and evaluate") {
   const std::string broken = tiny.folder / "broken.troupe";
   run({"sh", "-c", "head -c 5000 '" + tiny.checkpoint + "' > '" + broken + "'"});
   const std::string& good = tiny.checkpoint;
-  const TrainedTiny writer(1, model::Family::decoder);
+  model::ModelConfig decoder;
+  decoder.family = model::Family::decoder;
+  const TrainedTiny writer(1, decoder);
   const std::string exported = tiny.folder / "exported";
   REQUIRE(run({TROUPE_PROGRAM, "export", "--checkpoint", good, "--out", exported}).code == 0);
   const std::vector<Mistake> mistakes = {

@@ -85,62 +85,68 @@ TEST_CASE("products without an algorithm of the library's agree with those that 
           }
 }
 
-TEST_CASE("residual, dropout and layer norm, forward and backward, agree with the CPU on every device") {
+TEST_CASE("residual, dropout and norm, forward and backward, agree with the CPU on every device") {
   struct Shape {
     int64_t rows, cols, gap;
   };
+  std::vector<std::tuple<DType, float, NormKind>> cases;
+  for (const DType dtype : {DType::f32, DType::bf16})
+    for (const float rate : {0.0f, 0.3f})
+      for (const NormKind kind : {NormKind::layer, NormKind::rms}) cases.emplace_back(dtype, rate, kind);
   for (const Shape& s : {Shape{1, 2, 0}, Shape{1, 8, 0}, Shape{3, 17, 5}, Shape{5, 32, 0}, Shape{2, 256, 8},
                          Shape{7, 33, 1}, Shape{8, 264, 0}, Shape{0, 16, 0}, Shape{2, 1500, 0},
                          Shape{9, 64, 64}, Shape{17, 40, 0}, Shape{70, 8, 0}})
-    for (const DType dtype : {DType::f32, DType::bf16})
-      for (const float rate : {0.0f, 0.3f}) {
-        CAPTURE(s.rows);
-        CAPTURE(s.cols);
-        CAPTURE(to_string(dtype));
-        CAPTURE(rate);
-        const Matrix x = around(3, random_matrix(s.rows, s.cols, 1)), y = random_bf16(s.rows, s.cols, 2),
-                     gamma = around(1, random_matrix(1, s.cols, 3)), beta = random_matrix(1, s.cols, 4),
-                     dnormed = random_bf16(s.rows, s.cols, 5), dnormed_f32 = random_matrix(s.rows, s.cols, 6),
-                     dsum_in = random_matrix(s.rows, s.cols, 7);
-        check_devices(
-            [&](TestDevice& device) {
-              const Placed x_in(device, DType::f32, x, s.gap), y_in(device, dtype, y, s.gap),
-                  g(device, DType::f32, gamma), b(device, DType::f32, beta),
-                  sum(device, DType::f32, s.rows, s.cols, s.gap),
-                  normed(device, dtype, s.rows, s.cols, s.gap),
-                  normed_f32(device, DType::f32, s.rows, s.cols, s.gap), mean(device, DType::f32, 1, s.rows),
-                  rstd(device, DType::f32, 1, s.rows);
-              device.stream().residual_norm_forward({x_in.view(),
-                                                     y_in.view(),
-                                                     {rate, 9},
-                                                     g.view(),
-                                                     b.view(),
-                                                     sum.view(),
-                                                     normed.view(),
-                                                     normed_f32.view(),
-                                                     mean.view(),
-                                                     rstd.view()});
-              const Placed d(device, dtype, dnormed, s.gap), d_f32(device, DType::f32, dnormed_f32, s.gap),
-                  d_sum(device, DType::f32, dsum_in, s.gap), dy(device, dtype, s.rows, s.cols, s.gap),
-                  dgamma(device, DType::f32, 1, s.cols), dbeta(device, DType::f32, 1, s.cols);
-              device.stream().residual_norm_backward({d.view(),
-                                                      d_f32.view(),
-                                                      d_sum.view(),
-                                                      sum.view(),
-                                                      g.view(),
-                                                      mean.view(),
-                                                      rstd.view(),
-                                                      {rate, 9},
-                                                      d_sum.view(),
-                                                      dy.view(),
-                                                      dgamma.view(),
-                                                      dbeta.view()});
-              return Results{sum.values(),        mean.values(),   rstd.values(),
-                             normed_f32.values(), d_sum.values(),  dgamma.values(),
-                             dbeta.values(),      normed.values(), dy.values()};
-            },
-            {kSameBits, 2e-6, 2e-5, 2e-5, 2e-5, 2e-5, 2e-5, 2e-5 + tolerance(dtype)});
-      }
+    for (const auto& [dtype, rate, kind] : cases) {
+      const bool centres = kind == NormKind::layer;
+      CAPTURE(s.rows);
+      CAPTURE(s.cols);
+      CAPTURE(to_string(dtype));
+      CAPTURE(rate);
+      CAPTURE(int(kind));
+      const Matrix x = around(3, random_matrix(s.rows, s.cols, 1)), y = random_bf16(s.rows, s.cols, 2),
+                   gamma = around(1, random_matrix(1, s.cols, 3)), beta = random_matrix(1, s.cols, 4),
+                   dnormed = random_bf16(s.rows, s.cols, 5), dnormed_f32 = random_matrix(s.rows, s.cols, 6),
+                   dsum_in = random_matrix(s.rows, s.cols, 7);
+      check_devices(
+          [&](TestDevice& device) {
+            const Placed x_in(device, DType::f32, x, s.gap), y_in(device, dtype, y, s.gap),
+                g(device, DType::f32, gamma), b(device, DType::f32, beta),
+                sum(device, DType::f32, s.rows, s.cols, s.gap), normed(device, dtype, s.rows, s.cols, s.gap),
+                normed_f32(device, DType::f32, s.rows, s.cols, s.gap), mean(device, DType::f32, 1, s.rows),
+                rstd(device, DType::f32, 1, s.rows);
+            device.stream().residual_norm_forward({x_in.view(),
+                                                   y_in.view(),
+                                                   {rate, 9},
+                                                   g.view(),
+                                                   centres ? b.view() : View{},
+                                                   sum.view(),
+                                                   normed.view(),
+                                                   normed_f32.view(),
+                                                   centres ? mean.view() : View{},
+                                                   rstd.view(),
+                                                   kind});
+            const Placed d(device, dtype, dnormed, s.gap), d_f32(device, DType::f32, dnormed_f32, s.gap),
+                d_sum(device, DType::f32, dsum_in, s.gap), dy(device, dtype, s.rows, s.cols, s.gap),
+                dgamma(device, DType::f32, 1, s.cols), dbeta(device, DType::f32, 1, s.cols);
+            device.stream().residual_norm_backward({d.view(),
+                                                    d_f32.view(),
+                                                    d_sum.view(),
+                                                    sum.view(),
+                                                    g.view(),
+                                                    centres ? mean.view() : View{},
+                                                    rstd.view(),
+                                                    {rate, 9},
+                                                    d_sum.view(),
+                                                    dy.view(),
+                                                    dgamma.view(),
+                                                    centres ? dbeta.view() : View{},
+                                                    kind});
+            return Results{sum.values(),        mean.values(),   rstd.values(),
+                           normed_f32.values(), d_sum.values(),  dgamma.values(),
+                           dbeta.values(),      normed.values(), dy.values()};
+          },
+          {kSameBits, 2e-6, 2e-5, 2e-5, 2e-5, 2e-5, 2e-5, 2e-5 + tolerance(dtype)});
+    }
 }
 
 TEST_CASE("the residual alone, the norm alone, and x in place, on every device") {

@@ -8,6 +8,7 @@
 #include <sys/resource.h>
 
 #include "kernels/base/hash.hpp"
+#include "model/record.hpp"
 #include "tests/model/support.hpp"
 
 using namespace troupe;
@@ -87,6 +88,40 @@ TEST_CASE("a checkpoint gives back what was saved") {
         1);  // no debris
 }
 
+TEST_CASE("the kind of norm and of positions come back from a checkpoint") {
+  Saved saved;
+  saved.info.model.norm_kind = kernels::NormKind::rms;
+  saved.info.model.positions = Positions::rotary;
+  saved.model = make_model(saved.info.model);
+  const auto stream = saved.backend->create_stream();
+  saved.state = initial_state(*saved.backend, *stream, *saved.model, 11);
+  save_checkpoint(saved.path, saved.info, saved.state);
+  const Checkpoint loaded = load_checkpoint(saved.path, *saved.backend);
+  CHECK(loaded.info == saved.info);
+  CHECK(state_digest(loaded.state) == state_digest(saved.state));
+}
+
+TEST_CASE("a checkpoint of format 1, which knew layer norm alone, is read") {
+  const Saved saved;
+  CheckpointInfo other = saved.info;
+  other.model.norm_kind = kernels::NormKind::rms;
+  std::string record = encode_record(saved.info, saved.state);
+  const std::string differs = encode_record(other, saved.state);
+  REQUIRE(record.size() == differs.size());
+  record.erase(std::mismatch(record.begin(), record.end(), differs.begin()).first);
+  const uint64_t bytes = uint64_t(saved.state.elements) * sizeof(float);
+  const FileKind older{"TROUPECK", 1, "checkpoint", ""};
+  SectionWriter writer(older, saved.path, 0);
+  writer.section("record", record.data(), record.size());
+  writer.section("weights", saved.state.weights.data(), bytes);
+  writer.section("moment1", saved.state.moment1.data(), bytes);
+  writer.section("moment2", saved.state.moment2.data(), bytes);
+  writer.finish();
+  const Checkpoint loaded = load_checkpoint(saved.path, *saved.backend);
+  CHECK(loaded.info == saved.info);
+  CHECK(state_digest(loaded.state) == state_digest(saved.state));
+}
+
 TEST_CASE("the same state makes the same bytes") {
   const Saved saved;
   const std::string first = saved.read();
@@ -135,12 +170,12 @@ TEST_CASE("a checkpoint with a flipped bit anywhere is refused") {
 TEST_CASE("a checkpoint of a newer version is refused as such") {
   const Saved saved;
   std::string newer = saved.read();
-  newer[8] = 2;
+  newer[8] = 3;
   saved.write(newer);
   CHECK(saved.refusal() == ErrorKind::version);
   CHECK_THROWS_WITH_AS(
       load_weights_only(saved.path, *saved.backend),
-      doctest::Contains("written by a newer troupe; this one reads up to format 1: update troupe"), Error);
+      doctest::Contains("written by a newer troupe; this one reads up to format 2: update troupe"), Error);
 }
 
 TEST_CASE("what is not a checkpoint is refused") {

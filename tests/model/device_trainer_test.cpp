@@ -81,12 +81,18 @@ TEST_CASE(
     "two steps on an emulated device follow the CPU, and are the same bits in any order of its threads") {
   const auto cpu_stream =
       kernels::make_cpu_backend()->create_stream();  // sets this thread's floating-point state
-  for (const Family family : {Family::encoder_decoder, Family::decoder})
+  for (const auto& [family, kind] :
+       std::vector<std::pair<Family, kernels::NormKind>>{{Family::encoder_decoder, kernels::NormKind::layer},
+                                                         {Family::decoder, kernels::NormKind::layer},
+                                                         {Family::encoder_decoder, kernels::NormKind::rms}})
     for (const auto compute : {kernels::DType::f32, kernels::DType::bf16}) {
       CAPTURE(int(family));
+      CAPTURE(int(kind));
       CAPTURE(to_string(compute));
       const int bits = compute == kernels::DType::f32 ? 24 : 8;
-      const ModelConfig config = config_for(family, compute);
+      ModelConfig config = config_for(family, compute);
+      config.norm_kind = kind;
+      if (kind == kernels::NormKind::rms) config.positions = Positions::rotary;
       const StepOptions options = options_for(bits);
       const Run cpu = on_cpu(config, options),
                 device = on_device(config, options, kernels::ThreadOrder::forward);

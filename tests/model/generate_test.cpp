@@ -24,7 +24,12 @@ std::vector<model::ModelConfig> tiny_models() {
   gpt2.inner = 24;
   gpt2.dropout = 0;
   for (auto* config : {&pre, &post, &gpt2}) config->compute = kernels::DType::f32;
-  return {pre, post, gpt2};
+  model::ModelConfig rotary = pre, rotary_decoder = gpt2;
+  for (auto* config : {&rotary, &rotary_decoder}) {
+    config->norm_kind = kernels::NormKind::rms;
+    config->positions = model::Positions::rotary;
+  }
+  return {pre, post, gpt2, rotary, rotary_decoder};
 }
 
 void check_same(const std::vector<Hypothesis>& got, const std::vector<Hypothesis>& expected) {

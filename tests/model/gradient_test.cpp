@@ -77,6 +77,17 @@ std::vector<Case> cases() {
   all.push_back({"decoder-only, tied", gpt});
   gpt.tied_embeddings = false;
   all.push_back({"decoder-only, untied", gpt});
+  gpt.norm_kind = kernels::NormKind::rms;
+  gpt.positions = Positions::rotary;
+  all.push_back({"decoder-only, RMS norm, rotary", gpt});
+  for (const NormPlacement norm : {NormPlacement::pre, NormPlacement::post}) {
+    ModelConfig c = tiny_config();
+    c.norm = norm;
+    c.norm_kind = kernels::NormKind::rms;
+    c.positions = Positions::rotary;
+    c.activation = kernels::Activation::gelu;
+    all.push_back({norm == NormPlacement::pre ? "pre-norm, RMS, rotary" : "post-norm, RMS, rotary", c});
+  }
   return all;
 }
 

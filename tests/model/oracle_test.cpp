@@ -33,6 +33,13 @@ ModelConfig encoder_decoder(NormPlacement norm) {
   return c;
 }
 
+ModelConfig rotary() {
+  ModelConfig c = encoder_decoder(NormPlacement::pre);
+  c.norm_kind = kernels::NormKind::rms;
+  c.positions = Positions::rotary;
+  return c;
+}
+
 ModelConfig language_model() {
   ModelConfig c = gpt2_config(2, 32, 4, kVocabulary, 16);
   c.inner = 48;
@@ -162,6 +169,7 @@ void follow_pytorch(kernels::Backend& backend, const ModelConfig& config, const 
 void follow_all(kernels::Backend& backend) {
   follow_pytorch(backend, encoder_decoder(NormPlacement::pre), "encoder_decoder_pre.json");
   follow_pytorch(backend, encoder_decoder(NormPlacement::post), "encoder_decoder_post.json");
+  follow_pytorch(backend, rotary(), "encoder_decoder_rotary.json");
   follow_pytorch(backend, language_model(), "gpt2.json");
 }
 

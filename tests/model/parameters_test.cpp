@@ -62,6 +62,12 @@ TEST_CASE("a model's parameters are those of its family, in the order of the for
                            "source_positions.weight", "target_positions.weight"})
     CHECK(names.contains(name));
   CHECK_FALSE(names.contains("encoder.norm.weight"));  // post-norm has no final norm
+
+  ModelConfig rms = tiny_config();
+  rms.norm_kind = kernels::NormKind::rms;
+  const auto model3 = make_model(rms);
+  CHECK(model3->parameters().all().back().name == "decoder.norm.weight");
+  CHECK(model3->parameters().elements() == model->parameters().elements() - 12 * 16);  // no bias of a norm
 }
 
 TEST_CASE("weight decay spares biases and norms") {
@@ -136,6 +142,24 @@ TEST_CASE("sinusoidal positions are those of the paper") {
   CHECK_THROWS_AS(model->positions({}, Side::source, 31, 2), CheckFailure);
 }
 
+TEST_CASE("rotary positions turn queries and keys and are added to nothing") {
+  ModelConfig config = tiny_config();
+  CHECK(make_model(config)->turns({}, 3, 2).empty());
+  config.positions = Positions::rotary;
+  const auto model = make_model(config);
+  CHECK(model->positions({}, Side::source, 3, 2).empty());
+  const auto rows = model->turns({}, 3, 2);  // of heads of 8
+  REQUIRE(rows.rows == 2);
+  REQUIRE(rows.cols == 8);
+  for (int64_t t = 0; t < 2; ++t)
+    for (int64_t i = 0; i < 4; ++i) {
+      const double angle = double(3 + t) / std::pow(10000.0, double(2 * i) / 8);
+      CHECK(rows.as<float>()[t * 8 + i] == doctest::Approx(std::cos(angle)).epsilon(1e-6));
+      CHECK(rows.as<float>()[t * 8 + 4 + i] == doctest::Approx(std::sin(angle)).epsilon(1e-6));
+    }
+  CHECK_THROWS_AS(model->turns({}, 31, 2), CheckFailure);
+}
+
 TEST_CASE("an impossible model is refused with the setting's name and what would be right") {
   struct Mistake {
     const char* message;
@@ -162,6 +186,8 @@ TEST_CASE("an impossible model is refused with the setting's name and what would
        [](ModelConfig& c) { c.eos_id = 29; }},
       {"model.width is 15; it must be even with sinusoidal positions",
        [](ModelConfig& c) { c.width = 15, c.heads = 3; }},
+      {"model.width / model.heads is 5; it must be even with rotary positions",
+       [](ModelConfig& c) { c.width = 10, c.heads = 2, c.positions = Positions::rotary; }},
   };
   for (const Mistake& mistake : mistakes) {
     ModelConfig config = tiny_config();

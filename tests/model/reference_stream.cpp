@@ -108,18 +108,19 @@ void ReferenceStream::attention_backward(const AttentionShape& s, ConstView q, C
 void ReferenceStream::residual_norm_forward(const kernels::ResidualNorm& a) {
   std::vector<double> r(size_t(a.x.cols));
   for (int64_t m = 0; m < a.x.rows; ++m) {
+    const bool centres = a.kind == kernels::NormKind::layer;
     double mean = 0, variance = 0;
     for (int64_t c = 0; c < a.x.cols; ++c) {
       r[size_t(c)] = double(at(a.x, m, c)) + (a.y.empty() ? 0 : double(at(a.y, m, c)));
-      mean += r[size_t(c)] / double(a.x.cols);
+      if (centres) mean += r[size_t(c)] / double(a.x.cols);
     }
     for (double value : r) variance += (value - mean) * (value - mean) / double(a.x.cols);
     const double rstd = 1 / std::sqrt(variance + 1e-5);
-    at(a.mean, 0, m) = float(mean);
+    if (centres) at(a.mean, 0, m) = float(mean);
     at(a.rstd, 0, m) = float(rstd);
     for (int64_t c = 0; c < a.x.cols; ++c) {
       const double normed =
-          (r[size_t(c)] - mean) * rstd * double(at(a.gamma, 0, c)) + double(at(a.beta, 0, c));
+          (r[size_t(c)] - mean) * rstd * double(at(a.gamma, 0, c)) + (centres ? double(at(a.beta, 0, c)) : 0);
       if (!a.sum.empty()) at(a.sum, m, c) = float(r[size_t(c)]);
       if (!a.normed.empty()) at(a.normed, m, c) = float(normed);
       if (!a.normed_f32.empty()) at(a.normed_f32, m, c) = float(normed);
@@ -128,11 +129,12 @@ void ReferenceStream::residual_norm_forward(const kernels::ResidualNorm& a) {
 }
 
 void ReferenceStream::residual_norm_backward(const kernels::ResidualNormGrad& a) {
+  const bool centres = a.kind == kernels::NormKind::layer;
   fill_zero(a.dgamma);
-  fill_zero(a.dbeta);
+  if (centres) fill_zero(a.dbeta);
   const int64_t width = a.sum.cols;
   for (int64_t m = 0; m < a.sum.rows; ++m) {
-    const double mean = double(at(a.mean, 0, m)), rstd = double(at(a.rstd, 0, m));
+    const double mean = centres ? double(at(a.mean, 0, m)) : 0, rstd = double(at(a.rstd, 0, m));
     double sum_g = 0, sum_gx = 0;
     std::vector<double> g(static_cast<size_t>(width)), x(static_cast<size_t>(width));
     for (int64_t c = 0; c < width; ++c) {
@@ -140,9 +142,9 @@ void ReferenceStream::residual_norm_backward(const kernels::ResidualNormGrad& a)
                         (a.dnormed_f32.empty() ? 0 : double(at(a.dnormed_f32, m, c)));
       x[size_t(c)] = (double(at(a.sum, m, c)) - mean) * rstd;
       at(a.dgamma, 0, c) += float(dn * x[size_t(c)]);
-      at(a.dbeta, 0, c) += float(dn);
+      if (centres) at(a.dbeta, 0, c) += float(dn);
       g[size_t(c)] = dn * double(at(a.gamma, 0, c));
-      sum_g += g[size_t(c)] / double(width);
+      if (centres) sum_g += g[size_t(c)] / double(width);
       sum_gx += g[size_t(c)] * x[size_t(c)] / double(width);
     }
     for (int64_t c = 0; c < width; ++c) {
@@ -152,6 +154,20 @@ void ReferenceStream::residual_norm_backward(const kernels::ResidualNormGrad& a)
       if (!a.dy.empty()) at(a.dy, m, c) = float(d);
     }
   }
+}
+
+void ReferenceStream::rotate(View x, ConstView turns, bool inverse) {
+  const int64_t half = turns.cols / 2;
+  for (int64_t m = 0; m < x.rows; ++m)
+    for (int64_t c = 0; c < x.cols; ++c) {
+      const int64_t i = c % turns.cols;
+      if (i >= half) continue;
+      const double a = double(at(x, m, c)), b = double(at(x, m, c + half));
+      const double cosine = double(at(turns, m % turns.rows, i));
+      const double sine = double(at(turns, m % turns.rows, half + i)) * (inverse ? -1 : 1);
+      at(x, m, c) = float(a * cosine - b * sine);
+      at(x, m, c + half) = float(a * sine + b * cosine);
+    }
 }
 
 namespace {
@@ -185,7 +201,8 @@ void ReferenceStream::embedding_forward(std::span<const int32_t> ids, ConstView 
                                         float scale, kernels::Dropout, View out) {
   for (int64_t m = 0; m < out.rows; ++m)
     for (int64_t c = 0; c < out.cols; ++c)
-      at(out, m, c) = at(table, ids[size_t(m)], c) * scale + at(positions, m % positions.rows, c);
+      at(out, m, c) = at(table, ids[size_t(m)], c) * scale +
+                      (positions.empty() ? 0 : at(positions, m % positions.rows, c));
 }
 
 void ReferenceStream::embedding_backward(std::span<const int32_t> ids, int32_t pad_id, float scale,

@@ -40,6 +40,7 @@ class ReferenceStream : public kernels::Stream {
                           ConstView out, ConstView lse, ConstView dout, View dq, View dk, View dv) override;
   void residual_norm_forward(const kernels::ResidualNorm& a) override;
   void residual_norm_backward(const kernels::ResidualNormGrad& a) override;
+  void rotate(View x, ConstView turns, bool inverse) override;
   void activation_forward(kernels::Activation kind, ConstView x, kernels::Dropout, View y) override;
   void activation_backward(kernels::Activation kind, ConstView x, kernels::Dropout, ConstView dy,
                            View dx) override;

@@ -20,7 +20,10 @@ std::vector<ModelConfig> families() {
   post.positions = Positions::learned;
   gpt.dropout = 0;
   gpt.compute = kernels::DType::f32;
-  return {translator, post, gpt};
+  ModelConfig rms = tiny_config();
+  rms.norm_kind = kernels::NormKind::rms;
+  rms.positions = Positions::rotary;
+  return {translator, post, gpt, rms};
 }
 
 std::unique_ptr<kernels::Backend> cpu() {

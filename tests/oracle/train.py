@@ -1,17 +1,19 @@
 #!/usr/bin/env python3
-"""Trains three tiny Transformers for 50 steps in PyTorch and writes what came out, for tests/model/oracle_test.cpp.
+"""Trains four tiny Transformers for 50 steps in PyTorch and writes what came out, for tests/model/oracle_test.cpp.
 
 Run by hand:  python3 -m venv venv && venv/bin/pip install torch numpy && venv/bin/python tests/oracle/train.py
-It writes encoder_decoder_pre.json, encoder_decoder_post.json and gpt2.json beside itself.
+It writes encoder_decoder_pre.json, encoder_decoder_post.json, encoder_decoder_rotary.json (RMS norm and rotary
+positions) and gpt2.json beside itself, or those alone that are named: train.py encoder_decoder_rotary
 
 Initial weights and batches are not stored: both sides make them from mix64 below, by parameter index and element, and
-by step, slot, row and column. The mathematics is PyTorch's own: linear, layer_norm, scaled_dot_product_attention,
+by step, slot, row and column. The mathematics is PyTorch's own: linear, layer_norm, rms_norm, scaled_dot_product_attention,
 gelu, cross_entropy, clip_grad_norm_, AdamW, in f32.
 """
 import base64
 import json
 import math
 import pathlib
+import sys
 
 import numpy as np
 import torch
@@ -43,7 +45,7 @@ def initial(index, shape, kind):
     return torch.tensor(values.astype(np.float32).reshape(shape)).requires_grad_()
 
 
-def describe(family, norm):
+def describe(family, norm, modern):
     """(name, shape, kind) in the order of model/parameters.cpp."""
     out = []
 
@@ -53,7 +55,8 @@ def describe(family, norm):
 
     def norms(name):
         out.append((name + ".weight", (WIDTH,), "norm"))
-        out.append((name + ".bias", (WIDTH,), "bias"))
+        if not modern:
+            out.append((name + ".bias", (WIDTH,), "bias"))
 
     def self_attention(name):
         norms(name + ".norm")
@@ -117,16 +120,29 @@ def sinusoids(length):
     return table.float()
 
 
+def rotated(x):
+    """Channels i and i + D/2 of a head of x (B, T, H * D) as one complex number, times e^(i * angle)."""
+    size = WIDTH // HEADS
+    real, imaginary = x.view(*x.shape[:2], HEADS, size).chunk(2, dim=-1)
+    angles = torch.outer(torch.arange(x.shape[1], dtype=torch.float64),
+                         10000.0 ** (-torch.arange(0, size, 2, dtype=torch.float64) / size))
+    turns = torch.polar(torch.ones_like(angles), angles).to(torch.complex64)[:, None, :]
+    turned = torch.complex(real, imaginary) * turns
+    return torch.cat([turned.real, turned.imag], dim=-1).reshape(x.shape)
+
+
 class Transformer:
-    def __init__(self, family, norm):
-        self.family, self.pre = family, norm == "pre"
-        self.described = describe(family, norm)
+    def __init__(self, family, norm, modern):
+        self.family, self.pre, self.modern = family, norm == "pre", modern
+        self.described = describe(family, norm, modern)
         self.p = {name: initial(i, shape, kind) for i, (name, shape, kind) in enumerate(self.described)}
 
     def linear(self, name, x):
         return F.linear(x, self.p[name + ".weight"], self.p[name + ".bias"])
 
     def norm(self, name, x):
+        if self.modern:
+            return F.rms_norm(x, (WIDTH,), self.p[name + ".weight"], eps=1e-5)
         return F.layer_norm(x, (WIDTH,), self.p[name + ".weight"], self.p[name + ".bias"], eps=1e-5)
 
     def attend(self, q, k, v, mask):
@@ -144,6 +160,8 @@ class Transformer:
     def self_attention(self, name, x, mask):
         def function(h):
             q, k, v = self.linear(name + ".query_key_value", h).split(WIDTH, dim=-1)
+            if self.modern:
+                q, k = rotated(q), rotated(k)
             return self.linear(name + ".output", self.attend(q, k, v, mask))
 
         return self.sublayer(name, x, function)
@@ -162,7 +180,7 @@ class Transformer:
     def embed(self, ids):
         x = F.embedding(ids, self.p["embedding.weight"])
         if self.family == "encoder_decoder":
-            return x * math.sqrt(WIDTH) + sinusoids(ids.shape[1])
+            return x * math.sqrt(WIDTH) + (0 if self.modern else sinusoids(ids.shape[1]))
         return x + self.p["positions.weight"][: ids.shape[1]]
 
     def loss(self, source, target_in, target_out):
@@ -190,8 +208,8 @@ class Transformer:
                                label_smoothing=SMOOTHING)
 
 
-def train(family, norm):
-    model = Transformer(family, norm)
+def train(family, norm, modern):
+    model = Transformer(family, norm, modern)
     kinds = {name: kind for name, _, kind in model.described}
     decayed = [v for n, v in model.p.items() if kinds[n] in ("matrix", "embedding")]
     spared = [v for n, v in model.p.items() if kinds[n] in ("norm", "bias")]
@@ -221,9 +239,13 @@ def train(family, norm):
 def main():
     torch.manual_seed(0)
     torch.set_num_threads(1)
-    for family, norm, name in [("encoder_decoder", "pre", "encoder_decoder_pre"),
-                               ("encoder_decoder", "post", "encoder_decoder_post"), ("decoder", "pre", "gpt2")]:
-        model, losses, norms = train(family, norm)
+    for family, norm, modern, name in [("encoder_decoder", "pre", False, "encoder_decoder_pre"),
+                                       ("encoder_decoder", "post", False, "encoder_decoder_post"),
+                                       ("encoder_decoder", "pre", True, "encoder_decoder_rotary"),
+                                       ("decoder", "pre", False, "gpt2")]:
+        if len(sys.argv) > 1 and name not in sys.argv[1:]:
+            continue
+        model, losses, norms = train(family, norm, modern)
         parameters = []
         for parameter, _, _ in model.described:
             values = model.p[parameter].detach().numpy().astype(np.float64).ravel()

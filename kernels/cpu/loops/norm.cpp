@@ -28,8 +28,10 @@ void forward(const NormRow<T>* row) {
   const NormRow<T>& a = *row;
   const float* r = add_residual(a);
   if (a.gamma == nullptr) return;
+  const bool centres = a.beta != nullptr;
   Vec total = zero(), squares = zero();
-  for_row(a.cols, [&](int64_t i, auto lanes) TROUPE_BODY { total = total + load(r + i, lanes); });
+  if (centres)
+    for_row(a.cols, [&](int64_t i, auto lanes) TROUPE_BODY { total = total + load(r + i, lanes); });
   const float mean = sum_lanes(total) / float(a.cols);
   for_row(a.cols, [&](int64_t i, auto lanes) TROUPE_BODY {
     const Vec d = only(load(r + i, lanes) - broadcast(mean), lanes);
@@ -38,7 +40,8 @@ void forward(const NormRow<T>* row) {
   const float rstd = 1.0f / __builtin_sqrtf(sum_lanes(squares) / float(a.cols) + kEpsilon);
   for_row(a.cols, [&](int64_t i, auto lanes) TROUPE_BODY {
     const Vec hat = (load(r + i, lanes) - broadcast(mean)) * broadcast(rstd);
-    const Vec out = hat * load(a.gamma + i, lanes) + load(a.beta + i, lanes);
+    Vec out = hat * load(a.gamma + i, lanes);
+    if (centres) out = out + load(a.beta + i, lanes);
     if (a.normed != nullptr) store(a.normed + i, out, lanes);
     if (a.normed_f32 != nullptr) store(a.normed_f32 + i, out, lanes);
   });
@@ -54,10 +57,12 @@ TROUPE_INLINE Vec normed_gradient(const NormGradRow<T>& a, int64_t i, Lanes lane
   return g;
 }
 
-// d normed / d r: rstd * (g gamma - mean(g gamma) - hat * mean(g gamma hat)), with hat the normalised r.
+// d normed / d r: rstd * (g gamma - mean(g gamma) - hat * mean(g gamma hat)), with hat the normalised r; RMS
+// norm has no mean(g gamma).
 template <typename T>
 void backward(const NormGradRow<T>* row) {
   const NormGradRow<T>& a = *row;
+  const bool centres = a.dbeta != nullptr;
   float mean_g = 0, mean_gh = 0;
   if (a.gamma != nullptr) {
     Vec sum_g = zero(), sum_gh = zero();
@@ -65,9 +70,9 @@ void backward(const NormGradRow<T>* row) {
       const Vec hat = (load(a.sum + i, lanes) - broadcast(a.mean)) * broadcast(a.rstd);
       const Vec g = normed_gradient(a, i, lanes);
       store(a.dgamma + i, load(a.dgamma + i, lanes) + g * hat, lanes);
-      store(a.dbeta + i, load(a.dbeta + i, lanes) + g, lanes);
+      if (centres) store(a.dbeta + i, load(a.dbeta + i, lanes) + g, lanes);
       const Vec scaled = g * load(a.gamma + i, lanes);  // zero in lanes beyond the row
-      sum_g = sum_g + scaled;
+      if (centres) sum_g = sum_g + scaled;
       sum_gh = sum_gh + scaled * hat;
     });
     mean_g = sum_lanes(sum_g) / float(a.cols);

@@ -1,5 +1,6 @@
 // Loops of kernels/cpu/norm.cpp: one row. Pointers may be null where kernels/backend.hpp lets the view be
-// empty. No fused multiply-add: the same bits at every level.
+// empty; gamma without beta, or dgamma without dbeta, is RMS norm, whose mean is zero. No fused multiply-add:
+// the same bits at every level.
 #pragma once
 
 #include "kernels/cpu/loops/loops.hpp"

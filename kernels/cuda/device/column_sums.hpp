@@ -55,7 +55,7 @@ struct ColumnTotals {
   int64_t runs = 0, cols = 0;
   int sums = 1;
   const float* partial = nullptr;
-  float* out[2] = {nullptr, nullptr};  // one for each sum
+  float* out[2] = {nullptr, nullptr};  // one for each sum; null: that one is not wanted
 
   static int64_t blocks(int64_t values) { return ceil_div(values, kThreads); }
 
@@ -64,9 +64,11 @@ struct ColumnTotals {
     block.each([&](int thread, NoRegisters&) {
       const int64_t value = block.index() * kThreads + thread, values = cols * sums;
       if (value >= values) return;
+      float* to = value < cols ? out[0] : out[1];
+      if (to == nullptr) return;
       float total = 0;
       for (int64_t run = 0; run < runs; ++run) total += partial[run * values + value];
-      (value < cols ? out[0] : out[1])[value < cols ? value : value - cols] = total;
+      to[value < cols ? value : value - cols] = total;
     });
   }
 };

@@ -1,6 +1,6 @@
-// Kernels of kernels/cuda/norm.cpp: residual, dropout and layer norm (Ba et al. 2016), a warp a row, eight
-// rows a block, 32 * N elements of a row at a time. Pointers may be null where kernels/backend.hpp lets a
-// view be empty.
+// Kernels of kernels/cuda/norm.cpp: residual, dropout and norm, a warp a row, eight rows a block, 32 * N
+// elements of a row at a time. Pointers may be null where kernels/backend.hpp lets a view be empty; gamma
+// without beta going forward, and without mean going backward, is RMS norm, whose mean is zero.
 #pragma once
 
 #include "kernels/cuda/device/dropout.hpp"
@@ -68,7 +68,8 @@ struct NormForward : NormTile<N> {
     block.each([&](int, Registers& own) { own.total = own.squares = 0; });
     this->for_pieces(block, !y.empty() && this->rule.drops(),
                      [&](int64_t row, int64_t col, const uint32_t* words, Registers& own) {
-                       own.total += add_residual(row, col, words);
+                       const float total = add_residual(row, col, words);
+                       if (beta != nullptr) own.total += total;
                      });
     if (gamma == nullptr) return;
     const Rows<const float> r = y.empty() ? x : Rows<const float>{sum.data, sum.stride};
@@ -113,8 +114,11 @@ struct NormForward : NormTile<N> {
     float v[N], g[N], b[N];
     load(r.row(row) + col, v);
     load(gamma + col, g);
-    load(beta + col, b);
-    TROUPE_UNROLL for (int i = 0; i < N; ++i) v[i] = (v[i] - own.mean) * own.rstd * g[i] + b[i];
+    TROUPE_UNROLL for (int i = 0; i < N; ++i) v[i] = (v[i] - own.mean) * own.rstd * g[i];
+    if (beta != nullptr) {
+      load(beta + col, b);
+      TROUPE_UNROLL for (int i = 0; i < N; ++i) v[i] = v[i] + b[i];
+    }
     if (!normed.empty()) store(normed.row(row) + col, v);
     if (!normed_f32.empty()) store(normed_f32.row(row) + col, v);
   }
@@ -138,7 +142,7 @@ struct NormedGradient {
 };
 
 // d normed / d r: rstd * (g gamma - mean(g gamma) - hat * mean(g gamma hat)), with hat the normalised r.
-// dgamma and dbeta are column sums: NormColumns below.
+// RMS norm has no mean(g gamma). dgamma and dbeta are column sums: NormColumns below.
 template <typename T, int N>
 struct NormBackward : NormTile<N> {
   struct Registers {
@@ -162,7 +166,7 @@ struct NormBackward : NormTile<N> {
         float g[N], hat[N];
         scaled_gradient(row, col, g, hat);
         TROUPE_UNROLL for (int i = 0; i < N; ++i) {
-          own.sum_g += g[i];
+          if (mean != nullptr) own.sum_g += g[i];
           own.sum_gh += g[i] * hat[i];
         }
       });
@@ -180,8 +184,9 @@ struct NormBackward : NormTile<N> {
     gradient.load_sum(row, col, g);
     load(sum.row(row) + col, hat);
     load(gamma + col, scale);
+    const float centre = mean == nullptr ? 0 : mean[row];
     TROUPE_UNROLL for (int i = 0; i < N; ++i) {
-      hat[i] = (hat[i] - mean[row]) * rstd[row];
+      hat[i] = (hat[i] - centre) * rstd[row];
       g[i] = g[i] * scale[i];
     }
   }
@@ -219,8 +224,9 @@ struct NormColumns {
     float g[N], hat[N];
     gradient.load_sum(row, col, g);
     load(sum.row(row) + col, hat);
+    const float centre = mean == nullptr ? 0 : mean[row];
     TROUPE_UNROLL for (int i = 0; i < N; ++i) {
-      hat[i] = (hat[i] - mean[row]) * rstd[row];
+      hat[i] = (hat[i] - centre) * rstd[row];
       sums[0][i] += g[i] * hat[i];
       sums[1][i] += g[i];
     }
