@@ -6,6 +6,7 @@
 #include <filesystem>
 #include <map>
 #include <optional>
+#include <utility>
 
 #include "actors/cluster_client.hpp"
 #include "actors/drill/network.hpp"
@@ -24,6 +25,7 @@ namespace {
 using Clock = std::chrono::steady_clock;
 constexpr std::chrono::milliseconds kPoll{5};
 constexpr std::chrono::seconds kStallMax{60};  // without a committed step
+constexpr std::chrono::seconds kPauseMin{1};   // between two looks: whoever looks was paused itself
 
 int64_t unix_us() {
   return std::chrono::system_clock::now().time_since_epoch() / std::chrono::microseconds(1);
@@ -124,7 +126,7 @@ class Drill {
       }
       client_.send(name, own);
     }
-    began_ = progressed_ = Clock::now();
+    began_ = watched_ = Clock::now();
   }
 
   void handle(const actors::ClusterEvent& event) {
@@ -132,7 +134,7 @@ class Drill {
     const wire::Envelope& message = event.envelope;
     if (message.has_report() && message.report().step() > step_) {
       step_ = message.report().step();
-      progressed_ = Clock::now();
+      without_step_ = {};
     }
     if (message.has_event()) on_event(event.node, message.event());
     if (message.has_job_ended()) {
@@ -296,7 +298,10 @@ class Drill {
       members_.erase(node);
       cluster_.restart(i);
     }
-    if (Clock::now() - progressed_ > kStallMax)
+    // A pause of this process, and so most likely of the whole machine, is not the nodes' fault.
+    const auto now = Clock::now();
+    without_step_ += std::min<Clock::duration>(now - std::exchange(watched_, now), kPauseMin);
+    if (without_step_ > kStallMax)
       throw error(ErrorKind::timeout, "no step was committed for {} s after step {}; see {}/logs",
                   kStallMax.count(), step_, options_.out);
   }
@@ -313,7 +318,8 @@ class Drill {
   size_t next_ = 0;
   int64_t step_ = 0;
   bool ever_whole_ = false, stopping_ = false;
-  Clock::time_point began_, progressed_, last_fault_ = Clock::now();
+  Clock::time_point began_, watched_, last_fault_ = Clock::now();
+  Clock::duration without_step_{};  // as long as no step has been committed
   std::optional<wire::JobEnded> verdict_;
 };
 
