@@ -7,7 +7,7 @@ docs/benchmarks.md.
 """
 import argparse
 
-from harness import PEERS, add_common_options, best_and_repeats, measure_all, median
+from harness import PEERS, add_common_options, best_and_repeats, last_json, measure_all, median
 
 
 SENTENCES = {"small": 64, "base": 16, "gpt2": 4}  # a step
