@@ -16,6 +16,13 @@
 
 namespace troupe::comm {
 
+// The payload of an abort frame: whose fault it is, then the text.
+struct AbortHead {
+  uint32_t rank = 0;
+  uint32_t kind = 0;
+};
+inline constexpr size_t kAbortTextMax = 512;
+
 struct BulkConnection::Core {
   Core(std::unique_ptr<ByteChannel> channel, const BulkPeer& peer, const BulkSession& session,
        BulkPurpose purpose, Transport transport);

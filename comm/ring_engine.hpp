@@ -49,7 +49,8 @@ class RingEngine {
     FrameHead head;
     FrameBuffer payload;
   };
-  static constexpr std::chrono::milliseconds kTick{50};  // how often a waiting thread tends its link
+  static constexpr std::chrono::milliseconds kTick{50};         // how often a waiting thread tends its link
+  static constexpr int64_t kFarMs = int64_t{24} * 3600 * 1000;  // the caller's wait and silence end earlier
   enum class FrameType : uint8_t { partial = 1, total, meta, state_size, state };
 
   void run(void (RingEngine::*work)(), bool& working, std::optional<BulkConnection>& link);

@@ -1,5 +1,6 @@
 #include "comm/bulk.hpp"
 
+#include <algorithm>
 #include <cstring>
 #include <future>
 #include <thread>
@@ -92,6 +93,31 @@ TEST_CASE("frames of all sizes pass in both directions at once, over tcp and sha
     CHECK(pair.dialler->peer().rank == 1);
     CHECK(pair.acceptor->peer().rank == 0);
     exchange_both_ways(pair, 5);
+  }
+}
+
+TEST_CASE(
+    "frames are taken without waiting until the way is full, and the rest goes out when the peer reads") {
+  for (const Transport transport : {Transport::tcp, Transport::shm}) {
+    auto pair = connect_pair({transport});
+    const auto payload = random_payload(kFrameBytesMax, 1);
+    uint32_t taken = 0;
+    auto sent = BulkConnection::Sent::wholly;
+    for (; sent == BulkConnection::Sent::wholly; ++taken) {
+      FrameBuffer buffer = pair.dialler->buffer();
+      std::copy(payload.begin(), payload.end(), buffer.resize_payload(payload.size()).begin());
+      sent = pair.dialler->try_send(head_of(taken), buffer);
+      if (sent == BulkConnection::Sent::nothing) break;
+    }
+    REQUIRE(taken > 0);
+    FrameBuffer more = pair.dialler->buffer();
+    more.resize_payload(payload.size());
+    CHECK(pair.dialler->try_send(head_of(taken), more) == BulkConnection::Sent::nothing);
+    auto drained = std::async(std::launch::async, [&] { pair.dialler->drain(soon()); });
+    for (uint32_t i = 0; i < taken; ++i) CHECK(same(pair.acceptor->receive(soon()), head_of(i), payload));
+    drained.get();
+    pair.acceptor->acknowledge(soon());
+    pair.dialler->flush(soon());
   }
 }
 

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <functional>
 #include <mutex>
 
 #include <doctest/doctest.h>
@@ -55,6 +56,26 @@ constexpr std::initializer_list<int64_t> kSmallAndLarge = {5000, 50'000};
 
 RingOptions small_chunks() {
   return {700, 2};
+}
+
+// Every member ends with an error that has this word, when `change` makes their reductions differ.
+void check_disagreement(size_t ranks, const std::function<void(ExactReduction&, size_t position)>& change,
+                        const char* word) {
+  for (const int64_t length : kSmallAndLarge) {
+    CAPTURE(length);
+    const BlockLayout layout = layout_of({{length, length}});
+    const auto thrown = run_ranks(ranks, {}, [&](Ring& ring) {
+      const auto values = test_values(layout, ring.position());
+      RoundedTotal total;
+      auto reduction = exact_of(layout, values, total, ranks, buckets_last_first(layout, 0));
+      change(reduction, ring.position());
+      ring.reduce(reduction, {}, soon());
+    });
+    for (const auto& error : thrown) {
+      REQUIRE(error != nullptr);
+      CHECK_THROWS_WITH_AS(std::rethrow_exception(error), doctest::Contains(word), PeerError);
+    }
+  }
 }
 
 }  // namespace
@@ -203,39 +224,17 @@ TEST_CASE("small and large reductions by turns give the plain sums, over tcp and
 }
 
 TEST_CASE("members that do not agree on the seal end with an error that says so") {
-  for (const int64_t length : kSmallAndLarge) {
-    CAPTURE(length);
-    const BlockLayout layout = layout_of({{length, length}});
-    const auto thrown = run_ranks(3, {}, [&](Ring& ring) {
-      const auto values = test_values(layout, ring.position());
-      RoundedTotal total;
-      auto reduction = exact_of(layout, values, total, 3, buckets_last_first(layout, 0));
-      if (ring.position() == 1) std::swap(reduction.contributions[0], reduction.contributions[2]);
-      ring.reduce(reduction, {}, soon());
-    });
-    for (const auto& error : thrown) {
-      REQUIRE(error != nullptr);
-      CHECK_THROWS_WITH_AS(std::rethrow_exception(error), doctest::Contains("slots"), PeerError);
-    }
-  }
+  check_disagreement(
+      3,
+      [](ExactReduction& reduction, size_t position) {
+        if (position == 1) std::swap(reduction.contributions[0], reduction.contributions[2]);
+      },
+      "slots");
 }
 
 TEST_CASE("members in different steps end with an error that says so") {
-  for (const int64_t length : kSmallAndLarge) {
-    CAPTURE(length);
-    const BlockLayout layout = layout_of({{length, length}});
-    const auto thrown = run_ranks(2, {}, [&](Ring& ring) {
-      const auto values = test_values(layout, ring.position());
-      RoundedTotal total;
-      auto reduction = exact_of(layout, values, total, 2, buckets_last_first(layout, 0));
-      reduction.step = int64_t(ring.position());
-      ring.reduce(reduction, {}, soon());
-    });
-    for (const auto& error : thrown) {
-      REQUIRE(error != nullptr);
-      CHECK_THROWS_WITH_AS(std::rethrow_exception(error), doctest::Contains("step"), PeerError);
-    }
-  }
+  check_disagreement(
+      2, [](ExactReduction& reduction, size_t position) { reduction.step = int64_t(position); }, "step");
 }
 
 TEST_CASE("cancel ends a reduction that waits for others, everywhere and with the reason") {

@@ -36,6 +36,24 @@ class NobodyThere {
   std::string address_;
 };
 
+// Two nodes that train, and a client whose way to alpha can be cut.
+struct CutClient {
+  static constexpr char kPatience[] = "patience_ms = 2000\n";
+
+  const TemporaryFolder folder;
+  Node alpha{folder, "alpha", kPatience}, beta{folder, "beta", kPatience};
+  troupe::comm::FaultProxy way{{.target = alpha.address}};
+  const std::string cluster =
+      folder.write("cluster.toml", cluster_text(way.address(), beta.address, kPatience));
+  Run run{folder / "run", train_command(folder / "run", 100'000, {"--cluster", cluster}, 5)};
+
+  void cut(bool cut) {
+    troupe::comm::Faults faults;
+    faults.cut = cut;
+    way.set(troupe::comm::Direction::both, faults);
+  }
+};
+
 }  // namespace
 
 TEST_CASE("running nodes take one job after the other and end when they are told to") {
@@ -161,41 +179,19 @@ TEST_CASE("a client that stands still while its job ends hears how it has ended"
 }
 
 TEST_CASE("a client that was cut off while a view began hears of it when it is back") {
-  const TemporaryFolder folder;
-  const std::string patience = "patience_ms = 2000\n";
-  Node alpha(folder, "alpha", patience), beta(folder, "beta", patience);
-  troupe::comm::FaultProxyOptions options;
-  options.target = alpha.address;
-  troupe::comm::FaultProxy way(options);  // from the client to alpha
-  const std::string cluster =
-      folder.write("cluster.toml", cluster_text(way.address(), beta.address, patience));
-  Run run(folder / "run", train_command(folder / "run", 100'000, {"--cluster", cluster}, 5));
-  troupe::comm::Faults faults;
-  faults.cut = true;
-  way.set(troupe::comm::Direction::both, faults);
-  run.wait_for("lost node alpha");
-  beta.process.signal(SIGKILL);
-  REQUIRE(alpha.process.wait_for_output(": alpha from step", kRunDeadline));  // its log of the view
-  faults.cut = false;
-  way.set(troupe::comm::Direction::both, faults);
-  run.wait_for_view("alpha");
-  run.finish_and_check();
+  CutClient there;
+  there.cut(true);
+  there.run.wait_for("lost node alpha");
+  there.beta.process.signal(SIGKILL);
+  REQUIRE(there.alpha.process.wait_for_output(": alpha from step", kRunDeadline));  // its log of the view
+  there.cut(false);
+  there.run.wait_for_view("alpha");
+  there.run.finish_and_check();
 }
 
 TEST_CASE("Ctrl-C stops a job also when the client cannot reach the leader any more") {
-  const TemporaryFolder folder;
-  const std::string patience = "patience_ms = 2000\n";
-  Node alpha(folder, "alpha", patience);
-  const Node beta(folder, "beta", patience);
-  troupe::comm::FaultProxyOptions options;
-  options.target = alpha.address;
-  troupe::comm::FaultProxy way(options);  // from the client to alpha
-  const std::string cluster =
-      folder.write("cluster.toml", cluster_text(way.address(), beta.address, patience));
-  Run run(folder / "run", train_command(folder / "run", 100'000, {"--cluster", cluster}, 5));
-  troupe::comm::Faults cut;
-  cut.cut = true;
-  way.set(troupe::comm::Direction::both, cut);
-  run.finish_and_check();
-  CHECK(alpha.process.wait_for_output("the job has ended with code 130", kRunDeadline));
+  CutClient there;
+  there.cut(true);
+  there.run.finish_and_check();
+  CHECK(there.alpha.process.wait_for_output("the job has ended with code 130", kRunDeadline));
 }
