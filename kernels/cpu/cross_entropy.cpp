@@ -1,7 +1,7 @@
 // Two passes over blocks of the vocabulary. The first finds each row's log-sum-exp. The second turns each
 // block into dlogits and spends them at once on dx and dW: from the exponentials of the first pass where
-// those were kept (a bounded buffer holds the last blocks, never all), else from logits made anew. Which is
-// which depends on the shape alone.
+// those were kept (a bounded buffer holds the last blocks), else from logits made anew. Which is which
+// depends on the shape and the stream's limits alone.
 #include "kernels/cpu/loops/cross_entropy.hpp"
 
 #include <algorithm>
@@ -16,13 +16,6 @@ namespace {
 
 constexpr int64_t kBlockBytes = 2 << 20;  // logits of a block, f32
 constexpr int64_t kBlockColsMin = 128, kBlockColsMax = 4096;
-// Exponentials kept from the first pass to the second: so many bytes, and at most three quarters of the
-// blocks.
-constexpr int64_t kKeptBytes = 16 << 20;
-
-int64_t kept_blocks_max(int64_t blocks, int64_t block_bytes) {
-  return std::min(3 * blocks / 4, kKeptBytes / std::max<int64_t>(block_bytes, 1));
-}
 
 int64_t block_cols(int64_t rows, int64_t vocabulary) {
   const int64_t fitting = kBlockBytes / int64_t(sizeof(float)) / std::max<int64_t>(rows, 1) / 64 * 64;
@@ -43,7 +36,8 @@ struct CpuStream::VocabularyPasses {
   char* kept;     // kept_blocks of (M, cols_max) of the compute type
   float* shifts;  // kept_blocks of (M)
 
-  VocabularyPasses(const CrossEntropy& call, const CrossEntropyLoops& table, Scratch::Frame& frame)
+  VocabularyPasses(const CrossEntropy& call, const CrossEntropyLoops& table, const CpuLimits& limits,
+                   Scratch::Frame& frame)
       : args(call),
         loops(table),
         M(call.x.rows),
@@ -52,7 +46,7 @@ struct CpuStream::VocabularyPasses {
         cols_max(block_cols(M, V)),
         blocks((V + cols_max - 1) / cols_max) {
     const int64_t block_bytes = M * cols_max * int64_t(size_of(args.x.dtype));
-    kept_blocks = backward() ? kept_blocks_max(blocks, block_bytes) : 0;
+    kept_blocks = backward() ? std::min(blocks, limits.kept_bytes / std::max<int64_t>(block_bytes, 1)) : 0;
     state = {frame.take<float>(M), frame.take<float>(M), frame.take<float>(M), frame.take<float>(M)};
     std::fill_n(state.max, M, -std::numeric_limits<float>::infinity());
     for (float* zeroed : {state.sum, state.total, state.target}) std::fill_n(zeroed, M, 0.0f);
@@ -111,17 +105,17 @@ void CpuStream::cross_entropy_backward(const VocabularyPasses& passes) {
   Scratch::Frame frame(scratch_);
   const bool direct = args.dx.empty() || (args.dx.dtype == DType::f32 && args.dx.contiguous());
   const View dx = direct ? args.dx : view_of(frame.take<float>(M * C), M, C);
-  void* made = frame.take<char>(M * passes.cols_max * int64_t(size_of(args.x.dtype)));
+  const bool all_kept = passes.kept_blocks == passes.blocks;
+  void* made = frame.take<char>(all_kept ? 0 : M * passes.cols_max * int64_t(size_of(args.x.dtype)));
   float* dw = args.sink != nullptr ? frame.take<float>(passes.cols_max * C) : nullptr;
   const SmoothedTarget smoothed{1.0f - args.smoothing, args.smoothing / float(passes.V)};
   for (int64_t block = passes.blocks - 1; block >= 0; --block) {
     const int64_t first = block * passes.cols_max, cols = passes.cols(block);
-    const ConstView weight = packed_rows(args.weight).row_range(first, cols);
     const bool kept = passes.kept_block(block).values != nullptr;
-    if (!kept) multiply({args.x}, transpose(weight), nullptr, passes.logits_view(block));
+    if (!kept) forward_channels(args.x, args.weight, {first, cols}, {}, passes.logits_view(block));
     const View dlogits =
         kept ? passes.kept_gradient(block, smoothed) : passes.gradient(block, smoothed, made);
-    if (!dx.empty()) multiply({dlogits}, {weight}, nullptr, dx, block + 1 < passes.blocks);
+    if (!dx.empty()) backward_channels(dlogits, args.weight, {first, cols}, dx, block + 1 < passes.blocks);
     if (dw == nullptr) continue;
     linear_backward_weight(dlogits, args.x, view_of(dw, cols, C), {});
     args.sink->fold(args.weight_offset + first * C, view_of(dw, cols, C));
@@ -132,10 +126,10 @@ void CpuStream::cross_entropy_backward(const VocabularyPasses& passes) {
 LossSums CpuStream::cross_entropy(const CrossEntropy& args) {
   check_cross_entropy(args);
   Scratch::Frame frame(scratch_);
-  const VocabularyPasses passes(args, *loops_.cross_entropy, frame);
+  const VocabularyPasses passes(args, *loops_.cross_entropy, limits_, frame);
   for (int64_t block = 0; block < passes.blocks; ++block) {
-    const ConstView weight = packed_rows(args.weight).row_range(block * passes.cols_max, passes.cols(block));
-    multiply({args.x}, transpose(weight), nullptr, passes.logits_view(block));
+    forward_channels(args.x, args.weight, {block * passes.cols_max, passes.cols(block)}, {},
+                     passes.logits_view(block));
     passes.accumulate(block);
   }
   loops_.cross_entropy->log_sums(passes.state, passes.M, passes.log_sum);

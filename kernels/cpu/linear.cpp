@@ -1,6 +1,6 @@
-// Weights are packed as plain rows: oneDNN's blocked forms were 2 to 5 % faster but need one copy for each
-// direction (docs/performance.md). Below v4 oneDNN has no bf16: operands are rounded to bf16 all the same and
-// widened to f32, whose products of bf16 are exact.
+// Products of f32 are oneDNN's, with weights packed as plain rows. bf16 at level v4 has panels
+// (training_panels.cpp). Below v4 oneDNN has no bf16: operands are rounded to bf16 all the same and widened
+// to f32, whose products of bf16 are exact.
 #include "kernels/cpu/loops/linear.hpp"
 
 #include "kernels/cpu/products.hpp"
@@ -42,6 +42,7 @@ void CpuStream::multiply(Factor a, Factor b, const float* bias, View c, bool acc
 size_t CpuStream::packed_bytes(int64_t n, int64_t k, PackedType type) const {
   if (type.dtype == DType::i8) return packed_bytes_int8(n, k);
   if (type.packing == Packing::inference) return packed_bytes_panels(n, k, type.dtype);
+  if (trains_by_panels(type.dtype)) return packed_bytes_training_panels(n, k);
   return (size_t(n) * size_t(k) * size_of(stored_type(level_, type.dtype)) + 63) / 64 * 64;
 }
 
@@ -50,6 +51,7 @@ PackedWeight CpuStream::pack(ConstView master, PackedType type, void* destinatio
   if (dtype == DType::i8) return pack_int8(master, destination);
   if (type.packing == Packing::inference) return pack_panels(master, dtype, destination);
   TROUPE_CHECK(master.dtype == DType::f32);
+  if (trains_by_panels(dtype)) return pack_training_panels(master, destination);
   const PackedWeight weight{destination, master.rows, master.cols, dtype};
   const View rows{destination, stored_type(level_, dtype), master.rows, master.cols, master.cols};
   if (dtype == rows.dtype) {
@@ -68,19 +70,41 @@ void CpuStream::linear_forward(ConstView x, PackedWeight weight, ConstView bias,
   TROUPE_CHECK(bias.empty() || (bias.dtype == DType::f32 && bias.size() == weight.n));
   if (weight.dtype == DType::i8) return linear_forward_int8(x, weight, bias, y);
   if (weight.packing == Packing::inference) return linear_forward_panels(x, weight, bias, y);
-  TROUPE_CHECK(x.dtype == weight.dtype);
-  multiply({x}, transpose(packed_rows(weight)), bias.empty() ? nullptr : bias.as<float>(), y);
+  forward_channels(x, weight, {0, weight.n}, bias, y);
+}
+
+void CpuStream::forward_channels(ConstView x, PackedWeight weight, Channels channels, ConstView bias,
+                                 View y) {
+  TROUPE_CHECK(x.dtype == weight.dtype && weight.packing == Packing::training);
+  TROUPE_CHECK(x.cols == weight.k && y.rows == x.rows && y.cols == channels.count,
+               "({}, {}) x ({}, {}) -> ({}, {})", x.rows, x.cols, weight.k, channels.count, y.rows, y.cols);
+  if (trains_by_panels(weight.dtype)) return forward_panels(x, weight, channels, bias, y);
+  multiply({x}, transpose(packed_rows(weight).row_range(channels.first, channels.count)),
+           bias.empty() ? nullptr : bias.as<float>(), y);
 }
 
 void CpuStream::linear_backward_input(ConstView dy, PackedWeight weight, View dx, bool accumulate) {
   TROUPE_CHECK(dy.dtype == weight.dtype && (dx.dtype == dy.dtype || dx.dtype == DType::f32));
-  multiply({dy}, {packed_rows(weight)}, nullptr, dx, accumulate);
+  backward_channels(dy, weight, {0, weight.n}, dx, accumulate);
+}
+
+void CpuStream::backward_channels(ConstView dy, PackedWeight weight, Channels channels, View dx,
+                                  bool accumulate) {
+  TROUPE_CHECK(weight.packing == Packing::training);
+  TROUPE_CHECK(dy.cols == channels.count && dx.rows == dy.rows && dx.cols == weight.k,
+               "({}, {}) x ({}, {}) -> ({}, {})", dy.rows, dy.cols, channels.count, weight.k, dx.rows,
+               dx.cols);
+  if (trains_by_panels(weight.dtype)) return backward_panels(dy, weight, channels, dx, accumulate);
+  multiply({dy}, {packed_rows(weight).row_range(channels.first, channels.count)}, nullptr, dx, accumulate);
 }
 
 void CpuStream::linear_backward_weight(ConstView dy, ConstView x, View dw, View dbias) {
   TROUPE_CHECK(dy.dtype == x.dtype && dy.rows == x.rows && dw.dtype == DType::f32);
+  TROUPE_CHECK(dw.rows == dy.cols && dw.cols == x.cols);
   if (dy.rows == 0)
     fill_zero(dw);
+  else if (trains_by_panels(dy.dtype))
+    weight_gradient_panels(dy, x, dw);
   else
     multiply(transpose(dy), {x}, nullptr, dw);
   if (dbias.empty()) return;

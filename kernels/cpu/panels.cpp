@@ -14,8 +14,13 @@ constexpr int64_t round_up(int64_t n, int64_t to) {
 }
 
 PanelWeight layout(const PackedWeight& weight) {
-  return {weight.n, weight.dtype == DType::bf16 ? round_up(weight.k, 2) : weight.k,
-          const_cast<void*>(weight.data)};
+  const int64_t depth = weight.dtype == DType::bf16 ? round_up(weight.k, 2) : weight.k;
+  return {weight.n, depth, depth * kPanelColumns, const_cast<void*>(weight.data)};
+}
+
+// Rows so far apart meet in few sets of the nearest cache, which has eight ways: a tile reads twelve at once.
+bool rows_collide(ConstView x) {
+  return x.rows > 8 && x.stride * int64_t(size_of(x.dtype)) % 2048 == 0;
 }
 
 }  // namespace
@@ -40,25 +45,29 @@ PackedWeight CpuStream::pack_panels(ConstView master, DType dtype, void* destina
 
 void CpuStream::linear_forward_panels(ConstView x, PackedWeight weight, ConstView bias, View y) {
   TROUPE_CHECK(x.cols == weight.k && x.dtype == weight.dtype && y.rows == x.rows && y.cols == weight.n);
-  const PanelWeight panels = layout(weight);
-  const float* const add = bias.empty() ? nullptr : bias.as<float>();
-  if (x.dtype == DType::f32) {
-    const PanelRows rows{x.data, x.rows, x.stride};
-    return loops_.panels->multiply_f32(rows, panels, add, y.as<float>(), y.stride);
-  }
+  multiply_panels(x, layout(weight), bias, y, false);
+}
+
+void CpuStream::multiply_panels(ConstView x, const PanelWeight& weight, ConstView bias, View y,
+                                bool accumulate) {
   Scratch::Frame frame(scratch_);
-  if (panels.depth != x.cols) {  // the second of a pair would lie beyond the row
-    const View padded{frame.take<uint16_t>(x.rows * panels.depth), x.dtype, x.rows, panels.depth,
-                      panels.depth};
-    fill_zero(padded);
-    convert(x, padded.col_range(0, x.cols));
-    x = padded;
+  const bool padded = weight.depth != x.cols;  // the second of a pair would lie beyond the row
+  if (padded || rows_collide(x)) {
+    const int64_t stride = weight.depth + kPanelColumns;
+    const View copy{frame.take<char>(x.rows * stride * int64_t(size_of(x.dtype))), x.dtype, x.rows,
+                    weight.depth, stride};
+    if (padded) fill_zero(copy.col_range(x.cols, weight.depth - x.cols));
+    convert(x, copy.col_range(0, x.cols));
+    x = copy;
   }
   const PanelRows rows{x.data, x.rows, x.stride};
-  if (y.dtype == DType::f32)
-    loops_.panels->multiply_bf16_to_f32(rows, panels, add, y.as<float>(), y.stride);
+  const PanelResult result{y.data, y.stride, bias.empty() ? nullptr : bias.as<float>(), accumulate};
+  if (x.dtype == DType::f32)
+    loops_.panels->multiply_f32(rows, weight, result);
+  else if (y.dtype == DType::f32)
+    loops_.panels->multiply_bf16_to_f32(rows, weight, result);
   else
-    loops_.panels->multiply_bf16(rows, panels, add, y.as<uint16_t>(), y.stride);
+    loops_.panels->multiply_bf16(rows, weight, result);
 }
 
 }  // namespace troupe::kernels

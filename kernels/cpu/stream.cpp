@@ -17,6 +17,7 @@
 #include "kernels/cpu/loops/optimizer.hpp"
 #include "kernels/cpu/loops/panels.hpp"
 #include "kernels/cpu/loops/rotary.hpp"
+#include "kernels/cpu/loops/row_panels.hpp"
 #include "kernels/dropout.hpp"
 
 namespace troupe::kernels {
@@ -40,6 +41,7 @@ namespace troupe::kernels {
     .optimizer = &isa::optimizer_loops,                   \
     .panels = &isa::panel_loops,                          \
     .rotary = &isa::rotary_loops,                         \
+    .row_panels = &isa::row_panel_loops,                  \
   }
 // clang-format on
 
@@ -61,8 +63,11 @@ DropoutMask mask_of(const Dropout& dropout) {
   return {dropout.key, dropout_threshold(dropout.rate), 1.0f / (1.0f - dropout.rate)};
 }
 
-CpuStream::CpuStream(IsaLevel level)
-    : level_(level), loops_(loops_of(level)), products_(std::make_unique<Products>(scratch_)) {
+CpuStream::CpuStream(IsaLevel level, const CpuLimits& limits)
+    : level_(level),
+      limits_(limits),
+      loops_(loops_of(level)),
+      products_(std::make_unique<Products>(scratch_)) {
   _mm_setcsr(kFloatState);
   omp_set_num_threads(1);
 }

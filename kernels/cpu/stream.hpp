@@ -33,6 +33,7 @@ struct NormLoops;
 struct OptimizerLoops;
 struct PanelLoops;
 struct RotaryLoops;
+struct RowPanelLoops;
 
 // The tables of one instruction-set level.
 struct Loops {
@@ -51,14 +52,22 @@ struct Loops {
   const OptimizerLoops* optimizer = nullptr;
   const PanelLoops* panels = nullptr;
   const RotaryLoops* rotary = nullptr;
+  const RowPanelLoops* row_panels = nullptr;
 };
 Loops loops_of(IsaLevel level);
 
 DropoutMask mask_of(const Dropout& dropout);  // CHECKs 0 <= rate < 1
 
+// How much a stream keeps for a while to save work. The results' bits depend on it.
+struct CpuLimits {
+  int64_t kept_bytes = int64_t{64} << 20;  // cross_entropy: exponentials, from the first pass to the second
+};
+
+struct PanelWeight;
+
 class CpuStream final : public Stream {
  public:
-  explicit CpuStream(IsaLevel level);
+  explicit CpuStream(IsaLevel level, const CpuLimits& limits = {});
   ~CpuStream() override;
 
   Device device() const override { return {}; }
@@ -106,6 +115,13 @@ class CpuStream final : public Stream {
   ConstView packed_rows(PackedWeight weight) const;
   // c (M, N) = a b + bias, or += with `accumulate`; bf16 at every level.
   void multiply(Factor a, Factor b, const float* bias, View c, bool accumulate = false);
+  // With channels [first, first + count) of a weight packed for training, `first` a multiple of 16:
+  // y (M, count) = x W^T + bias, and dx (M, K) = dy W.
+  struct Channels {
+    int64_t first, count;
+  };
+  void forward_channels(ConstView x, PackedWeight weight, Channels channels, ConstView bias, View y);
+  void backward_channels(ConstView dy, PackedWeight weight, Channels channels, View dx, bool accumulate);
 
   // int8.cpp: of weights packed as i8
   static size_t packed_bytes_int8(int64_t n, int64_t k);
@@ -116,11 +132,21 @@ class CpuStream final : public Stream {
   static size_t packed_bytes_panels(int64_t n, int64_t k, DType dtype);
   PackedWeight pack_panels(ConstView master, DType dtype, void* destination);
   void linear_forward_panels(ConstView x, PackedWeight weight, ConstView bias, View y);
+  void multiply_panels(ConstView x, const PanelWeight& weight, ConstView bias, View y, bool accumulate);
+
+  // training_panels.cpp: of bf16 weights packed for training, at level v4
+  bool trains_by_panels(DType dtype) const { return level_ == IsaLevel::v4 && dtype == DType::bf16; }
+  static size_t packed_bytes_training_panels(int64_t n, int64_t k);
+  PackedWeight pack_training_panels(ConstView master, void* destination);
+  void forward_panels(ConstView x, PackedWeight weight, Channels channels, ConstView bias, View y);
+  void backward_panels(ConstView dy, PackedWeight weight, Channels channels, View dx, bool accumulate);
+  void weight_gradient_panels(ConstView dy, ConstView x, View dw);
 
   struct VocabularyPasses;
   void cross_entropy_backward(const VocabularyPasses& passes);
 
   IsaLevel level_;
+  CpuLimits limits_;
   Loops loops_;
   Scratch scratch_;
   std::unique_ptr<Products> products_;

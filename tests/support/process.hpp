@@ -55,7 +55,8 @@ bool wait_for_end(pid_t process, std::chrono::milliseconds deadline);
 ProcessResult run(std::vector<std::string> arguments, std::string input = {},
                   std::chrono::seconds deadline = std::chrono::seconds(120));
 
-// A fresh folder under the system's temporary folder, removed with everything in it at the end of the scope.
+// A fresh folder under the system's temporary folder, removed with everything in it at the end of the scope,
+// unless TROUPE_TEST_KEEP is set: then what a failed run left can be looked at.
 class TemporaryFolder {
  public:
   TemporaryFolder();

@@ -1,6 +1,8 @@
 #include "kernels/cpu/loops/panels.hpp"
 
+#include "kernels/cpu/loops/bf16_pairs.hpp"
 #include "kernels/cpu/loops/panel_tiles.hpp"
+#include "kernels/cpu/loops/transpose.hpp"
 
 namespace troupe::kernels::TROUPE_ISA {
 
@@ -14,17 +16,34 @@ constexpr int kRows = 4, kPanels = 1;
 constexpr int kRows = 2, kPanels = 1;
 #endif
 
-// `Group` elements of K are multiplied at once.
+// Sixteen channels from `first` on; `Group` elements of K are multiplied at once.
+template <int64_t Group, typename T>
+void pack_panel(const T* w, int64_t k, int64_t stride, const PanelWeight& packed, int64_t first) {
+  T* const to = static_cast<T*>(packed.elements) + first / kPanelColumns * packed.panel;
+  int64_t i = 0;
+#if defined(__AVX512F__)
+  if constexpr (sizeof(T) * Group == 4)
+    if (first + kPanelColumns <= packed.n) {
+      const void* rows[kPanelColumns];
+      for (int64_t c = 0; c < kPanelColumns; ++c) rows[c] = w + (first + c) * stride;
+      for (; i + 8 * Group <= k; i += 8 * Group) {
+        __m512i columns[8];
+        transpose_columns(rows, size_t(i) * sizeof(T), columns);
+        for (int64_t c = 0; c < 8; ++c) _mm512_storeu_si512(to + (i + c * Group) * kPanelColumns, columns[c]);
+      }
+    }
+#endif
+  for (; i < packed.depth; ++i)
+    for (int64_t c = 0; c < kPanelColumns; ++c) {
+      const bool there = first + c < packed.n && i < k;
+      to[i / Group * Group * kPanelColumns + c * Group + i % Group] =
+          there ? w[(first + c) * stride + i] : T(0);
+    }
+}
+
 template <int64_t Group, typename T>
 void pack(const T* w, int64_t k, int64_t stride, const PanelWeight& packed) {
-  auto* const to = static_cast<T*>(packed.elements);
-  const int64_t channels = (packed.n + kPanelColumns - 1) / kPanelColumns * kPanelColumns;
-  for (int64_t n = 0; n < channels; ++n)
-    for (int64_t i = 0; i < packed.depth; ++i) {
-      const int64_t panel = n / kPanelColumns * packed.depth + i / Group * Group;
-      const bool there = n < packed.n && i < k;
-      to[panel * kPanelColumns + n % kPanelColumns * Group + i % Group] = there ? w[n * stride + i] : T(0);
-    }
+  for (int64_t n = 0; n < packed.n; n += kPanelColumns) pack_panel<Group>(w, k, stride, packed, n);
 }
 
 struct F32 {
@@ -35,56 +54,21 @@ struct F32 {
   TROUPE_INLINE Vec add(Vec sum, Vec x, Vec w) { return fmadd(x, w, sum); }
 };
 
-// Two elements of K at once.
-struct Bf16Pairs {
-  using Element = uint16_t;
-  static constexpr int64_t kGroup = 2;
-#if defined(__AVX512BF16__)
-  using Pairs = IVec;
-  TROUPE_INLINE Pairs pairs_of(IVec both) {
-    return both;
-  }
-  TROUPE_INLINE Vec add(Vec sum, Pairs x, Pairs w) {
-    sum.r[0] = _mm512_dpbf16_ps(sum.r[0], (__m512bh)x.r[0], (__m512bh)w.r[0]);
-    return sum;
-  }
-#else
-  struct Pairs {
-    Vec even, odd;
-  };
-  TROUPE_INLINE Pairs pairs_of(IVec both) {
-    return {float_of_bits(shift_left(both, 16)), float_of_bits(both & broadcast(uint32_t{0xffff0000}))};
-  }
-  TROUPE_INLINE Vec add(Vec sum, Pairs x, Pairs w) {
-    return fmadd(x.odd, w.odd, fmadd(x.even, w.even, sum));
-  }
-#endif
-  TROUPE_INLINE Pairs load_weights(const uint16_t* p) {
-    return pairs_of(load(reinterpret_cast<const uint32_t*>(p)));
-  }
-  TROUPE_INLINE Pairs load_row(const uint16_t* p) {
-    uint32_t pair;
-    __builtin_memcpy(&pair, p, sizeof pair);
-    return pairs_of(broadcast(pair));
-  }
-};
-
 template <typename Kind, int Rows, int Panels, typename T>
 TROUPE_INLINE void multiply_tile(const PanelRows& x, const PanelWeight& w, int64_t row, int64_t panel,
-                                 const float* bias, T* y, int64_t stride) {
+                                 const PanelResult& y) {
   using Element = typename Kind::Element;
   Vec sum[Rows][Panels];
 #pragma GCC unroll 12
   for (int r = 0; r < Rows; ++r)
 #pragma GCC unroll 2
     for (int p = 0; p < Panels; ++p) sum[r][p] = zero();
-  const auto* weights = static_cast<const Element*>(w.elements) + panel * w.depth * kPanelColumns;
+  const auto* weights = static_cast<const Element*>(w.elements) + panel * w.panel;
   const auto* rows = static_cast<const Element*>(x.elements) + row * x.stride;
   for (int64_t k = 0; k < w.depth; k += Kind::kGroup) {
     decltype(Kind::load_weights(weights)) here[Panels];
 #pragma GCC unroll 2
-    for (int p = 0; p < Panels; ++p)
-      here[p] = Kind::load_weights(weights + (p * w.depth + k) * kPanelColumns);
+    for (int p = 0; p < Panels; ++p) here[p] = Kind::load_weights(weights + p * w.panel + k * kPanelColumns);
 #pragma GCC unroll 12
     for (int r = 0; r < Rows; ++r) {
       const auto scalar = Kind::load_row(rows + r * x.stride + k);
@@ -96,17 +80,21 @@ TROUPE_INLINE void multiply_tile(const PanelRows& x, const PanelWeight& w, int64
   for (int p = 0; p < Panels; ++p) {
     const int64_t column = (panel + p) * kPanelColumns;
     const int64_t count = w.n - column < kPanelColumns ? w.n - column : kPanelColumns;
-    const Vec add = bias == nullptr ? zero() : load(bias + column, count);
+    const Vec add = y.bias == nullptr ? zero() : load(y.bias + column, count);
+    T* to = static_cast<T*>(y.elements) + row * y.stride + column;
 #pragma GCC unroll 12
-    for (int r = 0; r < Rows; ++r) store(y + (row + r) * stride + column, sum[r][p] + add, count);
+    for (int r = 0; r < Rows; ++r, to += y.stride) {
+      const Vec result = sum[r][p] + add;
+      store(to, y.accumulate ? load(to, count) + result : result, count);
+    }
   }
 }
 
 template <typename Kind, typename T>
-void multiply(const PanelRows& x, const PanelWeight& w, const float* bias, T* y, int64_t stride) {
+void multiply(const PanelRows& x, const PanelWeight& w, const PanelResult& y) {
   for_each_tile<kRows, kPanels>(x.rows, (w.n + kPanelColumns - 1) / kPanelColumns,
                                 [&]<int Rows, int Panels>(int64_t row, int64_t panel) {
-                                  multiply_tile<Kind, Rows, Panels>(x, w, row, panel, bias, y, stride);
+                                  multiply_tile<Kind, Rows, Panels, T>(x, w, row, panel, y);
                                 });
 }
 

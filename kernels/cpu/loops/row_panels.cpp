@@ -1,0 +1,92 @@
+#include "kernels/cpu/loops/row_panels.hpp"
+
+#include "kernels/cpu/loops/bf16_pairs.hpp"
+#include "kernels/cpu/loops/panel_tiles.hpp"
+
+namespace troupe::kernels::TROUPE_ISA {
+
+#if defined(__AVX512BF16__)
+
+namespace {
+
+constexpr int64_t kPair = 2 * kPanelColumns;  // elements of a pair of rows in a panel
+constexpr int64_t kPackRows = 32;             // packed at once: their lines are in the nearest cache
+constexpr int kRows = 8, kPanels = 3;         // of a tile: its sums stay in registers
+static_assert(kPanelColumns % kRows == 0);
+
+// Rows r and r + 1, or a row and zeros.
+TROUPE_INLINE void pack_pair(const uint16_t* first, const uint16_t* second, int64_t count, uint16_t* to) {
+  const IVec low = bits_of(load(first, count));
+  const IVec high = second == nullptr ? broadcast(uint32_t{0}) : bits_of(load(second, count));
+  store(reinterpret_cast<uint32_t*>(to), shift_right(low, 16) | high);
+}
+
+void pack(const uint16_t* x, int64_t rows, int64_t stride, const PanelWeight& packed) {
+  auto* const elements = static_cast<uint16_t*>(packed.elements);
+  for (int64_t begin = 0; begin < rows; begin += kPackRows)
+    for (int64_t col = 0; col < packed.n; col += kPanelColumns) {
+      const int64_t count = packed.n - col < kPanelColumns ? packed.n - col : kPanelColumns;
+      uint16_t* to = elements + col / kPanelColumns * packed.panel + begin / 2 * kPair;
+      for (int64_t row = begin; row < begin + kPackRows && row < rows; row += 2, to += kPair) {
+        const uint16_t* const from = x + row * stride + col;
+        pack_pair(from, row + 1 < rows ? from + stride : nullptr, count, to);
+      }
+    }
+}
+
+// Columns `row` to row + 7 of a's panels, columns of `Panels` panels of b.
+template <int Panels>
+TROUPE_INLINE void multiply_tile(const PanelWeight& a, const PanelWeight& b, int64_t row, int64_t panel,
+                                 const PanelResult& y) {
+  Vec sum[kRows][Panels];
+#pragma GCC unroll 8
+  for (int r = 0; r < kRows; ++r)
+#pragma GCC unroll 3
+    for (int p = 0; p < Panels; ++p) sum[r][p] = zero();
+  const auto* left =
+      static_cast<const uint16_t*>(a.elements) + row / kPanelColumns * a.panel + row % kPanelColumns * 2;
+  const auto* right = static_cast<const uint16_t*>(b.elements) + panel * b.panel;
+  for (int64_t k = 0; k < a.depth; k += 2, left += kPair, right += kPair) {
+    Bf16Pairs::Pairs here[Panels];
+#pragma GCC unroll 3
+    for (int p = 0; p < Panels; ++p) here[p] = Bf16Pairs::load_weights(right + p * b.panel);
+#pragma GCC unroll 8
+    for (int r = 0; r < kRows; ++r) {
+      const Bf16Pairs::Pairs pair = Bf16Pairs::load_row(left + 2 * r);
+#pragma GCC unroll 3
+      for (int p = 0; p < Panels; ++p) sum[r][p] = Bf16Pairs::add(sum[r][p], pair, here[p]);
+    }
+  }
+  const int64_t rows = a.n - row < kRows ? a.n - row : kRows;
+#pragma GCC unroll 3
+  for (int p = 0; p < Panels; ++p) {
+    const int64_t column = (panel + p) * kPanelColumns;
+    const int64_t count = b.n - column < kPanelColumns ? b.n - column : kPanelColumns;
+    float* to = static_cast<float*>(y.elements) + row * y.stride + column;
+#pragma GCC unroll 8
+    for (int r = 0; r < kRows; ++r, to += y.stride)
+      if (r < rows) store(to, y.accumulate ? load(to, count) + sum[r][p] : sum[r][p], count);
+  }
+}
+
+void multiply(const PanelWeight& a, const PanelWeight& b, const PanelResult& y) {
+  const int64_t panels = (b.n + kPanelColumns - 1) / kPanelColumns;
+  const auto strip = [&]<int Panels>(int64_t panel) {
+    for (int64_t row = 0; row < a.n; row += kRows) multiply_tile<Panels>(a, b, row, panel, y);
+  };
+  int64_t panel = 0;
+  for (; panel + kPanels <= panels; panel += kPanels) strip.template operator()<kPanels>(panel);
+  for (; panel < panels; ++panel) strip.template operator()<1>(panel);
+}
+
+}  // namespace
+
+extern const RowPanelLoops row_panel_loops = {pack, multiply};
+
+#else
+
+extern const RowPanelLoops row_panel_loops = {nullptr, nullptr};
+
+#endif
+
+}  // namespace troupe::kernels::TROUPE_ISA
