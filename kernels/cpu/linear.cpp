@@ -101,14 +101,13 @@ void CpuStream::backward_channels(ConstView dy, PackedWeight weight, Channels ch
 void CpuStream::linear_backward_weight(ConstView dy, ConstView x, View dw, View dbias) {
   TROUPE_CHECK(dy.dtype == x.dtype && dy.rows == x.rows && dw.dtype == DType::f32);
   TROUPE_CHECK(dw.rows == dy.cols && dw.cols == x.cols);
+  TROUPE_CHECK(dbias.empty() || (dbias.dtype == DType::f32 && dbias.size() == dy.cols));
+  if (dy.rows > 0 && trains_by_panels(dy.dtype)) return weight_gradient_panels(dy, x, dw, dbias);
   if (dy.rows == 0)
     fill_zero(dw);
-  else if (trains_by_panels(dy.dtype))
-    weight_gradient_panels(dy, x, dw);
   else
     multiply(transpose(dy), {x}, nullptr, dw);
   if (dbias.empty()) return;
-  TROUPE_CHECK(dbias.dtype == DType::f32 && dbias.size() == dy.cols);
   if (dy.dtype == DType::f32)
     loops_.linear->column_sums_f32(dy.as<float>(), dy.rows, dy.cols, dy.stride, dbias.as<float>());
   else

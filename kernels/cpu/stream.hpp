@@ -140,7 +140,7 @@ class CpuStream final : public Stream {
   PackedWeight pack_training_panels(ConstView master, void* destination);
   void forward_panels(ConstView x, PackedWeight weight, Channels channels, ConstView bias, View y);
   void backward_panels(ConstView dy, PackedWeight weight, Channels channels, View dx, bool accumulate);
-  void weight_gradient_panels(ConstView dy, ConstView x, View dw);
+  void weight_gradient_panels(ConstView dy, ConstView x, View dw, View dbias);
 
   struct VocabularyPasses;
   void cross_entropy_backward(const VocabularyPasses& passes);

@@ -60,7 +60,7 @@ PackedWeight CpuStream::pack_training_panels(ConstView master, void* destination
     const int64_t rows = std::min(kPanelColumns, master.rows - first);
     convert(master.row_range(first, rows), View{rounded, DType::bf16, rows, master.cols, master.cols});
     loops_.panels->pack_bf16(rounded, master.cols, master.cols, channel_range(forward, first, rows));
-    loops_.row_panels->pack(rounded, rows, master.cols, depth_range(backward, first, rows));
+    loops_.row_panels->pack(rounded, rows, master.cols, depth_range(backward, first, rows), nullptr);
   }
   return weight;
 }
@@ -76,17 +76,19 @@ void CpuStream::backward_panels(ConstView dy, PackedWeight weight, Channels chan
   multiply_panels(dy, depth_range(backward_part(weight), channels.first, channels.count), {}, dx, accumulate);
 }
 
-void CpuStream::weight_gradient_panels(ConstView dy, ConstView x, View dw) {
+void CpuStream::weight_gradient_panels(ConstView dy, ConstView x, View dw, View dbias) {
+  if (!dbias.empty()) fill_zero(dbias);
   for (int64_t first = 0; first < dy.rows; first += kDepthMax) {
     const int64_t rows = std::min(kDepthMax, dy.rows - first);
     Scratch::Frame frame(scratch_);
-    const auto pack = [&](ConstView matrix) {
+    const auto pack = [&](ConstView matrix, View sums) {
       PanelWeight panels = whole(matrix.cols, rows, nullptr);
       panels.elements = frame.take<uint16_t>(elements_of(panels));
-      loops_.row_panels->pack(matrix.row_range(first, rows).as<uint16_t>(), rows, matrix.stride, panels);
+      loops_.row_panels->pack(matrix.row_range(first, rows).as<uint16_t>(), rows, matrix.stride, panels,
+                              sums.empty() ? nullptr : sums.as<float>());
       return panels;
     };
-    loops_.row_panels->multiply(pack(dy), pack(x), {dw.data, dw.stride, nullptr, first > 0});
+    loops_.row_panels->multiply(pack(dy, dbias), pack(x, {}), {dw.data, dw.stride, nullptr, first > 0});
   }
 }
 

@@ -14,23 +14,27 @@ constexpr int64_t kPackRows = 32;             // packed at once: their lines are
 constexpr int kRows = 8, kPanels = 3;         // of a tile: its sums stay in registers
 static_assert(kPanelColumns % kRows == 0);
 
-// Rows r and r + 1, or a row and zeros.
-TROUPE_INLINE void pack_pair(const uint16_t* first, const uint16_t* second, int64_t count, uint16_t* to) {
-  const IVec low = bits_of(load(first, count));
-  const IVec high = second == nullptr ? broadcast(uint32_t{0}) : bits_of(load(second, count));
-  store(reinterpret_cast<uint32_t*>(to), shift_right(low, 16) | high);
+// `rows` rows of `count` columns, by pairs; the last may be alone.
+TROUPE_INLINE Vec pack_columns(const uint16_t* x, int64_t rows, int64_t stride, int64_t count, Vec sum,
+                               uint16_t* to) {
+  for (int64_t row = 0; row < rows; row += 2, x += 2 * stride, to += kPair) {
+    const Vec first = load(x, count), second = row + 1 < rows ? load(x + stride, count) : zero();
+    store(reinterpret_cast<uint32_t*>(to), shift_right(bits_of(first), 16) | bits_of(second));
+    sum = sum + first + second;
+  }
+  return sum;
 }
 
-void pack(const uint16_t* x, int64_t rows, int64_t stride, const PanelWeight& packed) {
+void pack(const uint16_t* x, int64_t rows, int64_t stride, const PanelWeight& packed, float* column_sums) {
   auto* const elements = static_cast<uint16_t*>(packed.elements);
   for (int64_t begin = 0; begin < rows; begin += kPackRows)
     for (int64_t col = 0; col < packed.n; col += kPanelColumns) {
       const int64_t count = packed.n - col < kPanelColumns ? packed.n - col : kPanelColumns;
-      uint16_t* to = elements + col / kPanelColumns * packed.panel + begin / 2 * kPair;
-      for (int64_t row = begin; row < begin + kPackRows && row < rows; row += 2, to += kPair) {
-        const uint16_t* const from = x + row * stride + col;
-        pack_pair(from, row + 1 < rows ? from + stride : nullptr, count, to);
-      }
+      const int64_t some = rows - begin < kPackRows ? rows - begin : kPackRows;
+      const Vec sum = pack_columns(x + begin * stride + col, some, stride, count,
+                                   column_sums == nullptr ? zero() : load(column_sums + col, count),
+                                   elements + col / kPanelColumns * packed.panel + begin / 2 * kPair);
+      if (column_sums != nullptr) store(column_sums + col, sum, count);
     }
 }
 
