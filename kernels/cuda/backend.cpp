@@ -3,6 +3,7 @@
 #include "kernels/cuda/check.hpp"
 #include "kernels/cuda/cuda_runtime.hpp"
 #include "kernels/cuda/products.hpp"
+#include "kernels/cuda/topology.hpp"
 
 namespace troupe::kernels {
 
@@ -64,6 +65,22 @@ int cuda_device_count() {
   }
   check_cuda(status, "cannot count the GPUs");
   return count;
+}
+
+std::string cuda_topology(std::span<const int> indices) {
+  std::vector<PlacedGpu> gpus;
+  for (const int index : indices) {
+    char bus[32] = {};
+    check_cuda(cudaDeviceGetPCIBusId(bus, sizeof bus, index), "cannot ask where GPU {} is", index);
+    gpus.push_back({fmt::format("cuda:{}", index), bus});
+  }
+  const auto reaches = [&](size_t from, size_t to) {
+    int can = 0;
+    check_cuda(cudaDeviceCanAccessPeer(&can, indices[from], indices[to]),
+               "cannot ask whether GPU {} reaches GPU {}", indices[from], indices[to]);
+    return can != 0;
+  };
+  return describe_topology(gpus, reaches, load_nvml());
 }
 
 std::unique_ptr<CudaStream> make_cuda_stream(int index) {

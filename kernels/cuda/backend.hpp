@@ -2,6 +2,8 @@
 #pragma once
 
 #include <memory>
+#include <span>
+#include <string>
 
 #include "kernels/backend.hpp"
 #include "kernels/cuda/stream.hpp"
@@ -9,6 +11,9 @@
 namespace troupe::kernels {
 
 int cuda_device_count();  // 0 where there is no GPU or no driver for this CUDA
+
+// How these GPUs are joined, in words: topology.hpp. Throws Error(device).
+std::string cuda_topology(std::span<const int> indices);
 
 // A stream of GPU `index`. Throws Error(device), Error(out_of_memory).
 std::unique_ptr<CudaStream> make_cuda_stream(int index);
