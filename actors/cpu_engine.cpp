@@ -96,7 +96,7 @@ kernels::LossSums CpuEngine::train(uint32_t index, uint32_t slot, const Batch& b
   return run(sink);
 }
 
-uint64_t CpuEngine::hash_of_sum() {
+uint64_t CpuEngine::hash_of_sum(uint32_t) {
   const auto hash = [](const auto& values) { return checksum64(values.data(), values.size_bytes()); };
   return exact_ != nullptr ? hash(exact_->values()) : hash(float_->values());
 }

@@ -43,7 +43,7 @@ class CpuEngine final : public TrainEngine {
   model::TrainState& mutable_state() override { return state_; }
   kernels::LossSums train(uint32_t worker, uint32_t slot, const Batch& batch, uint32_t& flags) override;
   kernels::LossSums evaluate(uint32_t worker, const Batch& batch) override;
-  uint64_t hash_of_sum() override;
+  uint64_t hash_of_sum(uint32_t) override;
   void close_worker(uint32_t worker) override;
   std::shared_ptr<SharedWork> clear_sums_work() override;
   std::shared_ptr<SharedWork> update_work() override;

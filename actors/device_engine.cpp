@@ -1,59 +1,78 @@
 #include "actors/device_engine.hpp"
 
 #include <algorithm>
-#include <array>
 
 namespace troupe::actors {
 
-using model::DeviceChecksums;
-
 namespace {
-
-constexpr int64_t kBucketElements = int64_t{1} << 21;
-constexpr int64_t kIntegers = 11;  // of a SUM, beside its gradient
 
 model::StepOptions options_of(const config::JobConfig& job) {
   return {uint64_t(job.seed), int(job.slots), int(job.bits), config::resolved_optimizer(job)};
 }
 
-// For the one worker.
+Replicas make_replicas(std::vector<ReplicaDevice> devices, const model::Model& model,
+                       const config::JobConfig& job, const model::TrainState& state) {
+  TROUPE_CHECK(!devices.empty() && job.sum == config::SumKind::exact);
+  Replicas replicas;
+  for (ReplicaDevice& device : devices)
+    replicas.push_back(std::make_unique<Replica>(std::move(device), model, options_of(job), state));
+  return replicas;
+}
+
 std::shared_ptr<SharedWork> in_one_piece(std::function<void()> body) {
   return std::make_shared<SharedWork>(1, [body = std::move(body)](kernels::Stream&, int64_t) { body(); });
 }
 
+std::shared_ptr<SharedWork> no_work() {
+  return std::make_shared<SharedWork>(0, SharedWork::Body());
+}
+
 }  // namespace
 
-DeviceEngine::DeviceEngine(EngineDevice device, config::JobConfig job, scheduler::SlotPlan plan,
+DeviceEngine::DeviceEngine(EngineDevices devices, config::JobConfig job, scheduler::SlotPlan plan,
                            std::unique_ptr<model::Model> model, const model::TrainState& state)
     : TrainEngine(std::move(job), plan, std::move(model)),
-      device_(std::move(device)),
-      trainer_(*device_.work, this->model(), options_of(this->job()), state),
-      checksums_(this->model().parameters(), trainer_.state()) {
-  TROUPE_CHECK(this->job().sum == config::SumKind::exact);
-  trainer_.clear_sum();
-  checksums_.seal(*device_.work, trainer_.state());
+      numerics_(std::move(devices.numerics)),
+      replicas_(make_replicas(std::move(devices.all), this->model(), this->job(), state)),
+      sums_(replicas_, std::move(devices.inside), layout()),
+      group_(std::move(devices.group)) {
   total_.resize(layout());
 }
 
+std::vector<std::string> DeviceEngine::devices() const {
+  std::vector<std::string> names;
+  for (const auto& replica : replicas_) names.push_back(replica->name());
+  return names;
+}
+
 void DeviceEngine::replace_state(model::TrainState state) {
-  trainer_.load(state);
-  checksums_.seal(*device_.work, trainer_.state());
+  for (const auto& replica : replicas_) replica->load(state);
 }
 
 bool DeviceEngine::holds(const model::TrainState& state) const {
-  return model::same_arrays(trainer_.copy_state(*device_.copies), state);
+  return std::all_of(replicas_.begin(), replicas_.end(),
+                     [&](const auto& replica) { return replica->holds(state); });
 }
 
-kernels::LossSums DeviceEngine::train(uint32_t, uint32_t slot, const Batch& batch, uint32_t& flags) {
-  return trainer_.fold_slot(batch, slot, flags);
+void DeviceEngine::counters_moved() {
+  for (const auto& replica : replicas_)
+    if (replica != replicas_.front()) replica->trainer().state().copy_counters(state());
 }
 
-kernels::LossSums DeviceEngine::evaluate(uint32_t, const Batch& batch) {
-  return trainer_.evaluate_slot(batch);
+kernels::LossSums DeviceEngine::train(uint32_t worker, uint32_t slot, const Batch& batch, uint32_t& flags) {
+  return replicas_.at(worker)->train(batch, slot, flags);
 }
 
-uint64_t DeviceEngine::hash_of_sum() {
-  return trainer_.hash_of_sum();
+kernels::LossSums DeviceEngine::evaluate(uint32_t worker, const Batch& batch) {
+  return replicas_.at(worker)->evaluate(batch);
+}
+
+uint64_t DeviceEngine::hash_of_sum(uint32_t worker) {
+  return replicas_.at(worker)->trainer().hash_of_sum();
+}
+
+kernels::RoundOptions DeviceEngine::rounding() const {
+  return {int(job().bits), model::round_key(uint64_t(job().seed), state().step)};
 }
 
 // The ring overwrites the total on the host, which is that of the step before until then.
@@ -61,13 +80,13 @@ comm::ExactReduction DeviceEngine::exact_reduction() {
   if (sum_on_host_ == nullptr)
     sum_on_host_ = std::make_unique<kernels::HugeArray<int64_t>>(layout().elements());
   total_is_on_host_ = true;
-  total_is_on_device_ = false;
+  total_is_on_devices_ = false;
   comm::ExactReduction reduction;
   reduction.step = state().step;
   reduction.layout = &layout();
   reduction.accumulator = std::as_const(*sum_on_host_).span();
   reduction.total = &total_;
-  reduction.rounding = {int(job().bits), model::round_key(uint64_t(job().seed), state().step)};
+  reduction.rounding = rounding();
   return reduction;
 }
 
@@ -78,65 +97,20 @@ comm::FloatReduction DeviceEngine::float_reduction() {
 
 void DeviceEngine::fetch_sum(int64_t begin, int64_t end) {
   if (begin == end) return;
-  const int64_t first = layout().block(begin).offset, count = layout().elements_in(begin, end);
-  trainer_.sum().copy_to_host(*device_.copies, first, first + count, sum_on_host_->span().data() + first);
+  const int64_t offset = layout().block(begin).offset, count = layout().elements_in(begin, end);
+  sums_.fetch(offset, count, sum_on_host_->span().data() + offset);
 }
 
 comm::SumMeta DeviceEngine::reduce_in_group(size_t members, comm::Deadline deadline) {
-  kernels::DeviceRuntime& runtime = device_.copies->runtime();
-  const std::vector<comm::Bucket> buckets = comm::buckets_last_first(layout(), kBucketElements);
-  int64_t most = kIntegers;
-  for (const comm::Bucket& b : buckets) most = std::max(most, layout().elements_in(b.begin, b.end));
-  if (bucket_.bytes() == 0) bucket_ = runtime.allocate(size_t(most) * sizeof(int64_t));
-  total_is_on_host_ = total_is_on_device_ = false;
-  const comm::SumMeta sum = add_in_group(own_sum(), members, deadline);
-  auto* values = static_cast<int64_t*>(bucket_.data());
-  for (const comm::Bucket& b : buckets) {
-    if (b.begin == b.end) continue;
-    const int64_t first = layout().block(b.begin).offset, count = layout().elements_in(b.begin, b.end);
-    const size_t bytes = size_t(count) * sizeof(int64_t);
-    runtime.copy_rows(values, bytes, trainer_.sum().values() + first, bytes, bytes, 1);
-    device_.group->add(runtime, values, count, deadline);
-    trainer_.total().round(*device_.copies, values, b.begin, b.end,
-                           {int(job().bits), model::round_key(uint64_t(job().seed), state().step)});
-  }
-  device_.group->wait(runtime, deadline);
-  total_is_on_device_ = true;
-  return sum;
-}
-
-// The integers beside the gradient; flags are counted, and the step is there to be the same for all.
-comm::SumMeta DeviceEngine::add_in_group(const comm::SumMeta& own, size_t members, comm::Deadline deadline) {
-  kernels::DeviceRuntime& runtime = device_.copies->runtime();
-  auto* place = static_cast<int64_t*>(bucket_.data());
-  const auto raised = [&](uint32_t flag) { return int64_t((own.flags & flag) != 0 ? 1 : 0); };
-  std::array<int64_t, kIntegers> integers = {state().step,
-                                             own.target_tokens,
-                                             own.correct,
-                                             own.loss,
-                                             own.nll,
-                                             own.samples,
-                                             own.more[0],
-                                             own.more[1],
-                                             own.more[2],
-                                             raised(kernels::kSumNotFinite),
-                                             raised(kernels::kSumOverflow)};
-  runtime.copy_in(place, integers.data(), sizeof integers);
-  device_.group->add(runtime, place, kIntegers, deadline);
-  device_.group->wait(runtime, deadline);
-  runtime.copy_out(integers.data(), place, sizeof integers);
-  if (integers[0] != int64_t(members) * state().step)
-    throw error(ErrorKind::protocol, "members of a group have come to it with different steps");
-  comm::SumMeta sum{integers[1],       integers[2], integers[3],
-                    integers[4],       integers[5], {integers[6], integers[7], integers[8]},
-                    kernels::kSumClean};
-  if (integers[9] != 0) sum.flags |= kernels::kSumNotFinite;
-  if (integers[10] != 0) sum.flags |= kernels::kSumOverflow;
+  total_is_on_host_ = total_is_on_devices_ = false;
+  const comm::SumMeta sum = sums_.add_in(*group_, own_sum(), state().step, members, deadline);
+  sums_.round_in(*group_, rounding(), deadline);
+  total_is_on_devices_ = true;
   return sum;
 }
 
 const kernels::RoundedTotal& DeviceEngine::total() {
-  if (!total_is_on_host_) total_ = trainer_.total().to_host(*device_.copies);
+  if (!total_is_on_host_) total_ = first().trainer().total().to_host(first().copies());
   total_is_on_host_ = true;
   return total_;
 }
@@ -145,66 +119,81 @@ void DeviceEngine::set_total(kernels::RoundedTotal total) {
   check_shape(total);
   total_ = std::move(total);
   total_is_on_host_ = true;
-  total_is_on_device_ = false;
+  total_is_on_devices_ = false;
+}
+
+// Each item is one device's, whichever worker takes it: no slot runs meanwhile.
+std::shared_ptr<SharedWork> DeviceEngine::on_each(std::function<void(Replica&)> body) {
+  return std::make_shared<SharedWork>(
+      int64_t(replicas_.size()),
+      [this, body = std::move(body)](kernels::Stream&, int64_t item) { body(*replicas_[size_t(item)]); });
 }
 
 std::shared_ptr<SharedWork> DeviceEngine::verify_work() {
-  return in_one_piece([this] {
-    note(checksums_.check(*device_.work, trainer_.state(),
-                          {DeviceChecksums::kWeights, DeviceChecksums::kPacked}));
-  });
+  return on_each([this](Replica& replica) { note(replica.check_weights()); });
 }
 
 std::shared_ptr<SharedWork> DeviceEngine::clear_sums_work() {
-  return in_one_piece([this] { trainer_.clear_sum(); });
+  return on_each([](Replica& replica) { replica.trainer().clear_sum(); });
 }
 
+// Of all slots, since this node has them all.
+void DeviceEngine::round_own() {
+  for (const auto& replica : replicas_) replica->settle();
+  if (replicas_.size() == 1)
+    first().trainer().round_sum();
+  else
+    sums_.round(rounding());
+  total_is_on_host_ = false;
+  total_is_on_devices_ = true;
+}
+
+// One device measures for all: update() and pack_work() see to it that the others have the same total.
 std::shared_ptr<SharedWork> DeviceEngine::measure_work(bool reduced) {
-  return in_one_piece([this, reduced] {
-    if (!reduced) {
-      trainer_.round_sum();
-      total_is_on_host_ = false;
-    } else if (!total_is_on_device_) {
-      trainer_.set_total(total_);
-    }
-    total_is_on_device_ = true;
-    trainer_.measure(measures());
+  if (!reduced || total_is_on_devices_)
+    return in_one_piece([this, reduced] {
+      if (!reduced) round_own();
+      first().trainer().measure(measures());
+    });
+  total_is_on_devices_ = true;
+  return on_each([this](Replica& replica) {
+    replica.settle();
+    replica.trainer().set_total(total_);
+    if (&replica == &first()) replica.trainer().measure(measures());
   });
 }
 
 std::shared_ptr<SharedWork> DeviceEngine::update_work() {
+  return on_each([this](Replica& replica) { note(replica.update(step_plan())); });
+}
+
+// Done with the update. Whether all devices have come to the same state is asked of its checksums.
+std::shared_ptr<SharedWork> DeviceEngine::pack_work() {
+  if (replicas_.size() == 1) return no_work();
   return in_one_piece([this] {
-    if (!step_plan().skipped) {
-      note(checksums_.check(
-          *device_.work, trainer_.state(),
-          {DeviceChecksums::kWeights, DeviceChecksums::kMoment1, DeviceChecksums::kMoment2}));
-      trainer_.update(step_plan());
-      checksums_.seal(*device_.work, trainer_.state());
-    }
-    trainer_.clear_sum();
+    for (const auto& replica : replicas_) note(replica->difference(first()));
   });
 }
 
-// Done with the update.
-std::shared_ptr<SharedWork> DeviceEngine::pack_work() {
-  return std::make_shared<SharedWork>(0, SharedWork::Body());
-}
-
 model::TrainState DeviceEngine::snapshot() {
-  model::TrainState copy = trainer_.copy_state(*device_.copies);
-  note(checksums_.check_copy(copy));
+  model::TrainState copy = first().trainer().copy_state(first().copies());
+  note(first().check_copy(copy));
   require_sound();
   return copy;
 }
 
 // A GPU's memory is not this process's; the emulated device's is.
 std::vector<MemoryRegion> DeviceEngine::memory_map() const {
-  const model::TrainState& state = trainer_.state();
-  if (state.weights.device().kind != kernels::DeviceKind::cpu) return {};
-  return {{"weights", state.weights.data(), state.weights.bytes()},
-          {"moments", state.moment1.data(), state.moment1.bytes()},
-          {"moments", state.moment2.data(), state.moment2.bytes()},
-          {"packed", state.packed.memory.data(), state.packed.memory.bytes()}};
+  std::vector<MemoryRegion> regions;
+  if (state().weights.device().kind != kernels::DeviceKind::cpu) return regions;
+  for (const auto& replica : replicas_) {
+    const model::TrainState& state = replica->state();
+    regions.push_back({"weights", state.weights.data(), state.weights.bytes()});
+    regions.push_back({"moments", state.moment1.data(), state.moment1.bytes()});
+    regions.push_back({"moments", state.moment2.data(), state.moment2.bytes()});
+    regions.push_back({"packed", state.packed.memory.data(), state.packed.memory.bytes()});
+  }
+  return regions;
 }
 
 }  // namespace troupe::actors

@@ -61,18 +61,18 @@ std::optional<std::filesystem::path> checkpoint_to_resume(const JobContext& cont
   return found;
 }
 
-// At x(0), on the node's device.
+// At x(0), on the node's devices.
 std::shared_ptr<TrainEngine> make_engine(const JobContext& context, config::JobConfig job) {
-  const config::Device device = context.services->device;
+  const config::Devices& devices = context.services->devices;
   std::shared_ptr<kernels::Backend> backend = kernels::make_cpu_backend(context.services->level);
   const auto stream = backend->create_stream();  // fixes this thread's floating-point state
   auto model = model::make_model(job.model);
   model::TrainState state =
       model::first_state([&](size_t bytes) { return backend->allocate(bytes); }, *model, uint64_t(job.seed));
-  if (device.kind == config::DeviceKind::cpu)
+  if (devices.kind == config::DeviceKind::cpu)
     return std::make_shared<CpuEngine>(std::move(backend), std::move(job), context.plan(), std::move(model),
                                        std::move(state), context.workers);
-  return make_device_engine(device, std::move(job), context.plan(), std::move(model), state);
+  return make_device_engine(devices, std::move(job), context.plan(), std::move(model), state);
 }
 
 }  // namespace

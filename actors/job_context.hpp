@@ -28,7 +28,7 @@ struct NodeServices {
   std::shared_ptr<SSL_CTX> tls_client;  // empty: plain connections
   std::string host_id;
   kernels::IsaLevel level = kernels::IsaLevel::v2;
-  config::Device device;
+  config::Devices devices;
   std::string data_folder, out_folder;  // of this machine; empty: as the job's order says
   bool drill = false;                   // says where its state is in memory, so that a drill can change it
 };

@@ -60,10 +60,11 @@ JobContextPtr job_context(std::shared_ptr<const NodeServices> services, const wi
   context->stop_at = start.stop_at();
   context->transport = transport_of(start, context->cluster);
   const int64_t configured = context->cluster.nodes.at(services->rank).threads;
-  context->workers = services->device.kind != config::DeviceKind::cpu ? 1
-                     : start.threads() > 0                            ? start.threads()
-                     : configured > 0                                 ? uint32_t(configured)
-                                                                      : usable_cores();
+  context->workers = services->devices.kind != config::DeviceKind::cpu
+                         ? uint32_t(services->devices.indices.size())
+                     : start.threads() > 0 ? start.threads()
+                     : configured > 0      ? uint32_t(configured)
+                                           : usable_cores();
   if (context->out_folder.empty()) throw error(ErrorKind::usage, "no --out folder was given");
   std::error_code failed;
   std::filesystem::create_directories(context->out_folder, failed);

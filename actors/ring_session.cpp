@@ -17,7 +17,7 @@ constexpr int64_t kBucketElements = int64_t{1} << 20;
 // For a whole step of the slowest member; silence is noticed much sooner.
 constexpr int kStepPatienceMs = 3'600'000;
 constexpr int kBroadcastPatienceMs = 600'000;
-constexpr size_t kPlaceBytesMax = 4096;  // of a device, and of a group's id
+constexpr size_t kPlaceBytesMax = 4096;  // of a member's devices, and of a group's id
 constexpr int kGroupFailuresMax = 2;     // then the ring adds, which needs nothing but the host
 
 std::string text_of(std::span<const std::byte> bytes) {
@@ -112,8 +112,9 @@ bool RingSession::form_group(comm::DeviceGroup& group, comm::Ring& ring) {
     return false;
   }
   const std::string id = said_by(0, position_ == 0 ? group.new_id() : "");
-  try_group([&] { group.join(id, position_, view_.members.size(), give_up_, deadline); });
-  spdlog::info("the {} devices of this view add their sums among themselves", view_.members.size());
+  const comm::GroupPlace place = comm::place_among(places, position_, id);
+  try_group([&] { group.join(place, give_up_, deadline); });
+  spdlog::info("the {} devices of this view add their sums among themselves", place.size);
   return true;
 }
 

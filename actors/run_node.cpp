@@ -79,10 +79,9 @@ std::shared_ptr<NodeServices> open_services(const NodeOptions& options,
   if (!options.data.empty()) services->data_folder = std::filesystem::absolute(options.data);
   if (!options.out.empty()) services->out_folder = std::filesystem::absolute(options.out);
   services->level = level_of(services->cluster);
-  services->device = options.device.empty()
-                         ? config::parse_device("device of node " + place.node, own->device)
-                         : config::parse_device("--device", options.device);
-  require_device(services->device);
+  services->devices =
+      find_devices(options.device.empty() ? config::parse_devices("device of node " + place.node, own->device)
+                                          : config::parse_devices("--device", options.device));
   const comm::Security security = security_of(services->cluster, place.node);
 
   comm::LinkOptions links;
@@ -176,6 +175,9 @@ int run_node(const NodeOptions& options) {
   door->open(node);
   announce(options.announce_fd, *services);
   spdlog::info("{} listens on {}", services->node, services->links->listen_address());
+  if (services->devices.indices.size() > 1)
+    spdlog::info("{} trains on {}: {}", services->node, to_string(services->devices),
+                 describe_topology(services->devices));
   const int code = wait_for_end(end, signals, *door);
   door->close();
   services->links->close(2000);

@@ -255,7 +255,7 @@ int run_local(const TrainOptions& options, const StopSignals& signals) {
       options.threads > 0 ? options.threads : std::max<int64_t>(1, int64_t(usable_cores()) / options.nodes);
   config::ClusterConfig nodes_here = config::local_cluster(options.nodes, threads, options.devices);
   for (const config::NodeConfig& node : nodes_here.nodes)
-    require_device(config::parse_device(node.name, node.device));
+    find_devices(config::parse_devices(node.name, node.device));
   LocalCluster local(std::move(nodes_here), options.out, options.program);
   try {
     ClusterClient client(local.config());

@@ -14,11 +14,12 @@ struct TrainOptions {
   config::JobConfig job;
   std::string data;
   std::string out;
-  int64_t nodes = 1;                 // of a local cluster
-  std::vector<std::string> devices;  // of its nodes, in turn; none: the CPU
-  std::string cluster_file;          // use the running nodes of this file instead
-  int64_t min_nodes = 0;             // of that file, to begin with; 0: all
-  int64_t threads = 0;               // workers a node; 0: as the cluster file says, or the cores shared out
+  int64_t nodes = 1;  // of a local cluster
+  std::vector<std::string>
+      devices;               // of its nodes, in turn, as config::split_devices takes them; none: the CPU
+  std::string cluster_file;  // use the running nodes of this file instead
+  int64_t min_nodes = 0;     // of that file, to begin with; 0: all
+  int64_t threads = 0;       // workers a node; 0: as the cluster file says, or the cores shared out
   bool resume = false;
   int64_t stop_at = 0;   // end after so many of the job's steps; 0: all
   bool restart = false;  // nodes of a local cluster that die are started again

@@ -30,14 +30,25 @@ uint32_t TrainEngine::run_slot(uint32_t worker, int64_t step, uint32_t slot, con
 }
 
 void TrainEngine::probe(const Batch& batch) {
-  open_worker(0);
-  run_slot(0, state().step, 0, batch);
+  const std::vector<std::string> names = devices();
+  probed_ = probe_on(0, batch);
+  for (uint32_t i = 1; i < names.size(); ++i)
+    if (probe_on(i, batch) != probed_)
+      throw error(ErrorKind::device,
+                  "{} makes other bits of the first slot than {}; a node trains on devices of one kind: name "
+                  "those that are alike (troupe doctor lists them), or run a node for each kind",
+                  names[i], names[0]);
+}
+
+std::string TrainEngine::probe_on(uint32_t worker, const Batch& batch) {
+  open_worker(worker);
+  run_slot(worker, state().step, 0, batch);
   const std::array<int64_t, 4> losses = {training_.loss_units, training_.nll_units, training_.tokens,
                                          training_.correct};
-  const uint64_t gradient = hash_of_sum();
-  clear_work()->run(stream(0));
-  close_worker(0);
-  probed_ = fmt::format("{:016x}{:016x}", gradient, checksum64(losses.data(), sizeof losses));
+  const uint64_t gradient = hash_of_sum(worker);
+  clear_work()->run(stream(worker));
+  close_worker(worker);
+  return fmt::format("{:016x}{:016x}", gradient, checksum64(losses.data(), sizeof losses));
 }
 
 comm::SumMeta TrainEngine::own_sum() const {
@@ -101,6 +112,7 @@ StepOutcome TrainEngine::finish_commit(const comm::SumMeta& sum) {
     outcome.best_step = state.evaluation.best_step;
   }
   model::finish_step(step_plan_, measures_, state);
+  counters_moved();
   outcome.skipped = state.skipped;
   outcome.target_tokens = state.target_tokens;
   forget_losses();

@@ -72,7 +72,8 @@ class TrainEngine {
 
   // Finds out what this machine makes of a slot: a hash of its gradient and losses, leaving nothing behind.
   // The same on all nodes that could compute together, so it is asked of all with the same weights and batch.
-  // On the thread of the caller; REQUIRES that nothing runs and nothing is folded.
+  // On the thread of the caller; REQUIRES that nothing runs and nothing is folded. Throws Error(device) when
+  // the devices of this node do not agree.
   void probe(const Batch& batch);
   const std::string& probed() const { return probed_; }  // 32 hexadecimal digits; empty: not yet
 
@@ -133,12 +134,16 @@ class TrainEngine {
 
  private:
   virtual model::TrainState& mutable_state() = 0;
+  virtual void counters_moved() {}  // those of mutable_state() are now of the next step
+  // By name, for what they compute to be compared: one of each worker, or of all.
+  virtual std::vector<std::string> devices() const { return {"the CPU"}; }
   virtual kernels::LossSums train(uint32_t worker, uint32_t slot, const Batch& batch, uint32_t& flags) = 0;
   virtual kernels::LossSums evaluate(uint32_t worker, const Batch& batch) = 0;
-  virtual uint64_t hash_of_sum() = 0;
+  virtual uint64_t hash_of_sum(uint32_t worker) = 0;
   virtual void close_worker(uint32_t worker) = 0;
   virtual std::shared_ptr<SharedWork> clear_sums_work() = 0;
   virtual std::shared_ptr<SharedWork> update_work() = 0;  // by step_plan(); clears the sums too
+  std::string probe_on(uint32_t worker, const Batch& batch);
   void forget_losses();
 
   config::JobConfig job_;

@@ -70,7 +70,7 @@ void add_drill(CLI::App& app, int& code) {
   command->add_option("--threads", o.threads, "Workers a node")
       ->check(CLI::Range(1, 64))
       ->capture_default_str();
-  command->add_option("--device", o.devices, "What they train on, as for train")->delimiter(',');
+  command->add_option("--device", o.devices, "What they train on, as for train");
   command->add_option("--steps", a->steps, "Steps of the job; without it, it ends when the faults are over")
       ->check(CLI::PositiveNumber);
   auto* plan = command->add_option("--plan", a->plan, "Faults from this file (TOML)");

@@ -23,8 +23,10 @@ void add_node(CLI::App& app, int& code) {
                       "Which of its nodes this is; with --join a free guest's place");
   command->add_option("--listen", options->listen,
                       "HOST:PORT to listen on, for a node whose address is not known");
-  command->add_option("--device", options->device,
-                      "What it trains on, in place of what the cluster file says: cpu, or a GPU as cuda:0");
+  command->add_option(
+      "--device", options->device,
+      "What it trains on, in place of what the cluster file says: cpu, or GPUs as cuda:0, cuda:0-3 "
+      "or cuda:all");
   command->add_option("--certificates", options->certificates, "With --join: folder made by troupe certs")
       ->needs(join);
   file->excludes(join);

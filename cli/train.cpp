@@ -38,11 +38,9 @@ void add_train(CLI::App& app, int& code) {
                     ->check(CLI::Range(1, 1024))
                     ->capture_default_str();
   auto* devices =
-      command
-          ->add_option(
-              "--device", o.devices,
-              "What they train on: cpu, or a GPU as cuda:0; several, with commas, are theirs in turn")
-          ->delimiter(',');
+      command->add_option("--device", o.devices,
+                          "What each trains on: cpu, or GPUs as cuda:0, cuda:0,1, cuda:0-3 or cuda:all; "
+                          "cuda:0,1,cuda:2,3 gives them to the nodes in turn");
   auto* cluster =
       command->add_option("--cluster", o.cluster_file, "Use the running nodes of this cluster file");
   cluster->excludes(nodes)->excludes(devices);

@@ -18,14 +18,22 @@ using kernels::check_cuda;
 
 constexpr std::chrono::microseconds kPoll{50};
 
+bool taken(ncclResult_t status) {
+  return status == ncclSuccess || status == ncclInProgress;
+}
+
 class NcclGroup final : public DeviceGroup {
  public:
-  explicit NcclGroup(int device) : device_(device) {
-    cudaDeviceProp properties{};
-    check_cuda(cudaGetDeviceProperties(&properties, device), "cannot read the properties of GPU {}", device);
+  explicit NcclGroup(std::vector<int> devices) : devices_(std::move(devices)) {
+    for (const int device : devices_) {
+      cudaDeviceProp properties{};
+      check_cuda(cudaGetDeviceProperties(&properties, device), "cannot read the properties of GPU {}",
+                 device);
+      place_ += (place_.empty() ? "" : ",") + to_hex(properties.uuid.bytes, sizeof properties.uuid.bytes);
+    }
     int version = 0;
     require(ncclGetVersion(&version), "cannot ask for NCCL's version");
-    place_ = fmt::format("{} NCCL {}", to_hex(properties.uuid.bytes, sizeof properties.uuid.bytes), version);
+    place_ += fmt::format(" NCCL {}", version);
   }
   ~NcclGroup() override { leave(); }
   NcclGroup(const NcclGroup&) = delete;
@@ -39,67 +47,87 @@ class NcclGroup final : public DeviceGroup {
     return {id.internal, sizeof id.internal};
   }
 
-  void join(const std::string& id, size_t position, size_t size,
-            std::shared_ptr<const std::atomic<bool>> cancelled, Deadline deadline) override {
+  void join(const GroupPlace& place, std::shared_ptr<const std::atomic<bool>> cancelled,
+            Deadline deadline) override {
     leave();
     cancelled_ = std::move(cancelled);
     ncclUniqueId unique;
-    if (id.size() != sizeof unique.internal)
-      throw error(ErrorKind::protocol, "the id of a group of GPUs has {} bytes, not {}", id.size(),
+    if (place.id.size() != sizeof unique.internal)
+      throw error(ErrorKind::protocol, "the id of a group of GPUs has {} bytes, not {}", place.id.size(),
                   sizeof unique.internal);
-    std::memcpy(unique.internal, id.data(), id.size());
-    check_cuda(cudaSetDevice(device_), "cannot use GPU {}", device_);
-    ncclConfig_t config = NCCL_CONFIG_INITIALIZER;
-    config.blocking = 0;
-    begin(ncclCommInitRankConfig(&communicator_, int(size), unique, int(position), &config),
-          "joining a group of GPUs", deadline);
+    std::memcpy(unique.internal, place.id.data(), place.id.size());
+    communicators_.assign(devices_.size(), nullptr);
+    on_all("joining a group of GPUs", deadline, [&](size_t i) {
+      ncclConfig_t config = NCCL_CONFIG_INITIALIZER;
+      config.blocking = 0;
+      return ncclCommInitRankConfig(&communicators_[i], int(place.size), unique, int(place.first + i),
+                                    &config);
+    });
   }
 
-  void add(kernels::DeviceRuntime& runtime, int64_t* values, int64_t count, Deadline deadline) override {
-    TROUPE_CHECK(communicator_ != nullptr, "no group has been joined");
-    check_cuda(cudaSetDevice(device_), "cannot use GPU {}", device_);
-    begin(ncclAllReduce(values, values, size_t(count), ncclInt64, ncclSum, communicator_, stream_of(runtime)),
-          "adding integers over GPUs", deadline);
+  void add(std::span<const Addend> devices, int64_t count, Deadline deadline) override {
+    TROUPE_CHECK(devices.size() == communicators_.size(), "{} devices in a group of {} here", devices.size(),
+                 communicators_.size());
+    on_all("adding integers over GPUs", deadline, [&](size_t i) {
+      return ncclAllReduce(devices[i].values, devices[i].values, size_t(count), ncclInt64, ncclSum,
+                           communicators_[i], stream_of(devices[i]));
+    });
   }
 
-  void wait(kernels::DeviceRuntime& runtime, Deadline deadline) override {
-    check_cuda(cudaSetDevice(device_), "cannot use GPU {}", device_);
-    for (;;) {
-      const cudaError_t state = cudaStreamQuery(stream_of(runtime));
-      if (state == cudaSuccess) return;
-      if (state != cudaErrorNotReady) check_cuda(state, "the work of a stream on GPU {} failed", device_);
-      watch("waiting for the sums of GPUs", deadline);
-      std::this_thread::sleep_for(kPoll);
-    }
+  void wait(std::span<const Addend> devices, Deadline deadline) override {
+    for (size_t i = 0; i < devices.size(); ++i)
+      for (;;) {
+        use(i);
+        const cudaError_t state = cudaStreamQuery(stream_of(devices[i]));
+        if (state == cudaSuccess) break;
+        if (state != cudaErrorNotReady)
+          check_cuda(state, "the work of a stream on GPU {} failed", devices_[i]);
+        watch("waiting for the sums of GPUs", deadline);
+        std::this_thread::sleep_for(kPoll);
+      }
   }
 
   void leave() override {
-    if (communicator_ == nullptr) return;
-    const ncclResult_t status = ncclCommAbort(std::exchange(communicator_, nullptr));
-    if (status != ncclSuccess && status != ncclInProgress)
-      std::fprintf(stderr, "leaving a group of GPUs: %s\n", ncclGetErrorString(status));
+    for (const ncclComm_t communicator : std::exchange(communicators_, {})) {
+      if (communicator == nullptr) continue;
+      const ncclResult_t status = ncclCommAbort(communicator);
+      if (!taken(status)) std::fprintf(stderr, "leaving a group of GPUs: %s\n", ncclGetErrorString(status));
+    }
   }
 
  private:
-  static cudaStream_t stream_of(const kernels::DeviceRuntime& runtime) {
-    return static_cast<cudaStream_t>(runtime.native());
+  static cudaStream_t stream_of(const Addend& device) {
+    return static_cast<cudaStream_t>(device.runtime->native());
   }
   static void require(ncclResult_t status, const char* tried) {
     if (status != ncclSuccess) throw error(ErrorKind::device, "{}: {}", tried, ncclGetErrorString(status));
   }
+  void use(size_t i) const { check_cuda(cudaSetDevice(devices_[i]), "cannot use GPU {}", devices_[i]); }
 
-  // A call that does not block has been made: until it has been taken.
-  void begin(ncclResult_t status, const char* tried, Deadline deadline) {
-    if (status != ncclSuccess && status != ncclInProgress) fail(status, tried);
+  // One call for each GPU, as one of NCCL's group calls, since each would wait for the others; none blocks.
+  // Until all have been taken.
+  template <typename Call>
+  void on_all(const char* tried, Deadline deadline, const Call& call) {
+    require(ncclGroupStart(), tried);
+    ncclResult_t said = ncclSuccess;
+    for (size_t i = 0; i < devices_.size() && taken(said); ++i)
+      said = cudaSetDevice(devices_[i]) == cudaSuccess ? call(i) : ncclUnhandledCudaError;
+    const ncclResult_t ended = ncclGroupEnd();  // also after a failure: the thread's calls are in it
+    if (!taken(said)) fail(said, tried, nullptr);
+    if (!taken(ended)) fail(ended, tried, nullptr);
     while (watch(tried, deadline) == ncclInProgress) std::this_thread::sleep_for(kPoll);
   }
 
-  // What the communicator says of itself. Leaves it, and throws, when it has failed or is to end.
+  // What the communicators say of themselves. Leaves them, and throws, when one has failed or is to end.
   ncclResult_t watch(const char* tried, Deadline deadline) {
-    ncclResult_t state = ncclSuccess;
-    const ncclResult_t asked = ncclCommGetAsyncError(communicator_, &state);
-    if (asked != ncclSuccess) fail(asked, tried);
-    if (state != ncclSuccess && state != ncclInProgress) fail(state, tried);
+    ncclResult_t all = ncclSuccess;
+    for (const ncclComm_t communicator : communicators_) {
+      ncclResult_t state = ncclSuccess;
+      const ncclResult_t asked = ncclCommGetAsyncError(communicator, &state);
+      if (asked != ncclSuccess) fail(asked, tried, communicator);
+      if (!taken(state)) fail(state, tried, communicator);
+      if (state == ncclInProgress) all = state;
+    }
     if (*cancelled_) {
       leave();
       throw error(ErrorKind::cancelled, "{}: a new view is being formed", tried);
@@ -108,24 +136,24 @@ class NcclGroup final : public DeviceGroup {
       leave();
       throw error(ErrorKind::timeout, "{} took too long", tried);
     }
-    return state;
+    return all;
   }
-  [[noreturn]] void fail(ncclResult_t status, const char* tried) {
-    const std::string said = communicator_ != nullptr ? ncclGetLastError(communicator_) : "";
+  [[noreturn]] void fail(ncclResult_t status, const char* tried, ncclComm_t communicator) {
+    const std::string said = communicator != nullptr ? ncclGetLastError(communicator) : "";
     leave();
     throw error(ErrorKind::device, "{}: {}; {}", tried, ncclGetErrorString(status), said);
   }
 
-  int device_;
+  const std::vector<int> devices_;
   std::string place_;
-  ncclComm_t communicator_ = nullptr;
+  std::vector<ncclComm_t> communicators_;  // of the devices; none: no group has been joined
   std::shared_ptr<const std::atomic<bool>> cancelled_;
 };
 
 }  // namespace
 
-std::unique_ptr<DeviceGroup> make_nccl_group(int device) {
-  return std::make_unique<NcclGroup>(device);
+std::unique_ptr<DeviceGroup> make_nccl_group(std::vector<int> devices) {
+  return std::make_unique<NcclGroup>(std::move(devices));
 }
 
 }  // namespace troupe::comm

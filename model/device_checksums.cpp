@@ -75,4 +75,10 @@ std::optional<std::string> DeviceChecksums::check_copy(const TrainState& copy) c
   return std::nullopt;
 }
 
+std::optional<std::string> DeviceChecksums::difference(const DeviceChecksums& other) const {
+  for (const Part part : {kWeights, kMoment1, kMoment2, kPacked})
+    if (auto found = first_difference(part, other.sealed_[part])) return found;
+  return std::nullopt;
+}
+
 }  // namespace troupe::model

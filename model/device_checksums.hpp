@@ -28,6 +28,8 @@ class DeviceChecksums {
                                    std::initializer_list<Part> parts) const;
   // The same of a copy in the host's memory, without packed weights.
   std::optional<std::string> check_copy(const TrainState& copy) const;
+  // The same of what was sealed here and there, of states of one shape on devices of one kind.
+  std::optional<std::string> difference(const DeviceChecksums& other) const;
 
  private:
   struct Piece {

@@ -63,7 +63,7 @@ void check(std::string_view file, const ClusterConfig& c) {
     if (!names.insert(n.name).second)
       throw error(ErrorKind::usage, "{}: two nodes are called {}; names must differ", file, n.name);
     if (n.guest) continue;
-    parse_device(fmt::format("{}: device of node {}", file, n.name), n.device);
+    parse_devices(fmt::format("{}: device of node {}", file, n.name), n.device);
     check_address(file, n.name, "address", n.address);
     if (!n.bulk_address.empty()) check_address(file, n.name, "bulk_address", n.bulk_address);
     if (!n.address.ends_with(":0") && !addresses.insert(n.address).second)
@@ -122,14 +122,15 @@ std::string to_toml(const ClusterConfig& cluster) {
 }
 
 ClusterConfig local_cluster(int64_t nodes, int64_t threads, const std::vector<std::string>& devices) {
-  for (const std::string& device : devices) parse_device("--device", device);
+  const std::vector<std::string> of_nodes = split_devices(devices);
+  for (const std::string& device : of_nodes) parse_devices("--device", device);
   ClusterConfig cluster;
   cluster.name = "local";
   for (int64_t i = 0; i < nodes; ++i) {
     NodeConfig node;
     node.name = fmt::format("node{}", i);
     node.threads = threads;
-    if (!devices.empty()) node.device = devices[size_t(i) % devices.size()];
+    if (!of_nodes.empty()) node.device = of_nodes[size_t(i) % of_nodes.size()];
     cluster.nodes.push_back(node);
   }
   return cluster;

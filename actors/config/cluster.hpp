@@ -17,7 +17,7 @@ struct NodeConfig {
   std::string name;                       // unique; the rank is the place in the file
   std::string address = "127.0.0.1:0";    // control links: host:port, 0 lets the system choose
   std::string bulk_address;               // gradients; empty: the host of `address`, any port
-  int64_t threads = 0;                    // workers; 0: the machine's cores; one on a GPU
+  int64_t threads = 0;                    // workers; 0: the machine's cores; on GPUs one each
   std::string device = "cpu";             // what it trains on: device.hpp
   bool guest = false;                     // not in the file: a place for whoever joins; its address is not known
 };
@@ -52,8 +52,8 @@ ClusterConfig read_cluster_file(const std::string& path);
 ClusterConfig parse_cluster(std::string_view file, std::string_view text);
 // The same as TOML, for files that the program writes itself.
 std::string to_toml(const ClusterConfig& cluster);
-// N nodes on this machine on ports that the system chooses,
-// each the next of `devices` in turn; none: on the CPU. Throws Error(usage) for a device of another name.
+// N nodes on this machine on ports that the system chooses, each on the next of split_devices(devices) in turn; none: on
+// the CPU. Throws Error(usage) for devices of another name.
 ClusterConfig local_cluster(int64_t nodes, int64_t threads, const std::vector<std::string>& devices = {});
 
 }  // namespace troupe::config

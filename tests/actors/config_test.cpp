@@ -138,14 +138,43 @@ TEST_CASE("every mistake in a cluster file is named") {
 }
 
 TEST_CASE("devices are named in one way, and anything else is refused with what would be right") {
-  CHECK(parse_device("--device", "cpu") == Device{});
-  CHECK(parse_device("--device", "cuda:12") == Device{DeviceKind::cuda, 12});
-  CHECK(parse_device("--device", "emulated").kind == DeviceKind::emulated);
-  for (const char* name : {"cpu", "cuda:3", "emulated"})
-    CHECK(to_string(parse_device("--device", name)) == name);
-  for (const char* name : {"", "gpu", "cuda", "cuda:", "cuda:x", "cuda:1x", "cuda:-1", "cuda:99999999999"})
-    CHECK_THROWS_WITH_AS(parse_device("--device", name), doctest::Contains("or a GPU as in \"cuda:0\""),
-                         Error);
+  CHECK(parse_devices("--device", "cpu") == Devices{});
+  CHECK(parse_devices("--device", "cuda:12") == Devices{DeviceKind::cuda, {12}});
+  CHECK(parse_devices("--device", "cuda:0-3") == Devices{DeviceKind::cuda, {0, 1, 2, 3}});
+  CHECK(parse_devices("--device", "cuda:4,0-1,3") == Devices{DeviceKind::cuda, {4, 0, 1, 3}});
+  CHECK(parse_devices("--device", "cuda:all") == Devices{DeviceKind::cuda, {}});
+  CHECK(parse_devices("--device", "emulated") == Devices{DeviceKind::emulated, {0}});
+  CHECK(parse_devices("--device", "emulated:2") == Devices{DeviceKind::emulated, {0, 1}});
+  for (const char* name : {"cpu", "cuda:3", "cuda:0,2", "cuda:all", "emulated", "emulated:3"})
+    CHECK(to_string(parse_devices("--device", name)) == name);
+  const auto refused = [](const char* name, const char* why) {
+    CAPTURE(name);
+    CHECK_THROWS_WITH_AS(parse_devices("--device", name), doctest::Contains(why), Error);
+  };
+  for (const char* name : {"", "gpu", "cpu:2", "cuda", "cuda:", "cuda:x", "cuda:1x", "cuda:-1",
+                           "cuda:99999999999", "cuda:0,", "cuda:,0", "cuda:0,,1", "cuda:3-1", "cuda:0-",
+                           "cuda:0-1-2", "cuda:all,1", "cuda:0,cuda:1", "emulated2"})
+    refused(name, "or a GPU as in \"cuda:0\"");
+  refused("cuda:0,1,0", "which names GPU 0 twice");
+  refused("cuda:1,0-2", "which names GPU 1 twice");
+  for (const char* name :
+       {"cuda:0-64", "cuda:0-9999", "cuda:0-40,50-80", "emulated:0", "emulated:65", "emulated:"})
+    refused(name, "a node has 1 to 64 devices");
+}
+
+TEST_CASE("devices of several nodes are told apart by the commas before a name") {
+  using Words = std::vector<std::string>;
+  CHECK(split_devices({"cuda:0,cuda:1"}) == Words{"cuda:0", "cuda:1"});
+  CHECK(split_devices({"cuda:0,1,cuda:2-3,6"}) == Words{"cuda:0,1", "cuda:2-3,6"});
+  CHECK(split_devices({"emulated:2,emulated", "cpu"}) == Words{"emulated:2", "emulated", "cpu"});
+  CHECK(split_devices({"cuda:0", "1"}) == Words{"cuda:0", "1"});  // refused when it is read
+  CHECK(split_devices({"cuda:0,,1", ""}) == Words{"cuda:0,,1", ""});
+  CHECK(split_devices({}).empty());
+  CHECK_THROWS_WITH_AS(local_cluster(2, 1, {"cuda:0,0"}),
+                       doctest::Contains("--device is \"cuda:0,0\", which names"), Error);
+  const ClusterConfig cluster = local_cluster(3, 1, {"cuda:0,1,cuda:2,3"});
+  CHECK(cluster.nodes[1].device == "cuda:2,3");
+  CHECK(cluster.nodes[2].device == "cuda:0,1");
 }
 
 TEST_CASE("a cluster file that the program writes reads back the same") {

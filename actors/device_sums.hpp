@@ -1,0 +1,48 @@
+// How the 64-bit sums of a node's devices become one, bucket by bucket: in a group of these devices where
+// there is one, by the host where not; or with the devices of all members of a view in their group. Each
+// device's own sum stays as it is. One thread at a time.
+#pragma once
+
+#include "actors/replica.hpp"
+#include "comm/device_group.hpp"
+#include "comm/ring.hpp"
+
+namespace troupe::actors {
+
+class DeviceSums {
+ public:
+  // `inside` is a group of these devices alone, or null. The replicas outlive this.
+  DeviceSums(const Replicas& replicas, std::unique_ptr<comm::DeviceGroup> inside,
+             const kernels::BlockLayout& layout);
+
+  // Elements [first, first + count) of the node's sum, to the host. By way of the copies' streams.
+  void fetch(int64_t first, int64_t count, int64_t* host);
+  // Every device's total becomes the rounded one of the node's sum. By way of the work's streams.
+  void round(const kernels::RoundOptions& options);
+
+  // The same with all devices of a group that has been joined, by way of the copies' streams: the integers
+  // beside the gradient, then every device's total. `own` is the node's; the others are at `step` too, or
+  // this throws Error(protocol). Throw like DeviceGroup.
+  comm::SumMeta add_in(comm::DeviceGroup& group, const comm::SumMeta& own, int64_t step, size_t members,
+                       comm::Deadline deadline);
+  void round_in(comm::DeviceGroup& group, const kernels::RoundOptions& options, comm::Deadline deadline);
+
+ private:
+  using StreamOf = kernels::CudaStream& (*)(Replica&);
+  void reserve();
+  template <typename Add>
+  void round_buckets(StreamOf stream_of, const kernels::RoundOptions& options, const Add& add);
+  std::vector<comm::Addend> copy_to_buckets(StreamOf stream_of, int64_t first, int64_t count);
+  bool add_inside(StreamOf stream_of, int64_t first, int64_t count);
+  void add_on_host(StreamOf stream_of, int64_t first, int64_t count, int64_t* host);
+
+  const Replicas& replicas_;
+  std::unique_ptr<comm::DeviceGroup> inside_;  // until it fails
+  bool inside_joined_ = false;
+  const kernels::BlockLayout& layout_;
+  std::vector<comm::Bucket> buckets_;
+  int64_t largest_ = 0;  // integers of a bucket
+  std::vector<int64_t> host_, of_one_;
+};
+
+}  // namespace troupe::actors
