@@ -11,8 +11,8 @@ using namespace troupe::test;
 
 namespace {
 
-std::vector<std::string> on_device(std::vector<std::string> more) {
-  more.insert(more.end(), {"--device", "emulated"});
+std::vector<std::string> on_device(std::vector<std::string> more, const std::string& device = "emulated") {
+  more.insert(more.end(), {"--device", device});
   return more;
 }
 
@@ -42,6 +42,21 @@ TEST_CASE("a node on a device that is killed and started again catches up, and t
   REQUIRE(kill(process_of(out, "node1"), SIGKILL) == 0);
   run.wait_for("lost node node1");
   run.wait_for_view("node0, node1");
+  const ProcessResult result = run.stop();
+  CHECK(digest_of(result) == expected(last_step(result)));
+}
+
+TEST_CASE(
+    "a node of two devices and a node of one are killed in turn and catch up, and the bits are the same") {
+  const TemporaryFolder folder;
+  const std::string out = folder / "run";
+  Run run(out, train_command(out, 100'000,
+                             smaller(on_device({"--nodes", "2", "--restart"}, "emulated:2,emulated")), 5));
+  for (const char* node : {"node0", "node1"}) {
+    REQUIRE(kill(process_of(out, node), SIGKILL) == 0);
+    run.wait_for(std::string("lost node ") + node);
+    run.wait_for_view("node0, node1");
+  }
   const ProcessResult result = run.stop();
   CHECK(digest_of(result) == expected(last_step(result)));
 }
