@@ -1,7 +1,9 @@
 #include "kernels/cuda/backend.hpp"
 
 #include "kernels/cuda/check.hpp"
+#include "kernels/cuda/cuda_graph.hpp"
 #include "kernels/cuda/cuda_runtime.hpp"
+#include "kernels/cuda/graph_runtime.hpp"
 #include "kernels/cuda/products.hpp"
 #include "kernels/cuda/topology.hpp"
 
@@ -84,7 +86,9 @@ std::string cuda_topology(std::span<const int> indices) {
 }
 
 std::unique_ptr<CudaStream> make_cuda_stream(int index) {
-  return std::make_unique<CudaStream>(make_cuda_runtime(index));
+  auto direct = make_cuda_runtime(index);
+  auto graphs = make_cuda_graphs(*direct, index);
+  return std::make_unique<CudaStream>(std::make_unique<GraphRuntime>(std::move(direct), std::move(graphs)));
 }
 
 std::unique_ptr<Backend> make_cuda_backend(int index) {

@@ -15,7 +15,8 @@ int cuda_device_count();  // 0 where there is no GPU or no driver for this CUDA
 // How these GPUs are joined, in words: topology.hpp. Throws Error(device).
 std::string cuda_topology(std::span<const int> indices);
 
-// A stream of GPU `index`. Throws Error(device), Error(out_of_memory).
+// A stream of GPU `index`, which launches what is gathered as CUDA graphs. Throws Error(device),
+// Error(out_of_memory).
 std::unique_ptr<CudaStream> make_cuda_stream(int index);
 
 // Throws Error(device) when there is no such GPU. Its copies to and from the host wait for all work on the

@@ -107,9 +107,13 @@ class EmulatedRuntime final : public DeviceRuntime {
 
 }  // namespace
 
+std::unique_ptr<DeviceRuntime> make_emulated_runtime(ThreadOrder order, const DeviceMemory& memory) {
+  return std::make_unique<EmulatedRuntime>(order, memory);
+}
+
 std::unique_ptr<CudaStream> make_emulated_stream(ThreadOrder order, const CudaLimits& limits,
                                                  const DeviceMemory& memory) {
-  return std::make_unique<CudaStream>(std::make_unique<EmulatedRuntime>(order, memory), limits);
+  return std::make_unique<CudaStream>(make_emulated_runtime(order, memory), limits);
 }
 
 }  // namespace troupe::kernels

@@ -17,6 +17,9 @@ inline constexpr CudaLimits kEmulatedLimits{int64_t{1} << 18, int64_t{1} << 21};
 // `memory` is what it says of its memory, which is the host's.
 inline constexpr DeviceMemory kEmulatedMemory{size_t{1} << 40, size_t{1} << 40};
 
+std::unique_ptr<DeviceRuntime> make_emulated_runtime(ThreadOrder order,
+                                                     const DeviceMemory& memory = kEmulatedMemory);
+
 std::unique_ptr<CudaStream> make_emulated_stream(ThreadOrder order,
                                                  const CudaLimits& limits = kEmulatedLimits,
                                                  const DeviceMemory& memory = kEmulatedMemory);

@@ -14,10 +14,13 @@ struct CUstream_st;  // what a cudaStream_t points to
 
 namespace troupe::kernels {
 
+inline constexpr size_t kKernelAlignment = 16;  // of copies of a kernel, at least
+
 enum class ThreadOrder : uint8_t { forward = 1, backward, mixed };
 
 struct KernelCall {
   const void* kernel = nullptr;
+  size_t bytes = 0;  // of the kernel, which is all its arguments
   int64_t blocks = 0;
   const char* name = "";  // of the operation, for errors
   void (*on_host)(const void* kernel, int64_t blocks, ThreadOrder order) = nullptr;
@@ -191,11 +194,11 @@ int launch_on_device(const void* kernel, int64_t blocks, CUstream_st* stream);
 // REQUIRES: `kernel` outlives the call it is used in.
 template <typename Kernel>
 KernelCall call_of(const Kernel& kernel, int64_t blocks, const char* name) {
-  static_assert(std::is_trivially_copyable_v<Kernel>);
+  static_assert(std::is_trivially_copyable_v<Kernel> && alignof(Kernel) <= kKernelAlignment);
 #if defined(TROUPE_CUDA)
-  return {&kernel, blocks, name, detail::run_on_host<Kernel>, launch_on_device<Kernel>};
+  return {&kernel, sizeof(Kernel), blocks, name, detail::run_on_host<Kernel>, launch_on_device<Kernel>};
 #else
-  return {&kernel, blocks, name, detail::run_on_host<Kernel>, nullptr};
+  return {&kernel, sizeof(Kernel), blocks, name, detail::run_on_host<Kernel>, nullptr};
 #endif
 }
 

@@ -18,6 +18,7 @@ struct Product {
     int64_t rows = 0, cols = 0, leading = 0;  // as it lies, column-major
     bool transposed = false;                  // op
     DType dtype = DType::f32;
+    bool operator==(const Factor&) const = default;
   };
   int64_t m = 0, n = 0, k = 0;
   Factor a, b;
@@ -26,6 +27,7 @@ struct Product {
   DType dtype = DType::f32;
   const void* bias = nullptr;  // (m) of d's type, or null
   bool accumulate = false;
+  bool operator==(const Product&) const = default;
 };
 
 struct DeviceMemory {
@@ -58,6 +60,32 @@ class DeviceRuntime {
   virtual void launch(const KernelCall& call) = 0;
   // Throws Error(device) with the shape. The same bits for the same shape and alignment, every time.
   virtual void multiply(const Product& product) = 0;
+
+  // A runtime that gathers calls (graph_runtime.hpp) may make those between these two later, in their order,
+  // at the latest when one waits or the gathering ends; other runtimes make every call at once. REQUIRES:
+  // memory that the calls name is not given back meanwhile, and one gathering at a time.
+  virtual void begin_gathering() {}
+  virtual void end_gathering() {}
+  virtual void drop_gathered() noexcept {}  // ends a gathering whose work has failed
 };
+
+// work(), its calls gathered. When it throws, those that were not made yet never are.
+template <typename Work>
+auto gathered(DeviceRuntime& runtime, Work&& work) {
+  runtime.begin_gathering();
+  try {
+    if constexpr (std::is_void_v<decltype(work())>) {
+      work();
+      runtime.end_gathering();
+    } else {
+      auto result = work();
+      runtime.end_gathering();
+      return result;
+    }
+  } catch (...) {
+    runtime.drop_gathered();
+    throw;
+  }
+}
 
 }  // namespace troupe::kernels
