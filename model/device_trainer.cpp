@@ -124,7 +124,9 @@ void DeviceTrainer::fit_arena(const Batch& batch, bool training) {
 kernels::LossSums DeviceTrainer::run_slot(const Batch& batch, const SlotKey& key,
                                           kernels::GradientSink& sink) {
   fit_arena(batch, true);
-  return model_.train_slot(stream_, *arena_, view(), batch, key, options_.optimizer.label_smoothing, sink);
+  return kernels::gathered(stream_.runtime(), [&] {
+    return model_.train_slot(stream_, *arena_, view(), batch, key, options_.optimizer.label_smoothing, sink);
+  });
 }
 
 kernels::LossSums DeviceTrainer::fold_slot(const Batch& batch, uint32_t slot, uint32_t& flags) {
@@ -137,7 +139,9 @@ kernels::LossSums DeviceTrainer::fold_slot(const Batch& batch, uint32_t slot, ui
 
 kernels::LossSums DeviceTrainer::evaluate_slot(const Batch& batch) {
   fit_arena(batch, false);
-  return model_.evaluate_slot(stream_, *arena_, view(), batch, options_.optimizer.label_smoothing);
+  return kernels::gathered(stream_.runtime(), [&] {
+    return model_.evaluate_slot(stream_, *arena_, view(), batch, options_.optimizer.label_smoothing);
+  });
 }
 
 uint64_t DeviceTrainer::hash_of_sum() {
@@ -185,19 +189,25 @@ void DeviceTrainer::measure(CommitMeasures& measures) {
 
 void DeviceTrainer::update(const StepPlan& plan) {
   if (plan.skipped) return;
+  kernels::gathered(stream_.runtime(), [&] {
+    update_arrays(plan.adamw);
+    pack();
+  });
+}
+
+void DeviceTrainer::update_arrays(const kernels::AdamW& rule) {
   const ParameterTable& table = model_.parameters();
   const auto& segments = table.layout().segments();  // the parameters, in the same order
   for (size_t i = 0; i < segments.size();) {
     const int64_t begin = segments[i].first_block;
     const bool decays = table.all()[i].decays;
     while (i < segments.size() && table.all()[i].decays == decays) ++i;
-    kernels::AdamW adamw = plan.adamw;
+    kernels::AdamW adamw = rule;
     if (!decays) adamw.weight_decay = 0;
     stream_.adamw(adamw, total_, begin,
                   i < segments.size() ? segments[i].first_block : table.layout().blocks(),
                   {state_.weight_data(), state_.moment1_data(), state_.moment2_data()});
   }
-  pack();
 }
 
 StepResult DeviceTrainer::step(const BatchSource& batches) {

@@ -1,7 +1,7 @@
 // Training on one device: the state x, the sum of a step and its total stay there, slots run one after
 // another, and a gradient never visits the host. A step gives the weights that model/step.hpp's commit gives
-// for the same sums. One thread at a time, but for what is said below; the state's arrays are read-only
-// between commits, and so is the total.
+// for the same sums. A slot's calls and a commit's are gathered (kernels/cuda/runtime.hpp). One thread at a
+// time, but for what is said below; the state's arrays are read-only between commits, and so is the total.
 #pragma once
 
 #include <memory>
@@ -62,6 +62,7 @@ class DeviceTrainer {
  private:
   WeightsView view() const;
   void pack();
+  void update_arrays(const kernels::AdamW& rule);
   void fit_arena(const Batch& batch, bool training);
 
   kernels::CudaStream& stream_;

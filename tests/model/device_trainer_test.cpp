@@ -9,7 +9,12 @@
 #include "kernels/cpu/backend.hpp"
 #include "kernels/cuda/emulated.hpp"
 #include "model/device_checksums.hpp"
+#include "tests/kernels/emulated_graphs.hpp"
 #include "tests/model/support.hpp"
+#if defined(TROUPE_CUDA)
+#include "kernels/cuda/backend.hpp"
+#include "kernels/cuda/cuda_runtime.hpp"
+#endif
 
 using namespace troupe;
 using namespace troupe::model;
@@ -179,3 +184,71 @@ TEST_CASE("a model or a slot that does not fit on a device is refused with what 
   const auto large = [&](int64_t, uint32_t slot) { return random_batch(config, {64, 9, 20}, slot); };
   CHECK_THROWS_WITH_AS(trainer.step(large), doctest::Contains("a smaller --pack-tokens"), Error);
 }
+
+namespace {
+
+// The digest and the losses of steps and evaluations whose shapes come again, and once a larger one: memory
+// grows and moves when there are graphs already.
+std::pair<std::string, std::vector<double>> train_many_shapes(kernels::CudaStream& stream,
+                                                              const ModelConfig& config) {
+  const auto model = make_model(config);
+  StepOptions options = options_for(8);
+  options.slots = 4;
+  const auto batches = [&](int64_t step, uint32_t slot) {
+    const std::vector<BatchShape> shapes{{2, 9, 11}, {3, 5, 7}, {2, 9, 11}, {2, 12, 9}};
+    const BatchShape shape = step == 2 && slot == 2 ? BatchShape{5, 14, 16} : shapes[slot];
+    return random_batch(config, shape, mix64(uint64_t(step), slot));
+  };
+  const Batch evaluated = random_batch(config, {3, 9, 9}, 77);
+  DeviceTrainer trainer(stream, *model, options);
+  std::vector<double> losses;
+  for (int step = 0; step < 6; ++step) {
+    losses.push_back(trainer.step(batches).loss.mean_loss());
+    losses.push_back(trainer.evaluate_slot(evaluated).loss);
+  }
+  return {trainer.digest(), losses};
+}
+
+}  // namespace
+
+TEST_CASE(
+    "slots on an emulated device as graphs give the bits of slots call by call, whatever their shapes") {
+  for (const auto family : {Family::encoder_decoder, Family::decoder}) {
+    CAPTURE(int(family));
+    const ModelConfig config = config_for(family, kernels::DType::bf16);
+    const auto expected =
+        train_many_shapes(*kernels::make_emulated_stream(kernels::ThreadOrder::forward), config);
+    for (const size_t graphs : {size_t{64}, size_t{3}}) {
+      CAPTURE(graphs);
+      GraphLog log;
+      kernels::GraphLimits limits;
+      limits.graphs = graphs;
+      auto runtime = make_graph_runtime(log, limits);
+      const kernels::GraphCache& cache = runtime->cache();
+      kernels::CudaStream stream(std::move(runtime), kernels::kEmulatedLimits);
+      CHECK(train_many_shapes(stream, config) == expected);
+      CHECK(cache.size() <= graphs);
+      CHECK(cache.totals().captures > 0);  // how many depends on where memory came to lie
+      CHECK(cache.totals().launches > cache.totals().captures);
+      CHECK(cache.totals().updates > cache.totals().launches);
+      CHECK(log.alive == int(cache.size()));
+    }
+  }
+}
+
+#if defined(TROUPE_CUDA)
+TEST_CASE("slots on the GPU as graphs give the bits of slots call by call, whatever their shapes" *
+          doctest::skip(kernels::cuda_device_count() == 0)) {
+  for (const auto family : {Family::encoder_decoder, Family::decoder})
+    for (const auto compute : {kernels::DType::f32, kernels::DType::bf16}) {
+      CAPTURE(int(family));
+      CAPTURE(to_string(compute));
+      const ModelConfig config = config_for(family, compute);
+      kernels::CudaStream direct(kernels::make_cuda_runtime(0));
+      const auto graphs = kernels::make_cuda_stream(0);
+      CHECK(train_many_shapes(*graphs, config) == train_many_shapes(direct, config));
+      const auto& runtime = dynamic_cast<kernels::GraphRuntime&>(graphs->runtime());
+      CHECK(runtime.cache().totals().launches > runtime.cache().totals().captures);
+    }
+}
+#endif
