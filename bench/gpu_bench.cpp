@@ -7,6 +7,7 @@
 #include <cuda_runtime_api.h>
 #include <fmt/format.h>
 
+#include "bench/gpu_graphs.hpp"
 #include "kernels/base/random.hpp"
 #include "kernels/cuda/backend.hpp"
 #include "kernels/cuda/check.hpp"
@@ -129,8 +130,8 @@ void measure_attention(Bench& bench, float rate) {
              out = matrix(o, DType::bf16, kTokens, kWidth),
              grad = matrix(d, DType::bf16, kTokens, 3 * kWidth),
              sums = matrix(lse, DType::f32, kTokens / kLength * kHeads, kLength);
-  const AttentionShape shape{kTokens / kLength, kLength, kLength, kHeads,
-                             kWidth / kHeads,   true,    nullptr, false, {rate, 5}};
+  const AttentionShape shape{kTokens / kLength, kLength, kLength,  kHeads, kWidth / kHeads, true,
+                             nullptr,           false,   {rate, 5}};
   const auto part = [](View v, int64_t i) { return v.col_range(i * kWidth, kWidth); };
   const double flops = 4.0 * kTokens * kLength * kWidth / 2;  // the half that a causal mask leaves
   const std::string name = fmt::format("attention, causal, 8 x 1024, 12 heads of 64, dropout {}", rate);
@@ -291,6 +292,16 @@ void measure_step(Bench& bench, const Workload& w) {
              double(trainer.state_bytes()) * 1e-9);
 }
 
+void measure_graphs(const Workload& w) {
+  const auto model = model::make_model(w.config);
+  model::StepOptions options;
+  options.seed = 3;
+  options.slots = w.slots;
+  std::vector<Batch> batches;
+  for (int slot = 0; slot < w.slots; ++slot) batches.push_back(random_batch(w, mix64(7, uint64_t(slot))));
+  bench::measure_graphs(w.name, *model, options, batches);
+}
+
 // The digest of the weights after `steps` steps of a small model.
 std::string digest_after(const Workload& w, int steps) {
   const auto stream = make_cuda_stream(0);
@@ -334,6 +345,7 @@ int main(int argc, char** argv) try {
   Workload small{"small translation", {}, 16, 64, 4};
   small.config.compute = DType::bf16;
   measure_same_bits(small, 20, 20);
+  measure_graphs(small);
   if (quick) return 0;
   Workload base{"base translation", {}, 128, 64, 4};
   base.config.vocabulary = 32000;
@@ -344,7 +356,9 @@ int main(int argc, char** argv) try {
   Workload gpt2{"GPT-2 124M", model::gpt2_config(12, 768, 12, 50257, 1024), 16, 1024, 2};
   gpt2.config.compute = DType::bf16;
   measure_step(bench, base);
+  measure_graphs(base);
   measure_step(bench, gpt2);
+  measure_graphs(gpt2);
   return 0;
 } catch (const std::exception& failure) {
   fmt::print(stderr, "bench_gpu: {}\n", failure.what());
