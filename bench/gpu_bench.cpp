@@ -121,6 +121,29 @@ void measure_products(Bench& bench) {
   }));
 }
 
+// A linear operation with its GELU, and the gradient through both, as one product and as operations.
+void measure_activations(Bench& bench) {
+  const Buffer x = bench.random(DType::bf16, kTokens * kWidth),
+               w = bench.random(DType::bf16, 4 * kWidth * kWidth),
+               p = bench.random(DType::bf16, kTokens * 4 * kWidth),
+               y = bench.random(DType::bf16, kTokens * 4 * kWidth), b = bench.random(DType::f32, 4 * kWidth);
+  Stream& stream = *bench.stream;
+  const View in = matrix(x, DType::bf16, kTokens, kWidth), pre = matrix(p, DType::bf16, kTokens, 4 * kWidth),
+             out = matrix(y, DType::bf16, kTokens, 4 * kWidth), bias = matrix(b, DType::f32, 1, 4 * kWidth);
+  const PackedWeight inner{w.data(), 4 * kWidth, kWidth, DType::bf16},
+      outer{w.data(), kWidth, 4 * kWidth, DType::bf16};
+  const FusedActivation gelu{Activation::gelu, {}, pre};
+  const double flops = 2.0 * kTokens * kWidth * 4 * kWidth;
+  bench.flops_row("linear 768 to 3072 and GELU, one product", flops,
+                  bench.time([&] { stream.linear_activation_forward(in, inner, bias, gelu, out); }));
+  bench.flops_row("the same as two operations", flops,
+                  bench.time([&] { stream.Stream::linear_activation_forward(in, inner, bias, gelu, out); }));
+  bench.flops_row("the gradient through both, one product", flops,
+                  bench.time([&] { stream.linear_activation_backward_input(in, outer, gelu, out); }));
+  bench.flops_row("the same as two operations", flops,
+                  bench.time([&] { stream.Stream::linear_activation_backward_input(in, outer, gelu, out); }));
+}
+
 void measure_attention(Bench& bench, float rate) {
   const Buffer qkv = bench.random(DType::bf16, kTokens * 3 * kWidth),
                o = bench.random(DType::bf16, kTokens * kWidth),
@@ -337,6 +360,7 @@ int main(int argc, char** argv) try {
   Bench bench;
   measure_ceilings(bench);
   measure_products(bench);
+  measure_activations(bench);
   measure_attention(bench, 0);
   measure_attention(bench, 0.1f);
   measure_rows(bench);

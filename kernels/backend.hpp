@@ -50,6 +50,13 @@ struct Dropout {
 
 enum class Activation : uint8_t { relu = 1, gelu };  // gelu is the tanh form of GPT-2
 
+// The activation between two linear operations.
+struct FusedActivation {
+  Activation kind = Activation::relu;
+  Dropout dropout;
+  View pre;  // compute type: what it is given, written in the forward pass and read in the backward pass
+};
+
 struct AttentionShape {
   int64_t batch = 0;       // B
   int64_t queries = 0;     // Tq: rows of q are (B * Tq)
@@ -150,6 +157,20 @@ class Stream {
   virtual void linear_backward_input(ConstView dy, PackedWeight weight, View dx, bool accumulate) = 0;
   // dw (N, K) f32 = dy^T x; dbias (1, N) f32 = column sums of dy, or empty.
   virtual void linear_backward_weight(ConstView dy, ConstView x, View dw, View dbias) = 0;
+  // pre = x W^T + bias, y (M, N) compute type = dropout(activation(pre)): the two operations, or one, in which the
+  // activation takes its input before that is rounded to bf16.
+  virtual void linear_activation_forward(ConstView x, PackedWeight weight, ConstView bias,
+                                         const FusedActivation& activation, View y) {
+    linear_forward(x, weight, bias, activation.pre);
+    activation_forward(activation.kind, activation.pre, activation.dropout, y);
+  }
+  // The other way round, W being of the linear operation that reads the activation's result: dpre (M, K) compute type =
+  // dy W times dropout's factor and the activation's slope at pre (M, K).
+  virtual void linear_activation_backward_input(ConstView dy, PackedWeight weight, const FusedActivation& activation,
+                                                View dpre) {
+    linear_backward_input(dy, weight, dpre, false);
+    activation_backward(activation.kind, activation.pre, activation.dropout, dpre, dpre);
+  }
 
   // --- attention.cpp: softmax(q k^T / sqrt(D)) v, blocked over keys (Dao et al. 2022): no (B, H, Tq, Tk) is kept ---
   // q (B*Tq, H*D), k and v (B*Tk, H*D) may be column ranges of one matrix (or see keys_by_head); out (B*Tq, H*D); lse (B*H, Tq) f32 is kept

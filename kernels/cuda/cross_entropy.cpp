@@ -92,7 +92,7 @@ void CudaStream::cross_entropy_forward(const VocabularyPasses& passes) {
   with_compute_type(passes.args.x.dtype, [&](auto element) {
     using T = decltype(element);
     for (int64_t block = 0; block < passes.blocks; ++block) {
-      multiply({passes.args.x}, {passes.weight(block), true}, {}, passes.logits_view(block));
+      multiply({passes.args.x}, {passes.weight(block), true}, passes.logits_view(block));
       device::AccumulateLogits<T> kernel;
       kernel.logits = passes.logit_block(block);
       kernel.state = passes.state();
@@ -117,7 +117,7 @@ void CudaStream::cross_entropy_backward(const VocabularyPasses& passes) {
   for (int64_t block = passes.blocks - 1; block >= 0; --block) {
     const int64_t cols = passes.cols(block);
     void* kept = passes.kept_block(block);
-    if (kept == nullptr) multiply({args.x}, {passes.weight(block), true}, {}, passes.logits_view(block));
+    if (kept == nullptr) multiply({args.x}, {passes.weight(block), true}, passes.logits_view(block));
     const View dlogits{kept != nullptr ? kept : made, args.x.dtype, M, cols, cols};
     with_compute_type(args.x.dtype, [&](auto element) {
       using T = decltype(element);
@@ -132,7 +132,7 @@ void CudaStream::cross_entropy_backward(const VocabularyPasses& passes) {
       kernel.dlogits = dlogits.as<T>();
       launch(kernel, M, "cross-entropy backward");
     });
-    if (!dx.empty()) multiply({dlogits}, {passes.weight(block)}, {}, dx, block + 1 < passes.blocks);
+    if (!dx.empty()) multiply({dlogits}, {passes.weight(block)}, dx, block + 1 < passes.blocks);
     if (dw == nullptr) continue;
     linear_backward_weight(dlogits, args.x, view_of(dw, cols, C), {});
     args.sink->fold(args.weight_offset + block * passes.cols_max * C, view_of(dw, cols, C));

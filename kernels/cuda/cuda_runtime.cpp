@@ -94,6 +94,10 @@ class CudaRuntime final : public DeviceRuntime {
     activate();
     if (!products_.multiply(product)) multiply_plainly(*this, product);
   }
+  bool has_algorithm(const Product& product) override {
+    activate();
+    return products_.has_algorithm(product);
+  }
 
  private:
   // CUDA's current device belongs to the thread, and other code may have chosen another.

@@ -1,10 +1,12 @@
 #include "kernels/cuda/emulated.hpp"
 
 #include <cstring>
+#include <numeric>
 
 #include <xmmintrin.h>
 
 #include "kernels/cpu/stream.hpp"
+#include "kernels/cuda/device/activation.hpp"
 
 namespace troupe::kernels {
 
@@ -17,9 +19,35 @@ double element(const Product::Factor& f, int64_t row, int64_t col) {
                                : double(device::widen(static_cast<const uint16_t*>(f.data)[at]));
 }
 
-double read(const void* data, DType dtype, int64_t at) {
-  return dtype == DType::f32 ? double(static_cast<const float*>(data)[at])
-                             : double(device::widen(static_cast<const uint16_t*>(data)[at]));
+float read(const void* data, DType dtype, int64_t at) {
+  return dtype == DType::f32 ? static_cast<const float*>(data)[at]
+                             : device::widen(static_cast<const uint16_t*>(data)[at]);
+}
+void write(void* data, DType dtype, int64_t at, float value) {
+  if (dtype == DType::f32)
+    static_cast<float*>(data)[at] = value;
+  else
+    static_cast<uint16_t*>(data)[at] = device::narrow<uint16_t>(value);
+}
+
+// The elements from one column to the next, and the address, are multiples of 16 bytes.
+bool is_aligned(const void* data, int64_t leading, DType dtype) {
+  return reinterpret_cast<uintptr_t>(data) % 16 == 0 && size_t(leading) * size_of(dtype) % 16 == 0;
+}
+
+// The element (m, n) of the result, from its sum.
+float finished(const Product& p, int64_t m, int64_t n, float sum) {
+  const int64_t at = m + n * p.pre_leading;
+  switch (p.epilogue) {
+    case Epilogue::gelu:
+      write(p.pre, p.dtype, at, sum);
+      return device::gelu(sum);
+    case Epilogue::gelu_gradient:
+      return sum * device::gelu_slope(read(p.pre, p.dtype, at));
+    case Epilogue::none:
+      break;
+  }
+  return sum;
 }
 
 void check_factor(const Product::Factor& f, int64_t rows, int64_t cols) {
@@ -83,20 +111,28 @@ class EmulatedRuntime final : public DeviceRuntime {
     check_factor(p.a, p.m, p.k);
     check_factor(p.b, p.k, p.n);
     TROUPE_CHECK(p.leading >= p.m);
+    TROUPE_CHECK(has_algorithm(p), "a product that the device has no algorithm for");
+    TROUPE_CHECK(p.column_sums == nullptr || p.dtype == DType::f32);
     std::vector<double> column(static_cast<size_t>(p.k));
     for (int64_t n = 0; n < p.n; ++n) {
       for (int64_t k = 0; k < p.k; ++k) column[size_t(k)] = element(p.b, k, n);
       for (int64_t m = 0; m < p.m; ++m) {
         const int64_t at = m + n * p.leading;
-        double sum = p.bias != nullptr ? read(p.bias, p.dtype, m) : 0;
-        if (p.accumulate) sum += read(p.d, p.dtype, at);
+        double sum = p.bias != nullptr ? double(read(p.bias, p.dtype, m)) : 0;
+        if (p.accumulate) sum += double(read(p.d, p.dtype, at));
         for (int64_t k = 0; k < p.k; ++k) sum += element(p.a, m, k) * column[size_t(k)];
-        if (p.dtype == DType::f32)
-          static_cast<float*>(p.d)[at] = float(sum);
-        else
-          static_cast<uint16_t*>(p.d)[at] = device::narrow<uint16_t>(float(sum));
+        write(p.d, p.dtype, at, finished(p, m, n, float(sum)));
       }
+      if (p.column_sums != nullptr)
+        p.column_sums[n] = float(std::accumulate(column.begin(), column.end(), 0.0));
     }
+  }
+
+  // By shape, as cuBLASLt; activations of f32 too, so that whole models can be checked closely.
+  bool has_algorithm(const Product& p) override {
+    const bool aligned = is_aligned(p.a.data, p.a.leading, p.a.dtype) &&
+                         is_aligned(p.b.data, p.b.leading, p.b.dtype) && is_aligned(p.d, p.leading, p.dtype);
+    return !p.is_fused() || (aligned && p.pre_leading % 8 == 0);
   }
 
  private:

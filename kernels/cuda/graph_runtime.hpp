@@ -36,6 +36,7 @@ class GraphRuntime final : public DeviceRuntime {
   void zero_rows(void* to, size_t stride, size_t bytes, size_t rows) override;
   void launch(const KernelCall& call) override;
   void multiply(const Product& product) override;
+  bool has_algorithm(const Product& product) override { return direct_->has_algorithm(product); }
 
   void begin_gathering() override;
   void end_gathering() override;

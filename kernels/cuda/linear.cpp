@@ -12,13 +12,12 @@ ConstView rows_of_packed(PackedWeight weight) {
 
 }  // namespace
 
-void CudaStream::multiply(RowMajor a, RowMajor b, ConstView bias, View c, bool accumulate) {
+Product CudaStream::product_of(RowMajor a, RowMajor b, View c) {
   const auto rows = [](const RowMajor& f) { return f.transposed ? f.matrix.cols : f.matrix.rows; };
   const auto cols = [](const RowMajor& f) { return f.transposed ? f.matrix.rows : f.matrix.cols; };
   TROUPE_CHECK(rows(a) == c.rows && cols(b) == c.cols && cols(a) == rows(b) && cols(a) > 0,
                "({}, {}) x ({}, {}) -> ({}, {})", rows(a), cols(a), rows(b), cols(b), c.rows, c.cols);
   TROUPE_CHECK(a.matrix.dtype == b.matrix.dtype);
-  if (c.size() == 0) return;
   const auto factor = [](const RowMajor& f) {
     return Product::Factor{f.matrix.data,   f.matrix.cols, f.matrix.rows,
                            f.matrix.stride, f.transposed,  f.matrix.dtype};
@@ -32,14 +31,21 @@ void CudaStream::multiply(RowMajor a, RowMajor b, ConstView bias, View c, bool a
   product.d = c.data;
   product.leading = c.stride;
   product.dtype = c.dtype;
+  return product;
+}
+
+void CudaStream::multiply(RowMajor a, RowMajor b, View c, bool accumulate) {
+  Product product = product_of(a, b, c);
   product.accumulate = accumulate;
-  Scratch::Frame frame(scratch_);
-  if (!bias.empty()) {  // in the result's type, at an address that any algorithm takes
-    const View copy{frame.take<float>(bias.size()), c.dtype, 1, bias.size(), bias.size()};
-    convert({bias.data, DType::f32, 1, bias.size(), bias.size()}, copy);
-    product.bias = copy.data;
-  }
-  runtime_->multiply(product);
+  if (c.size() > 0) runtime_->multiply(product);
+}
+
+// In the result's type, at an address that any algorithm takes.
+const void* CudaStream::place_bias(ConstView bias, DType dtype, Scratch::Frame& frame) {
+  if (bias.empty()) return nullptr;
+  const View copy{frame.take<float>(bias.size()), dtype, 1, bias.size(), bias.size()};
+  convert({bias.data, DType::f32, 1, bias.size(), bias.size()}, copy);
+  return copy.data;
 }
 
 size_t CudaStream::packed_bytes(int64_t n, int64_t k, PackedType type) const {
@@ -55,26 +61,68 @@ PackedWeight CudaStream::pack(ConstView master, PackedType type, void* destinati
 void CudaStream::linear_forward(ConstView x, PackedWeight weight, ConstView bias, View y) {
   TROUPE_CHECK(x.dtype == weight.dtype && (y.dtype == x.dtype || y.dtype == DType::f32));
   TROUPE_CHECK(bias.empty() || (bias.dtype == DType::f32 && bias.size() == weight.n));
-  multiply({x}, {rows_of_packed(weight), true}, bias, y);
+  Product product = product_of({x}, {rows_of_packed(weight), true}, y);
+  if (y.size() == 0) return;
+  Scratch::Frame frame(scratch_);
+  product.bias = place_bias(bias, y.dtype, frame);
+  runtime_->multiply(product);
 }
 
 void CudaStream::linear_backward_input(ConstView dy, PackedWeight weight, View dx, bool accumulate) {
   TROUPE_CHECK(dy.dtype == weight.dtype && (dx.dtype == dy.dtype || dx.dtype == DType::f32));
-  multiply({dy}, {rows_of_packed(weight)}, {}, dx, accumulate);
+  multiply({dy}, {rows_of_packed(weight)}, dx, accumulate);
 }
 
 void CudaStream::linear_backward_weight(ConstView dy, ConstView x, View dw, View dbias) {
   TROUPE_CHECK(dy.dtype == x.dtype && dy.rows == x.rows && dw.dtype == DType::f32);
-  if (dy.rows == 0)
+  TROUPE_CHECK(dbias.empty() || (dbias.dtype == DType::f32 && dbias.size() == dy.cols));
+  if (dy.rows == 0) {
     fill_zero(dw);
-  else
-    multiply({dy, true}, {x}, {}, dw);
-  if (dbias.empty()) return;
-  TROUPE_CHECK(dbias.dtype == DType::f32 && dbias.size() == dy.cols);
+    if (!dbias.empty()) fill_zero(dbias);
+    return;
+  }
+  Product product = product_of({dy, true}, {x}, dw);
+  product.column_sums = dbias.empty() ? nullptr : dbias.as<float>();
+  if (dbias.empty() || runtime_->has_algorithm(product)) return runtime_->multiply(product);
+  product.column_sums = nullptr;
+  runtime_->multiply(product);
   with_compute_type(dy.dtype, [&](auto element) {
     using T = decltype(element);
     column_sums(device::PlainColumns<T>{rows_of<T>(dy)}, dy.rows, dy.cols, takes_vectors(dy), dbias, {});
   });
+}
+
+// Whether a product may do the activation's work, where the device has an algorithm for that.
+bool CudaStream::fuses(const FusedActivation& activation, View result) {
+  check_same_shape(activation.pre, result);
+  TROUPE_CHECK(activation.pre.dtype == result.dtype);
+  return activation.kind == Activation::gelu && activation.dropout.rate == 0 && result.size() > 0;
+}
+
+void CudaStream::linear_activation_forward(ConstView x, PackedWeight weight, ConstView bias,
+                                           const FusedActivation& activation, View y) {
+  if (fuses(activation, y)) {
+    Scratch::Frame frame(scratch_);
+    Product product = product_of({x}, {rows_of_packed(weight), true}, y);
+    product.bias = place_bias(bias, y.dtype, frame);
+    product.epilogue = Epilogue::gelu;
+    product.pre = activation.pre.data;
+    product.pre_leading = activation.pre.stride;
+    if (runtime_->has_algorithm(product)) return runtime_->multiply(product);
+  }
+  Stream::linear_activation_forward(x, weight, bias, activation, y);
+}
+
+void CudaStream::linear_activation_backward_input(ConstView dy, PackedWeight weight,
+                                                  const FusedActivation& activation, View dpre) {
+  if (fuses(activation, dpre)) {
+    Product product = product_of({dy}, {rows_of_packed(weight)}, dpre);
+    product.epilogue = Epilogue::gelu_gradient;
+    product.pre = activation.pre.data;
+    product.pre_leading = activation.pre.stride;
+    if (runtime_->has_algorithm(product)) return runtime_->multiply(product);
+  }
+  Stream::linear_activation_backward_input(dy, weight, activation, dpre);
 }
 
 }  // namespace troupe::kernels

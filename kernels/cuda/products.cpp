@@ -9,6 +9,7 @@
 #include <cublasLt.h>
 
 #include "kernels/base/hash.hpp"
+#include "kernels/cuda/check.hpp"
 
 namespace troupe::kernels {
 
@@ -25,9 +26,10 @@ cudaDataType_t cuda_type(DType type) {
   return type == DType::f32 ? CUDA_R_32F : CUDA_R_16BF;
 }
 
-// What cuBLASLt may rely on: the largest power of two, at most 256, that divides the address.
+// What cuBLASLt may rely on: the largest power of two that divides the address, at most the 64 that every
+// piece of an arena and of scratch memory has: where in them a matrix lies must not choose its algorithm.
 uint32_t alignment_of(const void* data) {
-  const auto address = uint32_t(reinterpret_cast<uintptr_t>(data) % 256) | 256u;
+  const auto address = uint32_t(reinterpret_cast<uintptr_t>(data) % 64) | 64u;
   return address & (0u - address);
 }
 
@@ -44,7 +46,7 @@ using OwnedLayout = Owned<cublasLtMatrixLayout_t, cublasLtMatrixLayoutDestroy>;
 using OwnedPreference = Owned<cublasLtMatmulPreference_t, cublasLtMatmulPreferenceDestroy>;
 
 // m, n, k, leading dimensions, and the rest in bits.
-using Key = std::array<int64_t, 7>;
+using Key = std::array<int64_t, 8>;
 struct HashKey {
   size_t operator()(const Key& key) const { return checksum64(key.data(), sizeof key); }
 };
@@ -53,9 +55,11 @@ Key key_of(const Product& p) {
   const auto log2 = [](const void* data) { return int64_t(std::countr_zero(alignment_of(data))); };
   const int64_t bits = int64_t(p.a.transposed) | int64_t(p.b.transposed) << 1 |
                        int64_t(p.bias != nullptr) << 2 | int64_t(p.accumulate) << 3 |
-                       int64_t(p.a.dtype) << 8 | int64_t(p.dtype) << 16 | log2(p.a.data) << 24 |
-                       log2(p.b.data) << 28 | log2(p.d) << 32 | log2(p.bias) << 36;
-  return {p.m, p.n, p.k, p.a.leading, p.b.leading, p.leading, bits};
+                       int64_t(p.epilogue) << 4 | int64_t(p.column_sums != nullptr) << 6 |
+                       int64_t(p.a.dtype) << 8 | int64_t(p.b.dtype) << 12 | int64_t(p.dtype) << 16 |
+                       log2(p.a.data) << 24 | log2(p.b.data) << 28 | log2(p.d) << 32 | log2(p.bias) << 36 |
+                       log2(p.pre) << 40 | log2(p.column_sums) << 44;
+  return {p.m, p.n, p.k, p.a.leading, p.b.leading, p.leading, p.pre_leading, bits};
 }
 
 OwnedLayout layout_of(const Product& p, DType type, int64_t rows, int64_t cols, int64_t leading) {
@@ -79,6 +83,27 @@ void set(cublasLtMatmulPreference_t preference, cublasLtMatmulPreferenceAttribut
                "cublasLtMatmulPreferenceSetAttribute", p);
 }
 
+cublasLtEpilogue_t epilogue_of(const Product& p) {
+  const bool has_bias = p.bias != nullptr;
+  switch (p.epilogue) {
+    case Epilogue::gelu:
+      return has_bias ? CUBLASLT_EPILOGUE_GELU_AUX_BIAS : CUBLASLT_EPILOGUE_GELU_AUX;
+    case Epilogue::gelu_gradient:
+      return CUBLASLT_EPILOGUE_DGELU;
+    case Epilogue::none:
+      break;
+  }
+  if (p.column_sums != nullptr) return CUBLASLT_EPILOGUE_BGRADB;
+  return has_bias ? CUBLASLT_EPILOGUE_BIAS : CUBLASLT_EPILOGUE_DEFAULT;
+}
+
+// The addresses beside those of the factors and the result.
+void point(cublasLtMatmulDesc_t desc, const Product& p) {
+  if (p.bias != nullptr) set(desc, CUBLASLT_MATMUL_DESC_BIAS_POINTER, p.bias, p);
+  if (p.column_sums != nullptr) set(desc, CUBLASLT_MATMUL_DESC_BIAS_POINTER, p.column_sums, p);
+  if (p.epilogue != Epilogue::none) set(desc, CUBLASLT_MATMUL_DESC_EPILOGUE_AUX_POINTER, p.pre, p);
+}
+
 OwnedDesc describe(const Product& p) {
   cublasLtMatmulDesc_t made = nullptr;
   check_cublas(cublasLtMatmulDescCreate(&made, CUBLAS_COMPUTE_32F, CUDA_R_32F), "cublasLtMatmulDescCreate",
@@ -88,9 +113,9 @@ OwnedDesc describe(const Product& p) {
   const cublasOperation_t b = p.b.transposed ? CUBLAS_OP_T : CUBLAS_OP_N;
   set(desc.get(), CUBLASLT_MATMUL_DESC_TRANSA, a, p);
   set(desc.get(), CUBLASLT_MATMUL_DESC_TRANSB, b, p);
-  const cublasLtEpilogue_t epilogue = p.bias != nullptr ? CUBLASLT_EPILOGUE_BIAS : CUBLASLT_EPILOGUE_DEFAULT;
-  set(desc.get(), CUBLASLT_MATMUL_DESC_EPILOGUE, epilogue, p);
-  if (p.bias != nullptr) set(desc.get(), CUBLASLT_MATMUL_DESC_BIAS_POINTER, p.bias, p);
+  set(desc.get(), CUBLASLT_MATMUL_DESC_EPILOGUE, epilogue_of(p), p);
+  if (p.epilogue != Epilogue::none) set(desc.get(), CUBLASLT_MATMUL_DESC_EPILOGUE_AUX_LD, p.pre_leading, p);
+  point(desc.get(), p);
   return desc;
 }
 
@@ -128,6 +153,13 @@ struct CudaProducts::Cache {
 
 CudaProducts::CudaProducts(cudaStream_t stream, void* workspace)
     : stream_(stream), workspace_(workspace), cache_(std::make_unique<Cache>()) {
+  int device = 0, major = 0, minor = 0;
+  check_cuda(cudaGetDevice(&device), "cannot ask for the current GPU");
+  check_cuda(cudaDeviceGetAttribute(&major, cudaDevAttrComputeCapabilityMajor, device),
+             "cannot ask for the compute capability of GPU {}", device);
+  check_cuda(cudaDeviceGetAttribute(&minor, cudaDevAttrComputeCapabilityMinor, device),
+             "cannot ask for the compute capability of GPU {}", device);
+  capability_ = 10 * major + minor;
   const cublasStatus_t status = cublasLtCreate(&cache_->handle);
   if (status != CUBLAS_STATUS_SUCCESS)
     throw error(ErrorKind::device, "cannot start cuBLASLt: {}", cublasLtGetStatusString(status));
@@ -156,16 +188,26 @@ CudaProducts::Plan& CudaProducts::plan_of(const Product& p) {
   const cublasStatus_t status =
       cublasLtMatmulAlgoGetHeuristic(cache_->handle, plan.desc.get(), plan.a.get(), plan.b.get(),
                                      plan.d.get(), plan.d.get(), preference.get(), 1, &result, &count);
-  if (status != CUBLAS_STATUS_NOT_SUPPORTED) check_cublas(status, "cublasLtMatmulAlgoGetHeuristic", p);
-  plan.possible = status == CUBLAS_STATUS_SUCCESS && count > 0;
+  // What a library does not know at all it may call invalid: only where the product can be had otherwise is
+  // that an answer.
+  const bool refused =
+      status == CUBLAS_STATUS_NOT_SUPPORTED ||
+      (p.is_fused() && (status == CUBLAS_STATUS_INVALID_VALUE || status == CUBLAS_STATUS_ARCH_MISMATCH));
+  if (!refused) check_cublas(status, "cublasLtMatmulAlgoGetHeuristic", p);
+  plan.possible = status == CUBLAS_STATUS_SUCCESS && count > 0 && result.state == CUBLAS_STATUS_SUCCESS;
   plan.algorithm = result.algo;
   return cache_->plans.emplace(key, std::move(plan)).first->second;
+}
+
+bool CudaProducts::has_algorithm(const Product& p) {
+  if (p.epilogue != Epilogue::none && (capability_ < 90 || p.dtype != DType::bf16)) return false;
+  return plan_of(p).possible;
 }
 
 bool CudaProducts::multiply(const Product& p) {
   Plan& plan = plan_of(p);
   if (!plan.possible) return false;
-  if (p.bias != nullptr) set(plan.desc.get(), CUBLASLT_MATMUL_DESC_BIAS_POINTER, p.bias, p);
+  point(plan.desc.get(), p);
   const float alpha = 1, beta = p.accumulate ? 1 : 0;
   check_cublas(cublasLtMatmul(cache_->handle, plan.desc.get(), &alpha, p.a.data, plan.a.get(), p.b.data,
                               plan.b.get(), &beta, p.d, plan.d.get(), p.d, plan.d.get(), &plan.algorithm,

@@ -10,6 +10,10 @@
 
 namespace troupe::kernels {
 
+// What is done with the elements of a product before they are written, beside its bias. gelu: pre = the
+// element, d = gelu(it), from the f32 sum. gelu_gradient: d = the element times gelu's slope at pre.
+enum class Epilogue : uint8_t { none = 0, gelu, gelu_gradient };
+
 // A product as cuBLASLt takes it, column-major: d (m, n) = op(a) op(b) [+ bias a row] [+ d]. A row-major
 // matrix with stride s is its transpose, column-major, with leading dimension s.
 struct Product {
@@ -27,6 +31,13 @@ struct Product {
   DType dtype = DType::f32;
   const void* bias = nullptr;  // (m) of d's type, or null
   bool accumulate = false;
+  Epilogue epilogue = Epilogue::none;
+  void* pre = nullptr;  // (m, n) of d's type
+  int64_t pre_leading = 0;
+  float* column_sums = nullptr;  // (n) of op(b), written beside d, which is f32; or null
+
+  // Whether it can be had by another product, and kernels beside it.
+  bool is_fused() const { return epilogue != Epilogue::none || column_sums != nullptr; }
   bool operator==(const Product&) const = default;
 };
 
@@ -59,7 +70,10 @@ class DeviceRuntime {
   // Throws Error(device) with the call's name.
   virtual void launch(const KernelCall& call) = 0;
   // Throws Error(device) with the shape. The same bits for the same shape and alignment, every time.
+  // REQUIRES has_algorithm where the product is fused; others are multiplied in any case.
   virtual void multiply(const Product& product) = 0;
+  // Decided by shape, types, alignment and the kind of device alone; reads and writes nothing of the product.
+  virtual bool has_algorithm(const Product& product) = 0;
 
   // A runtime that gathers calls (graph_runtime.hpp) may make those between these two later, in their order,
   // at the latest when one waits or the gathering ends; other runtimes make every call at once. REQUIRES:

@@ -48,6 +48,10 @@ class CudaStream final : public Stream {
   void linear_forward(ConstView x, PackedWeight weight, ConstView bias, View y) override;
   void linear_backward_input(ConstView dy, PackedWeight weight, View dx, bool accumulate) override;
   void linear_backward_weight(ConstView dy, ConstView x, View dw, View dbias) override;
+  void linear_activation_forward(ConstView x, PackedWeight weight, ConstView bias,
+                                 const FusedActivation& activation, View y) override;
+  void linear_activation_backward_input(ConstView dy, PackedWeight weight, const FusedActivation& activation,
+                                        View dpre) override;
 
   void attention_forward(const AttentionShape& shape, ConstView q, ConstView k, ConstView v, View out,
                          View lse) override;
@@ -114,12 +118,15 @@ class CudaStream final : public Stream {
   // Column sums (cols) of the source's values; `second` may be empty.
   template <typename Source>
   void column_sums(const Source& source, int64_t rows, int64_t cols, bool vectors, View first, View second);
-  // c (M, N) = a b [+ bias] [+ c], row-major; `transposed` says which factors lie as their transpose.
+  // c (M, N) = a b [+ c], row-major; `transposed` says which factors lie as their transpose.
   struct RowMajor {
     ConstView matrix;
     bool transposed = false;
   };
-  void multiply(RowMajor a, RowMajor b, ConstView bias, View c, bool accumulate = false);
+  static Product product_of(RowMajor a, RowMajor b, View c);
+  void multiply(RowMajor a, RowMajor b, View c, bool accumulate = false);
+  const void* place_bias(ConstView bias, DType dtype, Scratch::Frame& frame);
+  static bool fuses(const FusedActivation& activation, View result);
 
   struct VocabularyPasses;
   void cross_entropy_forward(const VocabularyPasses& passes);

@@ -108,3 +108,12 @@ TEST_CASE("gradients of every parameter equal differences of the loss, on the CP
     check_gradients(subject, random_batch(c.config, {}, 3));
   }
 }
+
+TEST_CASE("gradients equal differences of the loss where products do the activations' work") {
+  const auto cpu = kernels::make_cpu_backend()->create_stream();  // sets this thread's floating-point state
+  ModelConfig config = gpt2_config(1, 16, 2, 29, 32);
+  config.dropout = 0;
+  config.compute = kernels::DType::f32;
+  Subject subject(make_emulated_backend(), config);
+  check_gradients(subject, random_batch(config, {}, 3));
+}

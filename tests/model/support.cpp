@@ -8,27 +8,35 @@
 
 #include "kernels/accumulator.hpp"
 #include "kernels/base/random.hpp"
+#include "kernels/cuda/emulated.hpp"
 #include "tests/model/reference_stream.hpp"
 
 namespace troupe::testing {
 
 namespace {
 
-class ReferenceBackend final : public kernels::Backend {
+// In the host's memory, of f32.
+class HostBackend final : public kernels::Backend {
  public:
+  using MakeStream = std::unique_ptr<kernels::Stream> (*)();
+  HostBackend(std::string name, MakeStream make_stream) : name_(std::move(name)), make_stream_(make_stream) {}
   kernels::Device device() const override { return {}; }
-  std::string description() const override { return "plain loops"; }
+  std::string description() const override { return name_; }
   kernels::Buffer allocate(size_t bytes) override {
     void* data = std::aligned_alloc(64, std::max<size_t>((bytes + 63) / 64 * 64, 64));
     return {data, bytes, {}, [](void* p, size_t, kernels::Device) { std::free(p); }};
   }
-  std::unique_ptr<kernels::Stream> create_stream() override { return std::make_unique<ReferenceStream>(); }
+  std::unique_ptr<kernels::Stream> create_stream() override { return make_stream_(); }
   void copy_to_host(kernels::ConstView from, void* host) override {
     std::memcpy(host, from.data, size_t(from.size()) * 4);
   }
   void copy_from_host(const void* host, kernels::View to) override {
     std::memcpy(to.data, host, size_t(to.size()) * 4);
   }
+
+ private:
+  std::string name_;
+  MakeStream make_stream_;
 };
 
 // `lengths` real tokens a row, then padding.
@@ -47,7 +55,15 @@ TokenMatrix random_tokens(const model::ModelConfig& config, const std::vector<in
 }  // namespace
 
 std::unique_ptr<kernels::Backend> make_reference_backend() {
-  return std::make_unique<ReferenceBackend>();
+  return std::make_unique<HostBackend>("plain loops", []() -> std::unique_ptr<kernels::Stream> {
+    return std::make_unique<ReferenceStream>();
+  });
+}
+
+std::unique_ptr<kernels::Backend> make_emulated_backend() {
+  return std::make_unique<HostBackend>("an emulated GPU", []() -> std::unique_ptr<kernels::Stream> {
+    return kernels::make_emulated_stream(kernels::ThreadOrder::forward);
+  });
 }
 
 model::ModelConfig tiny_config() {

@@ -15,6 +15,8 @@ namespace troupe::testing {
 
 // Host memory only, and reference streams.
 std::unique_ptr<kernels::Backend> make_reference_backend();
+// Emulated GPU streams, whose memory is the host's.
+std::unique_ptr<kernels::Backend> make_emulated_backend();
 
 // 2+2 layers, 16 wide, 2 heads, 24 inner, vocabulary 29; f32, no dropout.
 model::ModelConfig tiny_config();
