@@ -1,6 +1,7 @@
 // What a GPU does with Troupe's operations and whole steps, beside its own ceilings in the same run: the rows
 // of docs/gpu.md. Prints one table; see --help. Times are medians between CUDA events, inputs random.
 #include <algorithm>
+#include <array>
 #include <functional>
 
 #include <CLI/CLI.hpp>
@@ -23,6 +24,16 @@ constexpr int64_t kTokens = 8192, kLength = 1024, kWidth = 768, kHeads = 12, kVo
 struct Bench {
   std::unique_ptr<CudaStream> stream = make_cuda_stream(0);
   double copy_gb_s = 0, bf16_tflop_s = 0;
+
+  bool multiplies_fp8() const {
+    try {
+      stream->packed_bytes(16, 16, {DType::bf16, Packing::fp8});
+      return true;
+    } catch (const Error& none) {
+      fmt::print("| fp8 products | {} | | |\n", none.what());
+      return false;
+    }
+  }
 
   // Random values (a million of them over and over), so that neither zeros nor denormals flatter the clocks.
   Buffer random(DType dtype, int64_t count) {
@@ -142,6 +153,29 @@ void measure_activations(Bench& bench) {
                   bench.time([&] { stream.linear_activation_backward_input(in, outer, gelu, out); }));
   bench.flops_row("the same as two operations", flops,
                   bench.time([&] { stream.Stream::linear_activation_backward_input(in, outer, gelu, out); }));
+}
+
+// Beside "bf16 product, 8192 cubed", and the size of a layer; with the time to encode what is multiplied.
+void measure_fp8(Bench& bench) {
+  const PackedType type(DType::bf16, Packing::fp8);
+  Stream& stream = *bench.stream;
+  for (const auto& [tokens, in, out] :
+       {std::array<int64_t, 3>{8192, 8192, 8192}, {kTokens, kWidth, 4 * kWidth}}) {
+    const Buffer master = bench.random(DType::f32, in * out), x = bench.random(DType::bf16, tokens * in),
+                 y = bench.random(DType::bf16, tokens * out),
+                 packed = bench.stream->runtime().allocate(stream.packed_bytes(out, in, type));
+    const PackedWeight weight = stream.pack(matrix(master, DType::f32, out, in), type, packed.data());
+    const View input = matrix(x, DType::bf16, tokens, in), output = matrix(y, DType::bf16, tokens, out);
+    const double flops = 2.0 * double(tokens) * double(in) * double(out);
+    const std::string name = fmt::format("fp8 product, {} to {}, {} tokens", in, out, tokens);
+    bench.flops_row(name.c_str(), flops,
+                    bench.time([&] { stream.linear_forward(input, weight, {}, output); }));
+    bench.flops_row("its input's gradient", flops,
+                    bench.time([&] { stream.linear_backward_input(output, weight, input, false); }));
+    bench.bytes_row("packing its weight", 12.0 * double(in * out), bench.time([&] {
+      stream.pack(matrix(master, DType::f32, out, in), type, packed.data());
+    }));
+  }
 }
 
 void measure_attention(Bench& bench, float rate) {
@@ -361,6 +395,7 @@ int main(int argc, char** argv) try {
   measure_ceilings(bench);
   measure_products(bench);
   measure_activations(bench);
+  if (bench.multiplies_fp8()) measure_fp8(bench);
   measure_attention(bench, 0);
   measure_attention(bench, 0.1f);
   measure_rows(bench);
@@ -383,6 +418,10 @@ int main(int argc, char** argv) try {
   measure_graphs(base);
   measure_step(bench, gpt2);
   measure_graphs(gpt2);
+  if (!bench.multiplies_fp8()) return 0;
+  gpt2.name = "GPT-2 124M, fp8";
+  gpt2.config.products = model::Products::fp8;
+  measure_step(bench, gpt2);
   return 0;
 } catch (const std::exception& failure) {
   fmt::print(stderr, "bench_gpu: {}\n", failure.what());

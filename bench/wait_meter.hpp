@@ -37,6 +37,7 @@ class WaitMeter final : public kernels::DeviceRuntime {
   }
   void launch(const kernels::KernelCall& call) override { runtime_->launch(call); }
   void multiply(const kernels::Product& product) override { runtime_->multiply(product); }
+  bool has_algorithm(const kernels::Product& product) override { return runtime_->has_algorithm(product); }
 
  private:
   template <typename Call>

@@ -22,8 +22,11 @@
 namespace troupe::kernels {
 
 // What a weight is packed for: every product of a training step, or linear_forward alone. On a CPU a row of y is then
-// the same bits whatever the other rows are; other devices pack as for training.
-enum class Packing : uint8_t { training = 1, inference };
+// the same bits whatever the other rows are; other devices pack as for training. fp8: as for training in bf16, but
+// linear_forward and linear_backward_input multiply in 8 bits (Micikevicius et al. 2022): weights and x in E4M3, dy in
+// E5M2, each tensor with one scale from its own largest magnitude; sums are f32. GPUs of compute capability 8.9 and
+// later; a shape that cannot be multiplied so is multiplied in bf16.
+enum class Packing : uint8_t { training = 1, inference, fp8 };
 struct PackedType {
   DType dtype = DType::f32;  // the compute type, or i8: for inference alone, each row of W rounded to 8 bits of its own scale
   Packing packing = Packing::training;
@@ -146,7 +149,8 @@ class Stream {
   virtual void synchronize() = 0;
 
   // --- linear.cpp: y = x W^T + bias (Vaswani et al. 2017 call it projection) ---
-  // Bytes that a packed (n, k) weight takes, a multiple of 64.
+  // Bytes that a packed (n, k) weight takes, a multiple of 64. Throws Error(device) for fp8 where the device has no such
+  // products.
   virtual size_t packed_bytes(int64_t n, int64_t k, PackedType type) const = 0;
   virtual PackedWeight pack(ConstView master /* (N, K) f32 */, PackedType type, void* destination) = 0;
   // x (M, K), bias (1, N) f32 or empty, y (M, N) compute type or f32. A weight of i8 (CPU only) takes x of either

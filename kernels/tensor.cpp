@@ -14,6 +14,8 @@ std::string_view to_string(DType type) {
     case DType::i8: return "i8";
     case DType::i32: return "i32";
     case DType::i64: return "i64";
+    case DType::e4m3: return "e4m3";
+    case DType::e5m2: return "e5m2";
   }
   return "unknown";
 }

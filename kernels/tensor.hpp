@@ -14,7 +14,7 @@
 
 namespace troupe::kernels {
 
-enum class DType : uint8_t { f32 = 1, bf16, i8, i32, i64 };
+enum class DType : uint8_t { f32 = 1, bf16, i8, i32, i64, e4m3, e5m2 };  // the last two: fp8, in products alone
 
 constexpr size_t size_of(DType type) {
   switch (type) {
@@ -23,6 +23,8 @@ constexpr size_t size_of(DType type) {
     case DType::i8: return 1;
     case DType::i32: return 4;
     case DType::i64: return 8;
+    case DType::e4m3:
+    case DType::e5m2: return 1;
   }
   return 0;
 }

@@ -15,6 +15,10 @@ enum class NormPlacement : uint8_t { pre = 1, post };
 // self-attention (Su et al. 2021).
 enum class Positions : uint8_t { sinusoidal = 1, learned, rotary };
 
+// How the linear operations of layers are multiplied: in the compute type, or in fp8 but for the gradients of
+// weights (kernels/backend.hpp, Packing::fp8).
+enum class Products : uint8_t { compute = 1, fp8 };
+
 struct ModelConfig {
   Family family = Family::encoder_decoder;
   int64_t vocabulary = 8192;
@@ -33,6 +37,7 @@ struct ModelConfig {
   float attention_dropout = 0.0f;
   float activation_dropout = 0.0f;
   kernels::DType compute = kernels::DType::bf16;  // of activations and products; masters stay f32
+  Products products = Products::compute;
   int32_t pad_id = 0, unk_id = 1, bos_id = 2, eos_id = 3;
   // Source embedding, target embedding and output projection are one matrix (Press & Wolf 2017).
   bool tied_embeddings = true;

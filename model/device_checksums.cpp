@@ -34,7 +34,7 @@ DeviceChecksums::DeviceChecksums(const ParameterTable& table, const TrainState& 
     const kernels::PackedWeight& packed = state.packed.views[i];
     const auto bytes =
         static_cast<const char*>(packed.data) - static_cast<const char*>(state.packed.memory.data());
-    const int64_t size = packed.n * packed.k * int64_t(size_of(packed.dtype));
+    const auto size = int64_t(kernels::CudaStream::packed_size(packed));
     cut(pieces_[kPacked], i, bytes / 4, (size + 3) / 4);  // there is room up to 256 bytes
   }
 }

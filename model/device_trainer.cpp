@@ -31,7 +31,7 @@ TrainState allocate_on(CudaStream& stream, const Model& model) {
                 needed, gibibytes(needed), free, gibibytes(free));
   const auto allocate = [&](size_t bytes) { return stream.runtime().allocate(bytes); };
   TrainState state = allocate_state(allocate, model.parameters().elements());
-  state.packed = allocate_packed(allocate, stream, model, model.config().compute);
+  state.packed = allocate_packed(allocate, stream, model);
   return state;
 }
 
@@ -69,7 +69,7 @@ size_t DeviceTrainer::state_bytes(const CudaStream& stream, const Model& model) 
   size_t bytes = elements * (3 * sizeof(float) + sizeof(int64_t) + sizeof(int32_t)) +
                  size_t(model.parameters().layout().blocks());
   for (const Parameter& p : model.parameters().all())
-    if (p.packed) bytes += stream.packed_bytes(p.rows, p.cols, model.config().compute);
+    if (p.packed) bytes += stream.packed_bytes(p.rows, p.cols, training_type(model.config(), p));
   return bytes;
 }
 

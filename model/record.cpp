@@ -17,6 +17,7 @@ void model_fields(Archive& archive, Config& c, uint32_t format) {
           c.norm, c.positions, c.activation, c.scale_embedding, c.dropout, c.attention_dropout,
           c.activation_dropout, c.compute, c.pad_id, c.unk_id, c.bos_id, c.eos_id, c.tied_embeddings);
   if (format >= 2) archive(c.norm_kind);
+  if (format >= 3) archive(c.products);
 }
 
 template <class Archive>

@@ -8,9 +8,9 @@
 
 namespace troupe::model {
 
-// The format of the files that hold such a record. Format 2 added the kind of norm; older ones have layer
-// norm.
-inline constexpr uint32_t kRecordFormat = 2;
+// The format of the files that hold such a record. Format 2 added the kind of norm, format 3 how products are
+// made; files of before have layer norm, and products in the compute type.
+inline constexpr uint32_t kRecordFormat = 3;
 
 std::string encode_record(const CheckpointInfo& info, const TrainState& state);
 

@@ -69,18 +69,27 @@ TrainState TrainState::clone(kernels::Backend& backend) const {
   return copy;
 }
 
-PackedWeights allocate_packed(const Allocate& allocate, const kernels::Stream& stream, const Model& model,
-                              kernels::PackedType type) {
+kernels::PackedType training_type(const ModelConfig& config, const Parameter& parameter) {
+  const bool in_fp8 = config.products == Products::fp8 && parameter.kind == ParameterKind::matrix;
+  return {config.compute, in_fp8 ? kernels::Packing::fp8 : kernels::Packing::training};
+}
+
+namespace {
+
+template <typename TypeOf>
+PackedWeights allocate_as(const Allocate& allocate, const kernels::Stream& stream, const Model& model,
+                          TypeOf&& type_of) {
   const auto& all = model.parameters().all();
   size_t total = 0;
   for (const Parameter& p : all)
-    if (p.packed) total += stream.packed_bytes(p.rows, p.cols, type);
+    if (p.packed) total += stream.packed_bytes(p.rows, p.cols, type_of(p));
   PackedWeights packed;
   packed.memory = allocate(total);
   packed.views.resize(all.size());
   size_t used = 0;
   for (size_t i = 0; i < all.size(); ++i) {
     if (!all[i].packed) continue;
+    const kernels::PackedType type = type_of(all[i]);
     packed.views[i] = {static_cast<char*>(packed.memory.data()) + used, all[i].rows, all[i].cols, type.dtype,
                        type.packing};
     used += stream.packed_bytes(all[i].rows, all[i].cols, type);
@@ -88,9 +97,17 @@ PackedWeights allocate_packed(const Allocate& allocate, const kernels::Stream& s
   return packed;
 }
 
+}  // namespace
+
+PackedWeights allocate_packed(const Allocate& allocate, const kernels::Stream& stream, const Model& model) {
+  return allocate_as(allocate, stream, model,
+                     [&](const Parameter& p) { return training_type(model.config(), p); });
+}
+
 PackedWeights pack_weights(kernels::Backend& backend, kernels::Stream& stream, const Model& model,
                            const float* weights, kernels::PackedType type) {
-  PackedWeights packed = allocate_packed(allocate_on(backend), stream, model, type);
+  PackedWeights packed =
+      allocate_as(allocate_on(backend), stream, model, [&](const Parameter&) { return type; });
   const auto& all = model.parameters().all();
   for (size_t i = 0; i < all.size(); ++i) {
     if (!all[i].packed) continue;
@@ -105,13 +122,12 @@ void pack_parameter(kernels::Stream& stream, const ParameterTable& table, size_t
   const Parameter& p = table.all()[index];
   if (!p.packed) return;
   kernels::PackedWeight& view = state.packed.views[index];
-  view = stream.pack(kernels::view_of(state.weight_data() + p.offset, p.rows, p.cols), view.dtype,
-                     const_cast<void*>(view.data));
+  view = stream.pack(kernels::view_of(state.weight_data() + p.offset, p.rows, p.cols),
+                     {view.dtype, view.packing}, const_cast<void*>(view.data));
 }
 
 void pack_state(kernels::Backend& backend, kernels::Stream& stream, const Model& model, TrainState& state) {
-  if (state.packed.views.empty())
-    state.packed = allocate_packed(allocate_on(backend), stream, model, model.config().compute);
+  if (state.packed.views.empty()) state.packed = allocate_packed(allocate_on(backend), stream, model);
   for (size_t i = 0; i < model.parameters().all().size(); ++i)
     pack_parameter(stream, model.parameters(), i, state);
 }

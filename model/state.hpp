@@ -35,8 +35,10 @@ struct PackedWeights {
   kernels::Buffer memory;
   std::vector<kernels::PackedWeight> views;  // indexed as ParameterTable::all()
 };
-PackedWeights allocate_packed(const Allocate& allocate, const kernels::Stream& stream, const Model& model,
-                              kernels::PackedType type);
+// What training packs a matrix as: linear operations, which alone may be multiplied in fp8, and embeddings.
+kernels::PackedType training_type(const ModelConfig& config, const Parameter& parameter);
+// For training. Throws Error(device) when the device has no products of the model's kind.
+PackedWeights allocate_packed(const Allocate& allocate, const kernels::Stream& stream, const Model& model);
 // Packs every matrix of flat `weights` as `type`: the model's compute type, or i8.
 PackedWeights pack_weights(kernels::Backend& backend, kernels::Stream& stream, const Model& model,
                            const float* weights, kernels::PackedType type);

@@ -17,7 +17,8 @@ uint64_t hash_of(const float* data, int64_t offset, int64_t count) {
 
 uint64_t hash_of_packed(const kernels::Stream& stream, const Parameter& parameter,
                         const kernels::PackedWeight& packed) {
-  return checksum64(packed.data, stream.packed_bytes(parameter.rows, parameter.cols, packed.dtype));
+  return checksum64(packed.data,
+                    stream.packed_bytes(parameter.rows, parameter.cols, {packed.dtype, packed.packing}));
 }
 
 }  // namespace

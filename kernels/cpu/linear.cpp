@@ -40,6 +40,11 @@ void CpuStream::multiply(Factor a, Factor b, const float* bias, View c, bool acc
 }
 
 size_t CpuStream::packed_bytes(int64_t n, int64_t k, PackedType type) const {
+  if (type.packing == Packing::fp8)
+    throw error(
+        ErrorKind::device,
+        "a CPU does not multiply in fp8 (model.products = \"fp8\"): train on a GPU of compute capability "
+        "8.9 or later, or set model.products = \"compute\"");
   if (type.dtype == DType::i8) return packed_bytes_int8(n, k);
   if (type.packing == Packing::inference) return packed_bytes_panels(n, k, type.dtype);
   if (trains_by_panels(type.dtype)) return packed_bytes_training_panels(n, k);
@@ -47,6 +52,7 @@ size_t CpuStream::packed_bytes(int64_t n, int64_t k, PackedType type) const {
 }
 
 PackedWeight CpuStream::pack(ConstView master, PackedType type, void* destination) {
+  TROUPE_CHECK(type.packing != Packing::fp8, "packed_bytes refuses fp8");
   const DType dtype = type.dtype;
   if (dtype == DType::i8) return pack_int8(master, destination);
   if (type.packing == Packing::inference) return pack_panels(master, dtype, destination);

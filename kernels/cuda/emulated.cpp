@@ -7,6 +7,7 @@
 
 #include "kernels/cpu/stream.hpp"
 #include "kernels/cuda/device/activation.hpp"
+#include "kernels/cuda/device/fp8.hpp"
 
 namespace troupe::kernels {
 
@@ -15,8 +16,18 @@ namespace {
 // The element at (row, col) of op(factor), as it lies in memory column-major.
 double element(const Product::Factor& f, int64_t row, int64_t col) {
   const int64_t at = f.transposed ? col + row * f.leading : row + col * f.leading;
-  return f.dtype == DType::f32 ? double(static_cast<const float*>(f.data)[at])
-                               : double(device::widen(static_cast<const uint16_t*>(f.data)[at]));
+  switch (f.dtype) {
+    case DType::f32:
+      return double(static_cast<const float*>(f.data)[at]);
+    case DType::bf16:
+      return double(device::widen(static_cast<const uint16_t*>(f.data)[at]));
+    case DType::e4m3:
+      return double(device::decode<device::E4M3>(static_cast<const uint8_t*>(f.data)[at])) * double(*f.scale);
+    case DType::e5m2:
+      return double(device::decode<device::E5M2>(static_cast<const uint8_t*>(f.data)[at])) * double(*f.scale);
+    default:
+      throw error(ErrorKind::device, "there are no products of {}", to_string(f.dtype));
+  }
 }
 
 float read(const void* data, DType dtype, int64_t at) {
@@ -69,7 +80,8 @@ class FloatState {
 
 class EmulatedRuntime final : public DeviceRuntime {
  public:
-  EmulatedRuntime(ThreadOrder order, const DeviceMemory& memory) : order_(order), memory_(memory) {}
+  EmulatedRuntime(ThreadOrder order, const DeviceMemory& memory, bool multiplies_fp8)
+      : order_(order), memory_(memory), multiplies_fp8_(multiplies_fp8) {}
 
   Device device() const override { return {DeviceKind::cuda, -1}; }
   DeviceMemory memory() const override { return memory_; }
@@ -132,24 +144,27 @@ class EmulatedRuntime final : public DeviceRuntime {
   bool has_algorithm(const Product& p) override {
     const bool aligned = is_aligned(p.a.data, p.a.leading, p.a.dtype) &&
                          is_aligned(p.b.data, p.b.leading, p.b.dtype) && is_aligned(p.d, p.leading, p.dtype);
-    return !p.is_fused() || (aligned && p.pre_leading % 8 == 0);
+    const bool fits = !p.is_fp8() || (multiplies_fp8_ && p.a.transposed && !p.b.transposed);
+    return fits && (aligned || !(p.is_fp8() || p.is_fused())) && p.pre_leading % 8 == 0;
   }
 
  private:
   ThreadOrder order_;
   DeviceMemory memory_;
+  bool multiplies_fp8_;
   std::vector<char> going_out_;
 };
 
 }  // namespace
 
-std::unique_ptr<DeviceRuntime> make_emulated_runtime(ThreadOrder order, const DeviceMemory& memory) {
-  return std::make_unique<EmulatedRuntime>(order, memory);
+std::unique_ptr<DeviceRuntime> make_emulated_runtime(ThreadOrder order, const DeviceMemory& memory,
+                                                     bool multiplies_fp8) {
+  return std::make_unique<EmulatedRuntime>(order, memory, multiplies_fp8);
 }
 
 std::unique_ptr<CudaStream> make_emulated_stream(ThreadOrder order, const CudaLimits& limits,
-                                                 const DeviceMemory& memory) {
-  return std::make_unique<CudaStream>(make_emulated_runtime(order, memory), limits);
+                                                 const DeviceMemory& memory, bool multiplies_fp8) {
+  return std::make_unique<CudaStream>(make_emulated_runtime(order, memory, multiplies_fp8), limits);
 }
 
 }  // namespace troupe::kernels

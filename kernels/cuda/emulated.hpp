@@ -18,10 +18,12 @@ inline constexpr CudaLimits kEmulatedLimits{int64_t{1} << 18, int64_t{1} << 21};
 inline constexpr DeviceMemory kEmulatedMemory{size_t{1} << 40, size_t{1} << 40};
 
 std::unique_ptr<DeviceRuntime> make_emulated_runtime(ThreadOrder order,
-                                                     const DeviceMemory& memory = kEmulatedMemory);
+                                                     const DeviceMemory& memory = kEmulatedMemory,
+                                                     bool multiplies_fp8 = true);
 
 std::unique_ptr<CudaStream> make_emulated_stream(ThreadOrder order,
                                                  const CudaLimits& limits = kEmulatedLimits,
-                                                 const DeviceMemory& memory = kEmulatedMemory);
+                                                 const DeviceMemory& memory = kEmulatedMemory,
+                                                 bool multiplies_fp8 = true);
 
 }  // namespace troupe::kernels

@@ -1,5 +1,5 @@
-// Weights are packed as plain rows. A row-major matrix is its own transpose column-major, so c = a b is asked
-// for as c^T = b^T a^T.
+// Weights are packed as plain rows (and see fp8.cpp). A row-major matrix is its own transpose column-major,
+// so c = a b is asked for as c^T = b^T a^T.
 #include "kernels/cuda/column_sums.hpp"
 
 namespace troupe::kernels {
@@ -48,14 +48,24 @@ const void* CudaStream::place_bias(ConstView bias, DType dtype, Scratch::Frame& 
   return copy.data;
 }
 
+size_t CudaStream::packed_size(const PackedWeight& weight) {
+  const size_t count = size_t(weight.n) * size_t(weight.k);
+  return count * size_of(weight.dtype) + (has_fp8(weight) ? 2 * count + sizeof(float) : 0);
+}
+
 size_t CudaStream::packed_bytes(int64_t n, int64_t k, PackedType type) const {
-  return (size_t(n) * size_t(k) * size_of(type.dtype) + 255) / 256 * 256;
+  if (type.packing == Packing::fp8) require_fp8();
+  return (packed_size({nullptr, n, k, type.dtype, type.packing}) + 255) / 256 * 256;
 }
 
 PackedWeight CudaStream::pack(ConstView master, PackedType type, void* destination) {
   TROUPE_CHECK(master.dtype == DType::f32);
+  TROUPE_CHECK(type.packing != Packing::fp8 || type.dtype == DType::bf16, "fp8 stands in for bf16 alone");
   convert(master, {destination, type.dtype, master.rows, master.cols, master.cols});
-  return {destination, master.rows, master.cols, type.dtype};
+  const Packing packing = type.packing == Packing::fp8 ? Packing::fp8 : Packing::training;
+  const PackedWeight weight{destination, master.rows, master.cols, type.dtype, packing};
+  if (has_fp8(weight)) pack_fp8(master, weight);
+  return weight;
 }
 
 void CudaStream::linear_forward(ConstView x, PackedWeight weight, ConstView bias, View y) {
@@ -65,12 +75,15 @@ void CudaStream::linear_forward(ConstView x, PackedWeight weight, ConstView bias
   if (y.size() == 0) return;
   Scratch::Frame frame(scratch_);
   product.bias = place_bias(bias, y.dtype, frame);
-  runtime_->multiply(product);
+  if (!has_fp8(weight) || !multiply_fp8(product, x, weight, false)) runtime_->multiply(product);
 }
 
 void CudaStream::linear_backward_input(ConstView dy, PackedWeight weight, View dx, bool accumulate) {
   TROUPE_CHECK(dy.dtype == weight.dtype && (dx.dtype == dy.dtype || dx.dtype == DType::f32));
-  multiply({dy}, {rows_of_packed(weight)}, dx, accumulate);
+  Product product = product_of({dy}, {rows_of_packed(weight)}, dx);
+  product.accumulate = accumulate;
+  if (dx.size() == 0) return;
+  if (!has_fp8(weight) || !multiply_fp8(product, dy, weight, true)) runtime_->multiply(product);
 }
 
 void CudaStream::linear_backward_weight(ConstView dy, ConstView x, View dw, View dbias) {
@@ -99,6 +112,14 @@ bool CudaStream::fuses(const FusedActivation& activation, View result) {
   return activation.kind == Activation::gelu && activation.dropout.rate == 0 && result.size() > 0;
 }
 
+bool CudaStream::multiply_fused(const Product& product, ConstView x, const PackedWeight& weight,
+                                bool is_gradient) {
+  if (has_fp8(weight)) return multiply_fp8(product, x, weight, is_gradient);
+  if (!runtime_->has_algorithm(product)) return false;
+  runtime_->multiply(product);
+  return true;
+}
+
 void CudaStream::linear_activation_forward(ConstView x, PackedWeight weight, ConstView bias,
                                            const FusedActivation& activation, View y) {
   if (fuses(activation, y)) {
@@ -108,7 +129,7 @@ void CudaStream::linear_activation_forward(ConstView x, PackedWeight weight, Con
     product.epilogue = Epilogue::gelu;
     product.pre = activation.pre.data;
     product.pre_leading = activation.pre.stride;
-    if (runtime_->has_algorithm(product)) return runtime_->multiply(product);
+    if (multiply_fused(product, x, weight, false)) return;
   }
   Stream::linear_activation_forward(x, weight, bias, activation, y);
 }
@@ -120,7 +141,7 @@ void CudaStream::linear_activation_backward_input(ConstView dy, PackedWeight wei
     product.epilogue = Epilogue::gelu_gradient;
     product.pre = activation.pre.data;
     product.pre_leading = activation.pre.stride;
-    if (runtime_->has_algorithm(product)) return runtime_->multiply(product);
+    if (multiply_fused(product, dy, weight, true)) return;
   }
   Stream::linear_activation_backward_input(dy, weight, activation, dpre);
 }

@@ -6,9 +6,9 @@
 
 namespace troupe::kernels {
 
-// REQUIRES: factors of one type; f32 factors have an f32 result; nothing is fused.
+// REQUIRES: factors of one type, f32 or bf16; f32 factors have an f32 result; nothing is fused.
 inline void multiply_plainly(DeviceRuntime& runtime, const Product& p) {
-  TROUPE_CHECK(!p.is_fused());
+  TROUPE_CHECK(!p.is_fused() && !p.is_fp8());
   TROUPE_CHECK(p.a.dtype == p.b.dtype && (p.a.dtype == DType::bf16 || p.dtype == DType::f32));
   const auto run = [&](auto element, auto result) {
     using T = decltype(element);

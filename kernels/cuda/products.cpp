@@ -22,8 +22,18 @@ void check_cublas(cublasStatus_t status, const char* call, const Product& p) {
 }
 
 cudaDataType_t cuda_type(DType type) {
-  TROUPE_CHECK(type == DType::f32 || type == DType::bf16, "products of {}", to_string(type));
-  return type == DType::f32 ? CUDA_R_32F : CUDA_R_16BF;
+  switch (type) {
+    case DType::f32:
+      return CUDA_R_32F;
+    case DType::bf16:
+      return CUDA_R_16BF;
+    case DType::e4m3:
+      return CUDA_R_8F_E4M3;
+    case DType::e5m2:
+      return CUDA_R_8F_E5M2;
+    default:
+      throw error(ErrorKind::device, "there are no products of {}", to_string(type));
+  }
 }
 
 // What cuBLASLt may rely on: the largest power of two that divides the address, at most the 64 that every
@@ -102,6 +112,10 @@ void point(cublasLtMatmulDesc_t desc, const Product& p) {
   if (p.bias != nullptr) set(desc, CUBLASLT_MATMUL_DESC_BIAS_POINTER, p.bias, p);
   if (p.column_sums != nullptr) set(desc, CUBLASLT_MATMUL_DESC_BIAS_POINTER, p.column_sums, p);
   if (p.epilogue != Epilogue::none) set(desc, CUBLASLT_MATMUL_DESC_EPILOGUE_AUX_POINTER, p.pre, p);
+  if (p.is_fp8()) {
+    set(desc, CUBLASLT_MATMUL_DESC_A_SCALE_POINTER, p.a.scale, p);
+    set(desc, CUBLASLT_MATMUL_DESC_B_SCALE_POINTER, p.b.scale, p);
+  }
 }
 
 OwnedDesc describe(const Product& p) {
@@ -190,9 +204,9 @@ CudaProducts::Plan& CudaProducts::plan_of(const Product& p) {
                                      plan.d.get(), plan.d.get(), preference.get(), 1, &result, &count);
   // What a library does not know at all it may call invalid: only where the product can be had otherwise is
   // that an answer.
-  const bool refused =
-      status == CUBLAS_STATUS_NOT_SUPPORTED ||
-      (p.is_fused() && (status == CUBLAS_STATUS_INVALID_VALUE || status == CUBLAS_STATUS_ARCH_MISMATCH));
+  const bool refused = status == CUBLAS_STATUS_NOT_SUPPORTED ||
+                       ((p.is_fused() || p.is_fp8()) &&
+                        (status == CUBLAS_STATUS_INVALID_VALUE || status == CUBLAS_STATUS_ARCH_MISMATCH));
   if (!refused) check_cublas(status, "cublasLtMatmulAlgoGetHeuristic", p);
   plan.possible = status == CUBLAS_STATUS_SUCCESS && count > 0 && result.state == CUBLAS_STATUS_SUCCESS;
   plan.algorithm = result.algo;
@@ -200,6 +214,7 @@ CudaProducts::Plan& CudaProducts::plan_of(const Product& p) {
 }
 
 bool CudaProducts::has_algorithm(const Product& p) {
+  if (p.is_fp8() && capability_ < 89) return false;
   if (p.epilogue != Epilogue::none && (capability_ < 90 || p.dtype != DType::bf16)) return false;
   return plan_of(p).possible;
 }

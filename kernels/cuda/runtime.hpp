@@ -15,13 +15,15 @@ namespace troupe::kernels {
 enum class Epilogue : uint8_t { none = 0, gelu, gelu_gradient };
 
 // A product as cuBLASLt takes it, column-major: d (m, n) = op(a) op(b) [+ bias a row] [+ d]. A row-major
-// matrix with stride s is its transpose, column-major, with leading dimension s.
+// matrix with stride s is its transpose, column-major, with leading dimension s. Factors of fp8 have an op
+// that makes a transposed and b not.
 struct Product {
   struct Factor {
     const void* data = nullptr;
     int64_t rows = 0, cols = 0, leading = 0;  // as it lies, column-major
     bool transposed = false;                  // op
     DType dtype = DType::f32;
+    const float* scale = nullptr;  // fp8: on the device, what the elements are multiplied by
     bool operator==(const Factor&) const = default;
   };
   int64_t m = 0, n = 0, k = 0;
@@ -38,6 +40,7 @@ struct Product {
 
   // Whether it can be had by another product, and kernels beside it.
   bool is_fused() const { return epilogue != Epilogue::none || column_sums != nullptr; }
+  bool is_fp8() const { return size_of(a.dtype) == 1; }
   bool operator==(const Product&) const = default;
 };
 
@@ -70,7 +73,7 @@ class DeviceRuntime {
   // Throws Error(device) with the call's name.
   virtual void launch(const KernelCall& call) = 0;
   // Throws Error(device) with the shape. The same bits for the same shape and alignment, every time.
-  // REQUIRES has_algorithm where the product is fused; others are multiplied in any case.
+  // REQUIRES has_algorithm where the product is fused or of fp8; others are multiplied in any case.
   virtual void multiply(const Product& product) = 0;
   // Decided by shape, types, alignment and the kind of device alone; reads and writes nothing of the product.
   virtual bool has_algorithm(const Product& product) = 0;

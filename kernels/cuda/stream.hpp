@@ -23,6 +23,10 @@ struct CudaLimits {
   int64_t kept_bytes = int64_t{1} << 30;     // of exponentials kept from the first pass to the second
 };
 
+namespace device {
+struct Magnitudes;
+}
+
 device::DropoutRule rule_of(const Dropout& dropout);  // CHECKs 0 <= rate < 1
 
 class DeviceTotal;  // accumulator.hpp
@@ -43,6 +47,8 @@ class CudaStream final : public Stream {
   DeviceRuntime& runtime() { return *runtime_; }
   Scratch& scratch() { return scratch_; }
 
+  // The bytes of a packed weight that have a meaning; packed_bytes leaves room behind them.
+  static size_t packed_size(const PackedWeight& weight);
   size_t packed_bytes(int64_t n, int64_t k, PackedType type) const override;
   PackedWeight pack(ConstView master, PackedType type, void* destination) override;
   void linear_forward(ConstView x, PackedWeight weight, ConstView bias, View y) override;
@@ -127,6 +133,19 @@ class CudaStream final : public Stream {
   void multiply(RowMajor a, RowMajor b, View c, bool accumulate = false);
   const void* place_bias(ConstView bias, DType dtype, Scratch::Frame& frame);
   static bool fuses(const FusedActivation& activation, View result);
+  // `x` is the other factor beside the weight; false: the device has no algorithm for it.
+  bool multiply_fused(const Product& product, ConstView x, const PackedWeight& weight, bool is_gradient);
+
+  static bool has_fp8(const PackedWeight& weight);
+  void require_fp8() const;
+  void pack_fp8(ConstView master, const PackedWeight& weight);
+  // The product of x and a weight in bf16, made in fp8 instead; false: the device has no algorithm for it.
+  // `is_gradient`: x is one, and is multiplied by the weight instead of its transpose.
+  bool multiply_fp8(Product product, ConstView x, const PackedWeight& weight, bool is_gradient);
+  template <typename Format>
+  void quantise(ConstView x, uint8_t* codes, float* scale);
+  template <typename T>
+  device::Magnitudes magnitudes_of(ConstView x, float* down, Scratch::Frame& frame);
 
   struct VocabularyPasses;
   void cross_entropy_forward(const VocabularyPasses& passes);

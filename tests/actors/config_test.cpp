@@ -47,6 +47,10 @@ TEST_CASE("every mistake in a job file is named by file, line and key, with what
        "\"rotary\""},
       {"[model]\nwidth = 60\nheads = 4\npositions = \"rotary\"",
        "job.toml: model.width / model.heads is 15; it must be even with rotary positions"},
+      {"[model]\nproducts = \"fp4\"",
+       "job.toml:2: model.products is the string \"fp4\"; it must be one of \"compute\" \"fp8\""},
+      {"[model]\ncompute = \"f32\"\nproducts = \"fp8\"",
+       "job.toml: model.products is fp8, which needs model.compute bf16, not f32"},
       {"[model]\nnorm = 3", "job.toml:2: model.norm is 3; it must be one of"},
       {"[model]\ndropout = 1.0", "job.toml:2: model.dropout is 1; it must be a number from 0 to 0.999"},
       {"[model]\ntied_embeddings = \"yes\"",
@@ -97,6 +101,10 @@ TEST_CASE(
   other.optimizer.beta1 = 0.9f;
   CHECK(job_hash(other) != job_hash(job));
   CHECK(first_difference(job, other) == "optimizer.beta1 = 0.85 here, 0.9 there");
+  JobConfig narrow = job;
+  narrow.model.products = model::Products::fp8;
+  CHECK(job_hash(narrow) != job_hash(job));
+  CHECK(parse_job("canonical", canonical_text(narrow)).model.products == model::Products::fp8);
 }
 
 TEST_CASE("a schedule that ends ties the job to its length") {

@@ -232,3 +232,16 @@ TEST_CASE("a probe is a hash of what this machine computes, and leaves no trace"
     CHECK(alone->probed() != engine->probed());
   }
 }
+
+TEST_CASE(
+    "fp8 products are refused by a CPU when its engine is made, and trained with by the emulated device") {
+  Fixture fixture;
+  fixture.job.model.width = 16;
+  fixture.job.model.inner = 32;
+  fixture.job.model.compute = kernels::DType::bf16;
+  fixture.job.model.products = model::Products::fp8;
+  CHECK_THROWS_WITH_AS(fixture.engine(DeviceKind::cpu),
+                       doctest::Contains("a CPU does not multiply in fp8 (model.products = \"fp8\")"), Error);
+  const auto engine = fixture.engine(DeviceKind::emulated);
+  CHECK_FALSE(run_step(fixture, *engine, 0).plan.skipped);
+}

@@ -254,7 +254,7 @@ TEST_CASE("an exported model translates as its checkpoint does, and a damaged on
   refuses(bytes.substr(0, bytes.size() - 1), "too early");
   refuses(bytes + "x", "follow its end");
   std::string newer = bytes;
-  newer[8] = 3;
+  newer[8] = 4;
   refuses(newer, "newer troupe");
 }
 

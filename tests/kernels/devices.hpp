@@ -79,10 +79,10 @@ class Placed {
 
 // A PackedWeight on a device, with its memory.
 struct PlacedWeight {
-  PlacedWeight(TestDevice& device, const Matrix& w, kernels::DType dtype)
+  PlacedWeight(TestDevice& device, const Matrix& w, kernels::PackedType type)
       : master(device, kernels::DType::f32, w),
-        memory(device.allocate(device.stream().packed_bytes(w.rows, w.cols, dtype))),
-        weight(device.stream().pack(master.view(), dtype, memory.data())) {}
+        memory(device.allocate(device.stream().packed_bytes(w.rows, w.cols, type))),
+        weight(device.stream().pack(master.view(), type, memory.data())) {}
   Placed master;
   kernels::Buffer memory;
   kernels::PackedWeight weight;

@@ -95,28 +95,37 @@ TEST_CASE("products, attention and cross-entropy give the same bits every time a
   }
 }
 
-TEST_CASE("products with activations and column sums give the same bits every time and on every stream" *
+TEST_CASE("products with activations, column sums and fp8 give the same bits every time and on every stream" *
           doctest::skip(kNoGpu)) {
   constexpr int64_t kRows = 1000, kWidth = 256, kInner = 1024;
   const Matrix x = random_bf16(kRows, kWidth, 1), w = random_bf16(kInner, kWidth, 2, 0.1f),
                outer = random_bf16(kWidth, kInner, 3, 0.1f), bias = random_bf16(1, kInner, 4);
-  Results first;
-  for (int run = 0; run < 20; ++run) {
-    const auto device = gpu_test_device();
-    Stream& stream = device->stream();
-    const PlacedWeight up(*device, w, DType::bf16), down(*device, outer, DType::bf16);
-    const Placed in(*device, DType::bf16, x), b(*device, DType::f32, bias),
-        pre(*device, DType::bf16, kRows, kInner), y(*device, DType::bf16, kRows, kInner),
-        dpre(*device, DType::bf16, kRows, kInner), dx(*device, DType::bf16, kRows, kWidth),
-        dw(*device, DType::f32, kInner, kWidth), db(*device, DType::f32, 1, kInner);
-    const FusedActivation gelu{Activation::gelu, {}, pre.view()};
-    stream.linear_activation_forward(in.view(), up.weight, b.view(), gelu, y.view());
-    stream.linear_activation_backward_input(in.view(), down.weight, gelu, dpre.view());
-    stream.linear_backward_weight(dpre.view(), in.view(), dw.view(), db.view());
-    stream.linear_backward_input(dpre.view(), up.weight, dx.view(), false);
-    const Results results{pre.values(), y.values(), dpre.values(), dx.values(), dw.values(), db.values()};
-    if (run == 0) first = results;
-    for (size_t i = 0; i < results.size(); ++i) CHECK(same_bits(results[i], first[i]));
+  for (const Packing packing : {Packing::training, Packing::fp8}) {
+    Results first;
+    for (int run = 0; run < 20; ++run) {
+      const auto device = gpu_test_device();
+      Stream& stream = device->stream();
+      const PackedType type(DType::bf16, packing);
+      try {
+        stream.packed_bytes(kInner, kWidth, type);
+      } catch (const Error& none) {
+        MESSAGE("not tested: ", std::string(none.what()));
+        break;
+      }
+      const PlacedWeight up(*device, w, type), down(*device, outer, type);
+      const Placed in(*device, DType::bf16, x), b(*device, DType::f32, bias),
+          pre(*device, DType::bf16, kRows, kInner), y(*device, DType::bf16, kRows, kInner),
+          dpre(*device, DType::bf16, kRows, kInner), dx(*device, DType::bf16, kRows, kWidth),
+          dw(*device, DType::f32, kInner, kWidth), db(*device, DType::f32, 1, kInner);
+      const FusedActivation gelu{Activation::gelu, {}, pre.view()};
+      stream.linear_activation_forward(in.view(), up.weight, b.view(), gelu, y.view());
+      stream.linear_activation_backward_input(in.view(), down.weight, gelu, dpre.view());
+      stream.linear_backward_weight(dpre.view(), in.view(), dw.view(), db.view());
+      stream.linear_backward_input(dpre.view(), up.weight, dx.view(), false);
+      const Results results{pre.values(), y.values(), dpre.values(), dx.values(), dw.values(), db.values()};
+      if (run == 0) first = results;
+      for (size_t i = 0; i < results.size(); ++i) CHECK(same_bits(results[i], first[i]));
+    }
   }
 }
 

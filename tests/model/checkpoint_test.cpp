@@ -3,6 +3,7 @@
 #include <csignal>
 #include <cstring>
 #include <fstream>
+#include <functional>
 
 #include <doctest/doctest.h>
 #include <sys/resource.h>
@@ -88,38 +89,50 @@ TEST_CASE("a checkpoint gives back what was saved") {
         1);  // no debris
 }
 
-TEST_CASE("the kind of norm and of positions come back from a checkpoint") {
+TEST_CASE("the kinds of norm, positions and products come back from a checkpoint") {
   Saved saved;
   saved.info.model.norm_kind = kernels::NormKind::rms;
   saved.info.model.positions = Positions::rotary;
+  saved.info.model.compute = kernels::DType::bf16;
+  saved.info.model.products = Products::fp8;
   saved.model = make_model(saved.info.model);
-  const auto stream = saved.backend->create_stream();
-  saved.state = initial_state(*saved.backend, *stream, *saved.model, 11);
+  saved.state = first_state([&](size_t bytes) { return saved.backend->allocate(bytes); }, *saved.model, 11);
   save_checkpoint(saved.path, saved.info, saved.state);
   const Checkpoint loaded = load_checkpoint(saved.path, *saved.backend);
   CHECK(loaded.info == saved.info);
   CHECK(state_digest(loaded.state) == state_digest(saved.state));
 }
 
-TEST_CASE("a checkpoint of format 1, which knew layer norm alone, is read") {
+TEST_CASE("checkpoints of formats 1 and 2, which knew fewer settings, are read") {
   const Saved saved;
-  CheckpointInfo other = saved.info;
-  other.model.norm_kind = kernels::NormKind::rms;
-  std::string record = encode_record(saved.info, saved.state);
-  const std::string differs = encode_record(other, saved.state);
-  REQUIRE(record.size() == differs.size());
-  record.erase(std::mismatch(record.begin(), record.end(), differs.begin()).first);
+  const std::string record = encode_record(saved.info, saved.state);
+  // Where the record holds what `change` changes: one byte.
+  const auto place_of = [&](const std::function<void(ModelConfig&)>& change) {
+    CheckpointInfo other = saved.info;
+    change(other.model);
+    const std::string differs = encode_record(other, saved.state);
+    REQUIRE(record.size() == differs.size());
+    return size_t(std::mismatch(record.begin(), record.end(), differs.begin()).first - record.begin());
+  };
+  const size_t products = place_of([](ModelConfig&c) { c.products = Products::fp8; }),
+               norm = place_of([](ModelConfig&c) { c.norm_kind = kernels::NormKind::rms; });
+  REQUIRE(norm < products);
   const uint64_t bytes = uint64_t(saved.state.elements) * sizeof(float);
-  const FileKind older{"TROUPECK", 1, "checkpoint", ""};
-  SectionWriter writer(older, saved.path, 0);
-  writer.section("record", record.data(), record.size());
-  writer.section("weights", saved.state.weights.data(), bytes);
-  writer.section("moment1", saved.state.moment1.data(), bytes);
-  writer.section("moment2", saved.state.moment2.data(), bytes);
-  writer.finish();
-  const Checkpoint loaded = load_checkpoint(saved.path, *saved.backend);
-  CHECK(loaded.info == saved.info);
-  CHECK(state_digest(loaded.state) == state_digest(saved.state));
+  for (const uint32_t format : {1u, 2u}) {
+    CAPTURE(format);
+    std::string older = record;
+    older.erase(products, 1);
+    if (format < 2) older.erase(norm, 1);
+    SectionWriter writer(FileKind{"TROUPECK", format, "checkpoint", ""}, saved.path, 0);
+    writer.section("record", older.data(), older.size());
+    writer.section("weights", saved.state.weights.data(), bytes);
+    writer.section("moment1", saved.state.moment1.data(), bytes);
+    writer.section("moment2", saved.state.moment2.data(), bytes);
+    writer.finish();
+    const Checkpoint loaded = load_checkpoint(saved.path, *saved.backend);
+    CHECK(loaded.info == saved.info);
+    CHECK(state_digest(loaded.state) == state_digest(saved.state));
+  }
 }
 
 TEST_CASE("the same state makes the same bytes") {
@@ -170,12 +183,12 @@ TEST_CASE("a checkpoint with a flipped bit anywhere is refused") {
 TEST_CASE("a checkpoint of a newer version is refused as such") {
   const Saved saved;
   std::string newer = saved.read();
-  newer[8] = 3;
+  newer[8] = 4;
   saved.write(newer);
   CHECK(saved.refusal() == ErrorKind::version);
   CHECK_THROWS_WITH_AS(
       load_weights_only(saved.path, *saved.backend),
-      doctest::Contains("written by a newer troupe; this one reads up to format 2: update troupe"), Error);
+      doctest::Contains("written by a newer troupe; this one reads up to format 3: update troupe"), Error);
 }
 
 TEST_CASE("what is not a checkpoint is refused") {

@@ -111,6 +111,54 @@ TEST_CASE(
     }
 }
 
+TEST_CASE("products in fp8 learn about as well as those in bf16, with the same bits every time") {
+  const auto cpu_stream = kernels::make_cpu_backend()->create_stream();
+  ModelConfig config = gpt2_config(1, 32, 2, 61, 24);
+  config.dropout = 0;
+  config.compute = kernels::DType::bf16;
+  const StepOptions options = options_for(24);
+  const auto batches = [&](int64_t, uint32_t slot) { return random_batch(config, {3, 9, 12}, slot); };
+  const auto train = [&](Products products, kernels::ThreadOrder order, int steps) {
+    config.products = products;
+    const auto stream = kernels::make_emulated_stream(order);
+    const auto model = make_model(config);
+    DeviceTrainer trainer(*stream, *model, options);
+    Run run;
+    for (int step = 0; step < steps; ++step) run.losses.push_back(trainer.step(batches).loss.mean_loss());
+    run.weights = trainer.weights();
+    return run;
+  };
+  constexpr int kMany = 16;
+  const Run plain = train(Products::compute, kernels::ThreadOrder::forward, kMany),
+            narrow = train(Products::fp8, kernels::ThreadOrder::forward, kMany);
+  INFO("loss " << plain.losses.front() << " to " << plain.losses.back() << " in bf16, "
+               << narrow.losses.front() << " to " << narrow.losses.back() << " in fp8");
+  CHECK(plain.losses.back() < 0.7 * plain.losses.front());
+  CHECK(narrow.losses.front() == doctest::Approx(plain.losses.front()).epsilon(0.01));
+  CHECK(narrow.losses.back() == doctest::Approx(plain.losses.back()).epsilon(0.02));
+  CHECK(narrow.weights != plain.weights);
+  CHECK(train(Products::fp8, kernels::ThreadOrder::forward, kMany).weights == narrow.weights);
+  const Run short_run = train(Products::fp8, kernels::ThreadOrder::forward, 2);
+  for (const auto order : {kernels::ThreadOrder::backward, kernels::ThreadOrder::mixed})
+    CHECK(train(Products::fp8, order, 2).weights == short_run.weights);
+}
+
+TEST_CASE("a CPU packs a model that was trained in fp8 for what it is used for there, not for training") {
+  ModelConfig config = config_for(Family::decoder, kernels::DType::bf16);
+  config.products = Products::fp8;
+  const auto backend = kernels::make_cpu_backend();
+  const auto stream = backend->create_stream();
+  const auto model = make_model(config);
+  TrainState state = first_state(kernels::allocate_host, *model, 3);
+  CHECK_THROWS_AS(pack_state(*backend, *stream, *model, state), Error);
+  for (const auto packing : {kernels::Packing::training, kernels::Packing::inference}) {
+    const PackedWeights packed =
+        pack_weights(*backend, *stream, *model, state.weight_data(), {kernels::DType::bf16, packing});
+    for (const kernels::PackedWeight& weight : packed.views)
+      if (weight.data != nullptr) CHECK(weight.packing == packing);
+  }
+}
+
 TEST_CASE("a state goes to an emulated device and comes back, chain and all") {
   const ModelConfig config = config_for(Family::encoder_decoder, kernels::DType::f32);
   const StepOptions options = options_for(24);
@@ -131,7 +179,8 @@ TEST_CASE("a state goes to an emulated device and comes back, chain and all") {
 }
 
 TEST_CASE("what changes by itself in a device's memory is named, and nothing else is") {
-  const ModelConfig config = config_for(Family::decoder, kernels::DType::bf16);
+  ModelConfig config = config_for(Family::decoder, kernels::DType::bf16);
+  config.products = Products::fp8;  // several forms of a packed weight
   const auto stream = kernels::make_emulated_stream(kernels::ThreadOrder::forward);
   const auto model = make_model(config);
   DeviceTrainer trainer(*stream, *model, options_for(24));
@@ -160,7 +209,11 @@ TEST_CASE("what changes by itself in a device's memory is named, and nothing els
     check(state.weight_data() + place, "a weight", true);
     check(state.moment1_data() + place, "a first moment", true);
     check(state.moment2_data() + place, "a second moment", true);
-    if (p.packed) check(const_cast<void*>(state.packed.views[i].data), "a packed weight", false);
+    if (!p.packed) continue;
+    const kernels::PackedWeight& packed = state.packed.views[i];
+    auto* const first = static_cast<unsigned char*>(const_cast<void*>(packed.data));
+    check(first, "a packed weight", false);
+    check(first + kernels::CudaStream::packed_size(packed) - 1, "a packed weight", false);
   }
   CHECK(found() == "nothing");
 }

@@ -188,6 +188,8 @@ TEST_CASE("an impossible model is refused with the setting's name and what would
        [](ModelConfig& c) { c.width = 15, c.heads = 3; }},
       {"model.width / model.heads is 5; it must be even with rotary positions",
        [](ModelConfig& c) { c.width = 10, c.heads = 2, c.positions = Positions::rotary; }},
+      {"model.products is fp8, which needs model.compute bf16, not f32",
+       [](ModelConfig& c) { c.products = Products::fp8; }},
   };
   for (const Mistake& mistake : mistakes) {
     ModelConfig config = tiny_config();
