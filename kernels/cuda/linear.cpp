@@ -65,6 +65,9 @@ PackedWeight CudaStream::pack(ConstView master, PackedType type, void* destinati
   const Packing packing = type.packing == Packing::fp8 ? Packing::fp8 : Packing::training;
   const PackedWeight weight{destination, master.rows, master.cols, type.dtype, packing};
   if (has_fp8(weight)) pack_fp8(master, weight);
+  // Checksums read whole words, which must be the same on every device.
+  const size_t bytes = packed_size(weight), rest = (4 - bytes % 4) % 4;
+  if (rest > 0) runtime_->zero_rows(static_cast<char*>(destination) + bytes, rest, rest, 1);
   return weight;
 }
 

@@ -113,3 +113,20 @@ TEST_CASE("views of unequal shapes or types around an activation are refused") {
     }
   }
 }
+
+TEST_CASE("a packed weight is whole words of its own, whatever the memory held before") {
+  for (const auto& device : other_test_devices()) {
+    CAPTURE(device->name());
+    const Placed master(*device, DType::f32, random_bf16(3, 5, 1));
+    const size_t bytes = device->stream().packed_bytes(3, 5, DType::bf16);
+    const std::vector<char> before(bytes, 0x55);
+    const Buffer memory = device->allocate(bytes);
+    device->copy_in(memory.data(), before.data(), bytes);
+    device->stream().pack(master.view(), DType::bf16, memory.data());
+    std::vector<char> after(bytes);
+    device->copy_out(after.data(), memory.data(), bytes);
+    CHECK(after[30] == 0);
+    CHECK(after[31] == 0);
+    CHECK(after[32] == 0x55);
+  }
+}

@@ -30,8 +30,8 @@ class Process {
   void signal(int number) const;
   bool running();
 
-  // Reads until `text` has appeared on either stream (on standard error: from there on); false when the process
-  // ended or the time ran out before.
+  // Reads until `text` has appeared on either stream (on standard error: from there on); false when the
+  // process ended or the time ran out before.
   bool wait_for_output(const std::string& text, std::chrono::seconds deadline, size_t err_from = 0);
   // Waits for the end; nullopt (and the process is killed) when the time runs out.
   std::optional<ProcessResult> wait(std::chrono::seconds deadline);
