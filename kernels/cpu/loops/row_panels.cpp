@@ -11,6 +11,7 @@ namespace {
 
 constexpr int64_t kPair = 2 * kPanelColumns;  // elements of a pair of rows in a panel
 constexpr int64_t kPackRows = 32;             // packed at once: their lines are in the nearest cache
+constexpr int64_t kAhead = 128;                // columns that are asked for before they are packed
 constexpr int kRows = 8, kPanels = 3;         // of a tile: its sums stay in registers
 static_assert(kPanelColumns % kRows == 0);
 
@@ -18,6 +19,8 @@ static_assert(kPanelColumns % kRows == 0);
 TROUPE_INLINE Vec pack_columns(const uint16_t* x, int64_t rows, int64_t stride, int64_t count, Vec sum,
                                uint16_t* to) {
   for (int64_t row = 0; row < rows; row += 2, x += 2 * stride, to += kPair) {
+    __builtin_prefetch(x + kAhead);
+    __builtin_prefetch(x + stride + kAhead);
     const Vec first = load(x, count), second = row + 1 < rows ? load(x + stride, count) : zero();
     store(reinterpret_cast<uint32_t*>(to), shift_right(bits_of(first), 16) | bits_of(second));
     sum = sum + first + second;
