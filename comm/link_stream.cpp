@@ -59,7 +59,12 @@ bool LinkStream::idle() const {
 
 void LinkStream::read_next() {
   const std::lock_guard lock(mutex_);
-  if (state_ == State::open || state_ == State::finishing) start_read();
+  if (state_ == State::cancelled || state_ == State::done) return;
+  if (!writes_ended_ || reactions_ > 0) return start_read();
+  // Nothing holds the call any more: gRPC may be done with it, and a read would be of a call that is gone.
+  if (!ours_) ours_ = StreamEnd{StreamEnd::Cause::closed, ErrorKind::peer_lost, ""};
+  state_ = State::cancelled;
+  end_at_once();
 }
 
 void LinkStream::write_next() {
@@ -113,9 +118,13 @@ void LinkStream::on_read(bool ok, std::string_view bytes) {
       const std::lock_guard lock(mutex_);
       owner = owner_.get();
       sequence = received_++;
+      ++reactions_;
     }
     const auto message = strip_checksum(bytes, sequence);
-    return message ? owner->received(*message) : owner->received_damaged();
+    message ? owner->received(*message) : owner->received_damaged();
+    const std::lock_guard lock(mutex_);
+    --reactions_;
+    return;
   }
   finish();  // the other end is done, or gone: then the next write fails
 }

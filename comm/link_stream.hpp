@@ -47,7 +47,7 @@ class LinkStream : public std::enable_shared_from_this<LinkStream> {
 
   Sent send(std::string bytes, size_t queue_bytes_max);
   bool idle() const;  // nothing queued and nothing being written
-  void read_next();
+  void read_next();   // where writing has ended and this is not within received(): ends the stream instead
 
   // Each of these ends the stream; the first reason given is the one that ended() tells.
   void finish();                  // after the queue is written; goes on receiving until the other end is done
@@ -82,8 +82,9 @@ class LinkStream : public std::enable_shared_from_this<LinkStream> {
   mutable std::mutex mutex_;
   State state_ = State::open;
   bool writing_ = false;
-  bool writes_ended_ = false;
-  size_t queued_bytes_ = 0;  // with what is being written
+  bool writes_ended_ = false;  // from then on the reactions alone keep gRPC's call alive
+  int reactions_ = 0;          // to messages, under way: one, or two while the next one overtakes its end
+  size_t queued_bytes_ = 0;    // with what is being written
   size_t writing_bytes_ = 0;
   uint64_t sent_ = 0, received_ = 0;  // messages
   std::deque<std::string> queue_;
