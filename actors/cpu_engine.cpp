@@ -13,6 +13,24 @@ struct CpuEngine::Worker {
   std::optional<kernels::Arena> arena;
 };
 
+namespace {
+
+// Says how far its slot has come.
+class TellingSink final : public kernels::ExactSink {
+ public:
+  TellingSink(kernels::ExactAccumulator& sums, const kernels::FoldOptions& options, uint32_t slot,
+              SlotProgress& progress)
+      : ExactSink(sums, options), layout_(sums.layout()), slot_(slot), progress_(progress) {}
+  void whole_from(int64_t offset) override { progress_.reached(slot_, layout_.block_at(offset)); }
+
+ private:
+  const kernels::BlockLayout& layout_;
+  const uint32_t slot_;
+  SlotProgress& progress_;
+};
+
+}  // namespace
+
 CpuEngine::CpuEngine(std::shared_ptr<kernels::Backend> backend, config::JobConfig job,
                      scheduler::SlotPlan plan, std::unique_ptr<model::Model> model, model::TrainState state,
                      uint32_t workers)
@@ -88,8 +106,8 @@ kernels::LossSums CpuEngine::train(uint32_t index, uint32_t slot, const Batch& b
     return sums;
   };
   if (exact_ != nullptr) {
-    kernels::ExactSink sink(*exact_,
-                            {int(job().bits), int(job().slots), model::fold_key(key.seed, key.step, slot)});
+    TellingSink sink(*exact_, {int(job().bits), int(job().slots), model::fold_key(key.seed, key.step, slot)},
+                     slot, mutable_progress());
     return run(sink);
   }
   kernels::FloatSink sink(*float_);

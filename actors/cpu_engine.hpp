@@ -27,6 +27,7 @@ class CpuEngine final : public TrainEngine {
   comm::ExactReduction exact_reduction() override;
   comm::FloatReduction float_reduction() override;
   bool exact() const override { return exact_ != nullptr; }
+  bool sum_grows() const override { return exact(); }
   void fetch_sum(int64_t, int64_t) override {}  // it lies where the ring reads it
   const kernels::RoundedTotal& total() override { return total_; }
   void set_total(kernels::RoundedTotal total) override;

@@ -72,8 +72,8 @@ struct TakePart {  // to the aggregator, once: whom it works with
 };
 using aggregator_actor =
     caf::typed_actor<caf::replies_to<BuildEngine>::with<EngineBuilt>, caf::reacts_to<TakePart>,
-                     caf::reacts_to<scheduler::BeginView>, caf::reacts_to<Reduce>, caf::reacts_to<Commit>,
-                     caf::reacts_to<scheduler::ClearSum>, caf::reacts_to<StateWanted>,
+                     caf::reacts_to<scheduler::BeginView>, caf::reacts_to<Feed>, caf::reacts_to<Reduce>,
+                     caf::reacts_to<Commit>, caf::reacts_to<scheduler::ClearSum>, caf::reacts_to<StateWanted>,
                      caf::reacts_to<KeepTotals>, caf::replies_to<InstallState>::with<Installed>,
                      caf::replies_to<InstallTotal>::with<Installed>, caf::replies_to<SaveFinal>::with<Saved>>;
 

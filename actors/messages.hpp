@@ -143,6 +143,9 @@ struct ShareWork {  // take ranges until none is left
   std::shared_ptr<SharedWork> work;
 };
 struct WorkShared {};
+struct Feed {
+  scheduler::Seal seal;
+};
 struct Reduce {
   scheduler::Seal seal;
 };
@@ -256,6 +259,7 @@ TROUPE_LOCAL_MESSAGE(SlotSamples)
 TROUPE_LOCAL_MESSAGE(SlotDone)
 TROUPE_LOCAL_MESSAGE(ShareWork)
 TROUPE_LOCAL_MESSAGE(WorkShared)
+TROUPE_LOCAL_MESSAGE(Feed)
 TROUPE_LOCAL_MESSAGE(Reduce)
 TROUPE_LOCAL_MESSAGE(Reduced)
 TROUPE_LOCAL_MESSAGE(ReduceFailed)

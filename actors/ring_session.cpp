@@ -16,6 +16,7 @@ namespace {
 constexpr int64_t kBucketElements = int64_t{1} << 20;
 // For a whole step of the slowest member; silence is noticed much sooner.
 constexpr int kStepPatienceMs = 3'600'000;
+constexpr std::chrono::milliseconds kFeedTick{5};  // who waits for a slot looks for the end of the view
 constexpr int kBroadcastPatienceMs = 600'000;
 constexpr size_t kPlaceBytesMax = 4096;  // of a member's devices, and of a group's id
 constexpr int kGroupFailuresMax = 2;     // then the ring adds, which needs nothing but the host
@@ -72,6 +73,7 @@ void RingSession::connect(const scheduler::View& view) {
     session.cancelled = give_up_;
   }
   before.reset();
+  fed_from_.reset();
   comm::RingLinks links;
   if (!alone())
     links = comm::connect_ring(*context_->services->bulk, session, members, context_->services->tls_client,
@@ -139,38 +141,75 @@ void RingSession::try_group(const std::function<void()>& run) {
   }
 }
 
-comm::SumMeta RingSession::reduce(TrainEngine& engine, const scheduler::Seal& seal) {
-  const comm::SumMeta own = engine.own_sum();
-  const std::shared_ptr<comm::Ring> ring = this->ring();
-  if (alone()) return own;
+std::vector<std::vector<uint64_t>> RingSession::contributions_of(const scheduler::Seal& seal) const {
   std::vector<std::vector<uint64_t>> contributions;
   for (const scheduler::Member& member : view_.members) {
     const auto found = seal.contributions.find(member.rank);
     contributions.push_back(found == seal.contributions.end() ? std::vector<uint64_t>{}
                                                               : found->second.words());
   }
+  return contributions;
+}
+
+void RingSession::feed(const std::shared_ptr<TrainEngine>& engine, const scheduler::Seal& seal) {
+  if (alone() || !engine->sum_grows() || seal.fence.ballot != view_.ballot) return;
+  try {
+    const std::shared_ptr<comm::Ring> ring = this->ring();
+    if (in_group(*engine, *ring)) return;
+    fed_from_ = engine;
+    feed(*engine, seal, *ring);
+  } catch (...) {
+    stop_fed();
+    throw;
+  }
+}
+
+void RingSession::stop_fed() {
+  if (!fed_from_) return;
+  std::shared_ptr<comm::Ring> ring;
+  {
+    const std::lock_guard lock(mutex_);
+    ring.swap(ring_);
+  }
+  ring.reset();
+  fed_from_.reset();
+}
+
+// Bucket by bucket, from the last layer on, as the running slots fold them for the last time.
+void RingSession::feed(TrainEngine& engine, const scheduler::Seal& seal, comm::Ring& ring) {
+  comm::ExactReduction reduction = engine.exact_reduction();
+  reduction.contributions = contributions_of(seal);
+  reduction.buckets = comm::buckets_last_first(engine.model().parameters().layout(), kBucketElements);
+  ring.start(reduction);
+  const auto found = seal.contributions.find(context_->rank());
+  const scheduler::SlotSet own = found == seal.contributions.end() ? scheduler::SlotSet() : found->second;
+  for (size_t i = 0; i < reduction.buckets.size(); ++i) {
+    while (!engine.progress().wait(own, reduction.buckets[i].begin, kFeedTick)) ring.check();
+    engine.fetch_sum(reduction.buckets[i].begin, reduction.buckets[i].end);
+    ring.bucket_ready(i);
+  }
+}
+
+comm::SumMeta RingSession::reduce(TrainEngine& engine, const scheduler::Seal& seal) {
+  const comm::SumMeta own = engine.own_sum();
+  const std::shared_ptr<comm::Ring> ring = this->ring();
+  if (alone()) return own;
   if (in_group(engine, *ring)) {
-    comm::check_contributions(contributions, position_);
+    comm::check_contributions(contributions_of(seal), position_);
     return reduce_in_group(engine);
   }
   const comm::Deadline deadline = comm::deadline_in_ms(kStepPatienceMs);
-  const kernels::BlockLayout& layout = engine.model().parameters().layout();
-  if (engine.exact()) {
-    comm::ExactReduction reduction = engine.exact_reduction();
-    reduction.contributions = std::move(contributions);
-    reduction.buckets = comm::buckets_last_first(layout, kBucketElements);
-    ring->start(reduction);
-    for (size_t i = 0; i < reduction.buckets.size(); ++i) {
-      engine.fetch_sum(reduction.buckets[i].begin, reduction.buckets[i].end);
-      ring->bucket_ready(i);
-    }
-    ring->finish(own);
-    return ring->wait(deadline);
+  if (!engine.exact()) {
+    comm::FloatReduction reduction = engine.float_reduction();
+    reduction.contributions = contributions_of(seal);
+    reduction.buckets = {{0, engine.model().parameters().elements()}};
+    return ring->reduce(reduction, own, deadline);
   }
-  comm::FloatReduction reduction = engine.float_reduction();
-  reduction.contributions = std::move(contributions);
-  reduction.buckets = {{0, layout.elements()}};
-  return ring->reduce(reduction, own, deadline);
+  if (!fed_from_) feed(engine, seal, *ring);
+  ring->finish(own);
+  const comm::SumMeta sum = ring->wait(deadline);
+  fed_from_.reset();
+  return sum;
 }
 
 void RingSession::broadcast(scheduler::Rank root, std::vector<std::byte>& bytes, size_t bytes_max) {

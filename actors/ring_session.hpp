@@ -31,6 +31,13 @@ class RingSession {
   // Throws PeerError that names who is missing, or Error(cancelled) once the view is superseded. One member:
   // nothing to connect.
   void connect(const scheduler::View& view);
+  // Begins the reduction while the last of this node's slots run: sends what they have folded, and returns
+  // when they are done. All but this node's integers, without which no member's total is whole: they are for
+  // reduce() of the same seal. Throws like it, which then throws too. Does nothing where the engine's sum can
+  // be read only when no slot runs, or the seal is of another view.
+  void feed(const std::shared_ptr<TrainEngine>& engine, const scheduler::Seal& seal);
+  // Ends a reduction that was fed only. When it returns, nothing uses the engine's sum or total.
+  void stop_fed();
   // The sum over all members of the current step; the engine's total (or floats) as well. With one member its
   // own. Throws PeerError, or Error(cancelled).
   comm::SumMeta reduce(TrainEngine& engine, const scheduler::Seal& seal);
@@ -47,6 +54,8 @@ class RingSession {
   comm::BulkSession session() const;
   std::string reached_at(const scheduler::Member& member) const;
   std::shared_ptr<comm::Ring> ring() const;
+  std::vector<std::vector<uint64_t>> contributions_of(const scheduler::Seal& seal) const;
+  void feed(TrainEngine& engine, const scheduler::Seal& seal, comm::Ring& ring);
   bool in_group(TrainEngine& engine, comm::Ring& ring);
   bool form_group(comm::DeviceGroup& group, comm::Ring& ring);
   comm::SumMeta reduce_in_group(TrainEngine& engine);
@@ -57,7 +66,9 @@ class RingSession {
   scheduler::View view_;
   size_t position_ = 0;
   std::optional<bool>
-      in_group_;              // of this view: whether devices add without the ring; nullopt: not asked yet
+      in_group_;  // of this view: whether devices add without the ring; nullopt: not asked yet
+  // Set from feed() to the end of reduce(): the ring reads its sum, and lacks our integers alone.
+  std::shared_ptr<TrainEngine> fed_from_;
   int group_failures_ = 0;    // in a row
   mutable std::mutex mutex_;  // guards what follows
   std::shared_ptr<std::atomic<bool>> give_up_ = std::make_shared<std::atomic<bool>>(false);  // of a connect

@@ -19,13 +19,15 @@ std::string TrainEngine::chain() const {
 
 uint32_t TrainEngine::run_slot(uint32_t worker, int64_t step, uint32_t slot, const Batch& batch) {
   TROUPE_CHECK(step == state().step, "slot {} of step {} meets a state at step {}", slot, step, state().step);
-  if (batch.empty()) return kernels::kSumClean;
-  const bool held_out = plan_.is_evaluation(slot);
   uint32_t flags = kernels::kSumClean;
-  const kernels::LossSums sums = held_out ? evaluate(worker, batch) : train(worker, slot, batch, flags);
-  const std::lock_guard lock(sums_mutex_);
-  (held_out ? evaluation_ : training_).add(sums);
-  flags_ |= flags;
+  if (!batch.empty()) {
+    const bool held_out = plan_.is_evaluation(slot);
+    const kernels::LossSums sums = held_out ? evaluate(worker, batch) : train(worker, slot, batch, flags);
+    const std::lock_guard lock(sums_mutex_);
+    (held_out ? evaluation_ : training_).add(sums);
+    flags_ |= flags;
+  }
+  progress_.reached(slot, 0);
   return flags;
 }
 
@@ -72,6 +74,7 @@ void TrainEngine::forget_losses() {
   const std::lock_guard lock(sums_mutex_);
   training_ = evaluation_ = {};
   flags_ = kernels::kSumClean;
+  progress_.reset();
 }
 
 std::shared_ptr<SharedWork> TrainEngine::clear_work() {

@@ -2,9 +2,10 @@
 // step's sum, and applies the total; on which device is the affair of cpu_engine.hpp and device_engine.hpp,
 // and shows to no role. No actors, no messages, no clock.
 //
-// A step goes: run_slot on any workers at once -> verify_work, then a reduction by one thread while no slot
-// runs (not needed when one node holds every slot) -> measure_work, apply_work, pack_work, each by all
-// workers, one work after another -> finish_commit. The weights are read-only between commits.
+// A step goes: run_slot on any workers at once -> verify_work, then a reduction by one thread (not needed
+// when one node holds every slot), which may be fed before, where sum_grows() -> measure_work, apply_work,
+// pack_work, each by all workers, one work after another -> finish_commit. The weights are read-only between
+// commits.
 #pragma once
 
 #include <memory>
@@ -15,6 +16,7 @@
 
 #include "actors/config/job.hpp"
 #include "actors/shared_work.hpp"
+#include "actors/slot_progress.hpp"
 #include "comm/ring.hpp"
 #include "model/loss_totals.hpp"
 #include "model/model.hpp"
@@ -82,6 +84,9 @@ class TrainEngine {
   virtual comm::ExactReduction exact_reduction() = 0;  // REQUIRES the exact sum
   virtual comm::FloatReduction float_reduction() = 0;
   virtual bool exact() const = 0;
+  // Whether blocks of the sum are final, and may be read, while slots run: as soon as progress() says so.
+  virtual bool sum_grows() const { return false; }
+  const SlotProgress& progress() const { return progress_; }
   // Before the ring reads blocks [begin, end) of a reduction. On the thread that reduces.
   virtual void fetch_sum(int64_t begin, int64_t end) = 0;
   // How devices add their sums without the ring; null where there is no such way. The group is joined by the
@@ -130,6 +135,7 @@ class TrainEngine {
   model::CommitMeasures& measures() { return measures_; }          // that measure_work() fills in
   // Something has changed by itself: require_sound() will throw. Any thread.
   void note(const std::optional<std::string>& changed);
+  SlotProgress& mutable_progress() { return progress_; }
   void check_shape(const kernels::RoundedTotal& total) const;  // Throws Error(corrupt)
 
  private:
@@ -155,6 +161,7 @@ class TrainEngine {
   model::LossTotals training_, evaluation_;
   uint32_t flags_ = 0;
   std::string probed_;
+  SlotProgress progress_;  // of the slots in the sum
 
   mutable std::mutex changed_mutex_;
   std::optional<std::string> changed_;  // what was found to have changed by itself, first

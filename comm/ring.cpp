@@ -50,6 +50,9 @@ void Ring::start(const FloatReduction& reduction) {
 void Ring::bucket_ready(size_t index) {
   core_->engine.bucket_ready(index);
 }
+void Ring::check() const {
+  core_->engine.check();
+}
 void Ring::finish(const SumMeta& own) {
   core_->engine.finish(own);
 }

@@ -101,6 +101,7 @@ class Ring {
   void start(const ExactReduction& reduction);
   void start(const FloatReduction& reduction);
   void bucket_ready(size_t index);  // the accumulator of this bucket has its final values; any thread
+  void check() const;               // throws what wait() would throw, when the reduction has failed
   void finish(const SumMeta& own);  // all buckets are ready, and these are our integers
   // The sum of all members' integers, when everything has arrived here and the neighbour has all of ours.
   SumMeta wait(Deadline deadline);

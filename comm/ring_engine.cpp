@@ -90,6 +90,11 @@ void RingEngine::bucket_ready(size_t index) {
   wake_sender();
 }
 
+void RingEngine::check() {
+  std::lock_guard lock(mutex_);
+  throw_if_failed();
+}
+
 void RingEngine::finish(const SumMeta& own) {
   std::lock_guard lock(mutex_);
   TROUPE_CHECK(!own_meta_, "finished twice");

@@ -36,6 +36,7 @@ class RingEngine {
 
   void start(RingJob job);
   void bucket_ready(size_t index);
+  void check();
   void finish(const SumMeta& own);
   SumMeta wait(Deadline deadline);
   void cancel(const std::string& why);

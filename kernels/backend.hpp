@@ -116,6 +116,8 @@ class GradientSink {
     for (int64_t i = 0; i < gradient.rows; ++i)
       fold(offset + rows[size_t(i)] * gradient.cols, gradient.row_range(i, 1));
   }
+  // A hint: all that lies at `offset` or beyond has been folded. Later calls name lower offsets.
+  virtual void whole_from(int64_t /*offset*/) {}
 };
 
 // Softmax cross-entropy with label smoothing over logits = x W^T (+ bias), computed block by block of the vocabulary:

@@ -49,6 +49,7 @@ struct Pass {
   // A mask keyed by (seed, step, slot, side, layer, site); rate 0 outside training.
   kernels::Dropout dropout(float rate, Side side, int64_t layer, Site site) const;
   void fold(size_t index, kernels::ConstView gradient);
+  void whole_from(size_t index) const;  // the gradients of this parameter and all behind it are folded
 };
 
 // A rectangle of tokens; `lengths` (batch) or null when no row is padded.

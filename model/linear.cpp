@@ -29,6 +29,10 @@ void Pass::fold(size_t index, ConstView gradient) {
   sink->fold(p.offset, gradient);
 }
 
+void Pass::whole_from(size_t index) const {
+  sink->whole_from(table.all()[index].offset);
+}
+
 void linear_forward(Pass& pass, const LinearParameters& p, ConstView x, View y) {
   pass.stream.linear_forward(x, pass.packed(p.weight), pass.master(p.bias), y);
 }

@@ -41,6 +41,13 @@ void embed_backward(Pass& pass, const Model& model, Side side, const TokenMatrix
   pass.arena.reset(mark);
 }
 
+// What a layer's backward pass has folded when it ends: all but its first norm, which in pre-norm belongs to
+// the residual of the layer before.
+template <typename LayerParameters>
+size_t behind_first_norm(const LayerParameters& layer) {
+  return layer.self_attention.query_key_value.weight;
+}
+
 }  // namespace
 
 const NormParameters& norm_following(const std::vector<EncoderLayerParameters>& layers,
@@ -81,9 +88,11 @@ void encoder_backward(Pass& pass, const Model& model, const TokenMatrix& source,
   const ConstView turns = model.turns(pass.weights, 0, tokens.length);
   FlowGradient gradient = begin_flow_gradient(pass, tokens.rows());
   gradient.top = dmemory;
-  for (size_t i = layers.size(); i-- > 0;)
+  for (size_t i = layers.size(); i-- > 0;) {
     encoder_layer_backward(pass, layers[i], norm_following(layers, model.indices().encoder_norm, i),
                            {Side::source, int64_t(i), tokens, turns}, saved.layers[i], gradient);
+    pass.whole_from(behind_first_norm(layers[i]));
+  }
   embed_backward(pass, model, Side::source, source,
                  end_flow_gradient(pass, layers[0].self_attention_norm, saved.first, gradient));
   pass.arena.reset(mark);
@@ -109,12 +118,15 @@ void decoder_backward(Pass& pass, const Model& model, const TokenMatrix& target,
   const auto& layers = model.indices().decoder;
   const Tokens tokens = tokens_of(target);
   const ConstView turns = model.turns(pass.weights, 0, tokens.length);
-  for (size_t i = layers.size(); i-- > 0;)
+  for (size_t i = layers.size(); i-- > 0;) {
     decoder_layer_backward(pass, layers[i], norm_following(layers, model.indices().decoder_norm, i),
                            {Side::target, int64_t(i), tokens, turns},
                            {memory, dmemory, i + 1 < layers.size()}, saved.layers[i], gradient);
+    pass.whole_from(behind_first_norm(layers[i]));
+  }
   embed_backward(pass, model, Side::target, target,
                  end_flow_gradient(pass, layers[0].self_attention_norm, saved.first, gradient));
+  pass.whole_from(layers[0].self_attention_norm.gamma);
 }
 
 }  // namespace troupe::model

@@ -152,6 +152,7 @@ LossSums Transformer::run(Pass& pass, const Batch& batch, float label_smoothing)
   const LossSums sums = pass.stream.cross_entropy(loss);
 
   if (pass.training()) {
+    if (!config_.tied_embeddings) pass.whole_from(indices_.output);
     View dmemory;
     if (translates) dmemory = pass.take_f32(memory.tokens.rows(), config_.width);
     decoder_backward(pass, *this, batch.target_in, attended, decoder, gradient, dmemory);

@@ -119,6 +119,10 @@ MemberActions MemberRole::on_seal(const Seal& seal, Microseconds now_us) {
   MemberActions actions;
   run_waiting(actions);
   reduce_if_whole(actions, now_us);
+  if (phase_ == Phase::compute && view_.members.size() > 1) {
+    total_whole_ = false;
+    actions.emplace_back(FeedReduce{*seal_});
+  }
   return actions;
 }
 

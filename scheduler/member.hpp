@@ -27,6 +27,11 @@ struct RunSlot {  // on a free worker
   int64_t step = 0;
   uint32_t slot = 0;
 };
+// A hint while the last own slots run: what they have folded may go into the ring, and R(step - 1) be
+// overwritten. It has no answer; StartReduce of the same seal follows, or a fence.
+struct FeedReduce {
+  Seal seal;
+};
 struct StartReduce {  // all own slots are folded: run the ring over these contributions
   Seal seal;
 };
@@ -45,8 +50,8 @@ struct StopFetch {};
 struct Fenced {  // to the membership: the answer to a Prepare
   Inventory inventory;
 };
-using MemberAction = std::variant<SendClaim, PrefetchSlots, RunSlot, StartReduce, StopReduce, StartCommit,
-                                  ClearSum, FetchTotal, StopFetch, Fenced, Failure>;
+using MemberAction = std::variant<SendClaim, PrefetchSlots, RunSlot, FeedReduce, StartReduce, StopReduce,
+                                  StartCommit, ClearSum, FetchTotal, StopFetch, Fenced, Failure>;
 using MemberActions = std::vector<MemberAction>;
 
 struct MemberOptions {

@@ -91,11 +91,16 @@ struct aggregator_state {
     rounded = true;
   }
 
-  // A sum counts only when the weights that it was computed with are still what they were.
+  // The sum's way begins while the last slots run.
+  void feed(Self self, const Feed& start) {
+    try_ring(self, [&] { ring->feed(engine, start.seal); });
+  }
+
+  // It counts only when the weights that it was computed with are still what they were.
   void reduce(Self self, const Reduce& start) {
     seal = start.seal;
     share_out(self, engine->verify_work(), [this, self] {
-      engine->require_sound();
+      require_sound();
       const bool well = try_ring(self, [&] { sum = ring->reduce(*engine, seal); });
       rounded = !ring->alone();
       if (well)
@@ -103,6 +108,11 @@ struct aggregator_state {
       else
         self->send(peers.member, ReduceFailed{seal.fence});
     });
+  }
+
+  void require_sound() try { engine->require_sound(); } catch (...) {
+    ring->stop_fed();
+    throw;
   }
 
   // False when the ring failed. Membership hears of it when it is a peer's failure.
@@ -189,6 +199,7 @@ struct aggregator_state {
   // What came may be wrong, and the sender's fault: that is no failure of this node.
   caf::result<Installed> install(Self self, const std::string& what, const std::function<void()>& take,
                                  const std::function<void(std::function<void()>)>& work) {
+    ring->stop_fed();
     try {
       take();
     } catch (const Error& problem) {
@@ -251,6 +262,9 @@ aggregator_actor::behavior_type aggregator(aggregator_actor::stateful_pointer<ag
       [self, supervisor](const scheduler::BeginView& begins) {
         guarded(self, supervisor, [&] { self->state.open(self, begins.view); });
       },
+      [self, supervisor](const Feed& start) {
+        guarded(self, supervisor, [&] { self->state.feed(self, start); });
+      },
       [self, supervisor](const Reduce& start) {
         guarded(self, supervisor, [&] { self->state.reduce(self, start); });
       },
@@ -263,6 +277,7 @@ aggregator_actor::behavior_type aggregator(aggregator_actor::stateful_pointer<ag
       },
       [self, supervisor](const scheduler::ClearSum&) {
         guarded(self, supervisor, [&] {
+          self->state.ring->stop_fed();
           self->state.share_out(self, self->state.engine->clear_work(),
                                 [self] { self->send(self->state.peers.member, SumCleared{}); });
         });

@@ -107,6 +107,9 @@ struct member_state {
   void perform(Self self, scheduler::PrefetchSlots& hint) {
     self->send(peers.loader, PrefetchSamples{hint.step, std::move(hint.slots)});
   }
+  void perform(Self self, scheduler::FeedReduce& feed) {
+    self->send(peers.aggregator, Feed{std::move(feed.seal)});
+  }
   void perform(Self self, scheduler::StartReduce& start) {
     role->on_total_overwritten();
     self->send(peers.aggregator, Reduce{std::move(start.seal)});

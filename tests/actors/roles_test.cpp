@@ -49,6 +49,7 @@ aggregator_actor spawn_aggregator_stand_in(TestSystem& test, std::shared_ptr<Wor
     return {[](const BuildEngine&) { return EngineBuilt{}; },
             [](const TakePart&) {},
             [](const scheduler::BeginView&) {},
+            [](const Feed&) {},
             [self, work, member](const Reduce& reduce) {
               work->reduced.push_back(reduce.seal.fence.step);
               self->send(*member, Reduced{reduce.seal.fence});

@@ -4,6 +4,7 @@
 #include <cmath>
 #include <functional>
 #include <mutex>
+#include <thread>
 
 #include <doctest/doctest.h>
 
@@ -140,6 +141,58 @@ TEST_CASE(
       CHECK(ring.stats().bytes_sent > 0);
     }
   });
+}
+
+TEST_CASE("members whose last buckets wait for longer than the silence that ends a link lose nobody") {
+  const BlockLayout layout = layout_of({{40'000, 40'000}});
+  const auto buckets = buckets_last_first(layout, 10'000);
+  const RoundedTotal wanted = plain_total(layout, 3, {24, 5});
+  RingTestOptions options{Transport::tcp, small_chunks()};
+  options.silence_ms_max = 1000;
+  std::mutex mutex;
+  run_ranks_well(3, options, [&](Ring& ring) {
+    const auto values = test_values(layout, ring.position());
+    RoundedTotal total;
+    ring.start(exact_of(layout, values, total, 3, buckets));
+    ring.bucket_ready(0);
+    const auto end = std::chrono::steady_clock::now() + std::chrono::milliseconds(2500);
+    while (ring.position() == 1 && std::chrono::steady_clock::now() < end) {  // as while a slot runs
+      ring.check();
+      std::this_thread::sleep_for(std::chrono::milliseconds(5));
+    }
+    ring.finish(test_meta(ring.position()));
+    ring.wait(soon());
+    std::lock_guard lock(mutex);
+    CHECK(total == wanted);
+  });
+}
+
+TEST_CASE("a member whose buckets are not ready hears that the reduction is over") {
+  const BlockLayout layout = layout_of({{40'000, 40'000}});
+  const auto buckets = buckets_last_first(layout, 10'000);
+  const auto thrown = run_ranks(2, {Transport::tcp, small_chunks()}, [&](Ring& ring) {
+    const auto values = test_values(layout, ring.position());
+    RoundedTotal total;
+    ring.start(exact_of(layout, values, total, 2, buckets));
+    if (ring.position() == 0) ring.cancel("enough");
+    const auto end = soon();
+    try {
+      while (Clock::now() < end) {
+        ring.check();
+        std::this_thread::sleep_for(std::chrono::milliseconds(1));
+      }
+    } catch (...) {
+      try {
+        ring.wait(end);  // its threads have done with the values
+      } catch (const PeerError&) {
+      }
+      throw;
+    }
+  });
+  for (const auto& error : thrown) {
+    REQUIRE(error != nullptr);
+    CHECK_THROWS_WITH_AS(std::rethrow_exception(error), doctest::Contains("enough"), PeerError);
+  }
 }
 
 TEST_CASE("a float reduction is the sum, the same bits on every rank") {

@@ -1,5 +1,6 @@
 // What a slot promises: padding that does not count, masks keyed by place, memory as planned.
 #include <cmath>
+#include <limits>
 
 #include <doctest/doctest.h>
 
@@ -58,6 +59,57 @@ TEST_CASE("the model on the CPU backend computes what it computes on plain loops
     CHECK(a.nll == doctest::Approx(b.nll).epsilon(1e-6));
     CHECK(a.tokens == b.tokens);
     CHECK(a.correct == b.correct);
+  }
+}
+
+namespace {
+
+// Holds a slot to what it says of its gradients.
+class WholeSink final : public kernels::GradientSink {
+ public:
+  explicit WholeSink(const ParameterTable& table) : table_(table), folded_(table.all().size()) {}
+  void fold(int64_t offset, kernels::ConstView gradient) override {
+    CHECK(offset + gradient.size() <= whole_from_);  // nothing comes that was said to be whole
+    for (size_t i = 0; i < folded_.size(); ++i) {
+      const Parameter& p = table_.all()[i];
+      folded_[i] = folded_[i] || (p.offset < offset + gradient.size() && offset < p.offset + p.rows * p.cols);
+    }
+  }
+  void whole_from(int64_t offset) override {
+    CHECK(offset < whole_from_);
+    whole_from_ = offset;
+    ++said_;
+    for (size_t i = 0; i < folded_.size(); ++i)
+      if (table_.all()[i].offset >= offset) CHECK_MESSAGE(folded_[i], table_.all()[i].name);
+  }
+  int said() const { return said_; }
+  int64_t whole_from() const { return whole_from_; }
+
+ private:
+  const ParameterTable& table_;
+  std::vector<bool> folded_;
+  int64_t whole_from_ = std::numeric_limits<int64_t>::max();
+  int said_ = 0;
+};
+
+}  // namespace
+
+TEST_CASE("a slot says layer by layer which gradients are whole, and folds none of them again") {
+  std::vector<ModelConfig> configs = families();
+  for (const ModelConfig& tied : families()) {
+    configs.push_back(tied);
+    configs.back().tied_embeddings = false;
+  }
+  for (const ModelConfig& config : configs) {
+    Subject subject(cpu(), config);
+    const Batch batch = random_batch(config, {5, 9, 7}, 3);
+    kernels::Arena arena(subject.backend->allocate(subject.model->arena_bytes(3, 64, true)));
+    WholeSink sink(subject.model->parameters());
+    subject.model->train_slot(*subject.stream, arena, subject.state.view(), batch, {}, 0.1f, sink);
+    const auto layers = config.decoder_layers +
+                        (config.family == Family::encoder_decoder ? config.encoder_layers : int64_t{0});
+    CHECK(sink.said() == layers + 1 + (config.tied_embeddings ? 0 : 1));
+    CHECK(sink.whole_from() < subject.model->parameters().elements() / 2);
   }
 }
 

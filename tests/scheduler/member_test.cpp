@@ -53,6 +53,32 @@ TEST_CASE("the ring starts when the step is sealed and every own slot is folded"
   CHECK(pick<SendClaim>(next)[0].claim.digest == "x1");
 }
 
+TEST_CASE("a ring is fed when the step is sealed while own slots run, at the cost of the total before") {
+  MemberRole member(kOneWorker, kPlan, 0, "x0");
+  member.begin(make_view(2), 0);
+  member.on_seal(seal(0, {}), 1);
+  member.on_reduced({{1, 0}, 0});
+  member.on_committed(0, "x1", 2);
+  REQUIRE(member.holds_total());
+  member.on_grant(grant(1, 2, slots({0, 1})), 3);
+  const auto actions = member.on_seal(seal(1, slots({0, 1})), 4);
+  REQUIRE(pick<FeedReduce>(actions).size() == 1);
+  CHECK(pick<FeedReduce>(actions)[0].seal == seal(1, slots({0, 1})));
+  CHECK(!member.holds_total());
+  CHECK(pick<FeedReduce>(member.on_slot_done(1, 0, 1, 0, 5)).empty());
+  CHECK(pick<StartReduce>(member.on_slot_done(1, 1, 1, 0, 6)).size() == 1);
+}
+
+TEST_CASE("a ring is not fed by a member whose slots are done, nor by one that is alone") {
+  MemberRole idle(kOneWorker, kPlan, 0, "x0");
+  idle.begin(make_view(2), 0);
+  CHECK(pick<FeedReduce>(idle.on_seal(seal(0, {}), 1)).empty());
+  MemberRole alone(kOneWorker, kPlan, 0, "x0");
+  alone.begin(make_view(1), 0);
+  alone.on_grant(grant(0, 1, slots({0, 1})), 1);
+  CHECK(pick<FeedReduce>(alone.on_seal({{{1, 0}, 0}, {{0, slots({0, 1, 2, 3})}}, {}}, 2)).empty());
+}
+
 TEST_CASE("a seal that overtakes its grant brings the slots itself, once") {
   MemberRole member(kOneWorker, kPlan, 0, "x0");
   member.begin(make_view(2), 0);

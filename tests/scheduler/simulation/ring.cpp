@@ -10,6 +10,14 @@ size_t begin_of(uint32_t segment, size_t count) {
 
 }  // namespace
 
+// What would leave early would wait at those who have not fed theirs, and end with the ring: as if it left
+// later. But it is the end of the total of the step before.
+void Simulation::perform(Node& node, scheduler::FeedReduce& feed) {
+  require(feed.seal.fence.step == node.state.step, "a ring is fed before the step below is committed");
+  require(feed.seal.fence.ballot == node.membership->promised(), "a ring is fed in a ballot that is over");
+  node.total.reset();
+}
+
 void Simulation::perform(Node& node, scheduler::StartReduce& start) {
   const scheduler::Seal& seal = start.seal;
   require(seal.fence.step == node.state.step, "a ring begins before the step below is committed");

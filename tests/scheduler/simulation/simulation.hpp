@@ -156,6 +156,7 @@ class Simulation {
   void perform(Node& node, scheduler::SendClaim& send);
   void perform(Node&, scheduler::PrefetchSlots&) {}
   void perform(Node& node, scheduler::RunSlot& run);
+  void perform(Node& node, scheduler::FeedReduce& feed);
   void perform(Node& node, scheduler::StartReduce& start);
   void perform(Node& node, scheduler::StopReduce& stop);
   void perform(Node& node, scheduler::StartCommit& commit);
