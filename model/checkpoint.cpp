@@ -145,12 +145,11 @@ void prune_checkpoints(const fs::path& folder, int keep) {
     if (!kept.contains(found.step)) fs::remove(found.path, ignored);
   }
   if (kept.empty()) return;
-  // Nobody writes a checkpoint any more that is older than the oldest one kept.
-  std::vector<fs::path> abandoned;
+  std::vector<fs::path> unfinished;
   for (const auto& entry : fs::directory_iterator(folder, ignored))
     if (const auto step = step_of(entry.path(), kPartial); step && *step < *kept.begin())
-      abandoned.push_back(entry.path());
-  for (const fs::path& path : abandoned) fs::remove(path, ignored);
+      unfinished.push_back(entry.path());
+  for (const fs::path& path : unfinished) SectionWriter::remove_if_abandoned(path);
 }
 
 }  // namespace troupe::model

@@ -8,6 +8,7 @@
 #include <vector>
 
 #include <fcntl.h>
+#include <sys/file.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -63,8 +64,7 @@ SectionWriter::SectionWriter(const FileKind& kind, std::filesystem::path path, u
       path_(std::move(path)),
       partial_(path_.string() + ".partial"),
       bytes_needed_(bytes_needed) {
-  descriptor_ = ::open(partial_.c_str(), O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0644);
-  if (descriptor_ < 0) fail("create", errno);
+  create();
   FileHeader header{};
   std::memcpy(header.magic, kind.magic, sizeof header.magic);
   header.format = kind.format;
@@ -75,6 +75,33 @@ SectionWriter::SectionWriter(const FileKind& kind, std::filesystem::path path, u
     ::unlink(partial_.c_str());
     throw;
   }
+}
+
+// Whoever took an old file for abandoned may remove it before it is locked here: then there is another one.
+void SectionWriter::create() {
+  for (;;) {
+    descriptor_ = ::open(partial_.c_str(), O_WRONLY | O_CREAT | O_CLOEXEC, 0644);
+    if (descriptor_ < 0) fail("create", errno);
+    if (::flock(descriptor_, LOCK_EX | LOCK_NB) != 0 && errno == EWOULDBLOCK) {
+      ::close(std::exchange(descriptor_, -1));
+      throw error(ErrorKind::file, "cannot create {} {}: another process writes it", kind_.name,
+                  path_.string());
+    }
+    struct stat ours {
+    }, there{};
+    if (::fstat(descriptor_, &ours) == 0 && ::stat(partial_.c_str(), &there) == 0 &&
+        ours.st_ino == there.st_ino && ::ftruncate(descriptor_, 0) == 0)
+      return;
+    ::close(std::exchange(descriptor_, -1));
+  }
+}
+
+void SectionWriter::remove_if_abandoned(const std::filesystem::path& partial) {
+  const int descriptor = ::open(partial.c_str(), O_RDONLY | O_CLOEXEC);
+  if (descriptor < 0) return;
+  const bool written = ::flock(descriptor, LOCK_EX | LOCK_NB) != 0 && errno == EWOULDBLOCK;
+  if (!written) ::unlink(partial.c_str());
+  ::close(descriptor);
 }
 
 SectionWriter::~SectionWriter() {

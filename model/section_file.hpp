@@ -17,7 +17,8 @@ struct FileKind {
   const char* remedy;  // what to do when one is broken
 };
 
-// Writes PATH.partial; finish() makes it PATH. Destroyed before that, it leaves nothing.
+// Writes PATH.partial; finish() makes it PATH. Destroyed before that, it leaves nothing. Until then it holds
+// a lock on the file (flock), so that a file without one is what a process left that has died.
 class SectionWriter {
  public:
   // `bytes_needed` is the size of the whole file, for the message when the disk is full.
@@ -32,8 +33,11 @@ class SectionWriter {
   void finish();  // digest, sync, rename, sync of the folder
 
   static uint64_t file_bytes(uint64_t payload_bytes, int sections);
+  // Removes a PATH.partial that nobody writes any more.
+  static void remove_if_abandoned(const std::filesystem::path& partial);
 
  private:
+  void create();
   void write(const void* data, uint64_t bytes);
   [[noreturn]] void fail(const char* what, int reason);
 

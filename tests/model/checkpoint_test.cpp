@@ -10,6 +10,7 @@
 
 #include "kernels/base/hash.hpp"
 #include "model/record.hpp"
+#include "model/section_file.hpp"
 #include "tests/model/support.hpp"
 
 using namespace troupe;
@@ -245,6 +246,25 @@ TEST_CASE("pruning keeps the newest steps and sweeps up what a crash left") {
   std::sort(left.begin(), left.end());
   CHECK(left == std::vector<std::string>{"checkpoint-0000000400-a.troupe", "checkpoint-0000000400-b.troupe",
                                          "checkpoint-0000000500-a.troupe", "checkpoint-0000000500-b.troupe"});
+}
+
+TEST_CASE("pruning leaves alone what a node that is far behind still writes") {
+  Saved saved;
+  for (int64_t step : {300, 400, 500})
+    save_checkpoint(checkpoint_path(saved.folder.path(), step, "a"), saved.info, saved.state);
+  const FileKind kind{"TROUPECK", 1, "checkpoint", "none"};
+  const fs::path path = checkpoint_path(saved.folder.path(), 1, "b");
+  {
+    SectionWriter writer(kind, path, 1000);
+    writer.section("some", "bytes", 5);
+    prune_checkpoints(saved.folder.path(), 2);
+    CHECK_THROWS_WITH_AS(SectionWriter(kind, path, 1000), doctest::Contains("another process writes it"),
+                         Error);
+    writer.finish();
+  }
+  CHECK(fs::exists(path));
+  prune_checkpoints(saved.folder.path(), 2);
+  CHECK_FALSE(fs::exists(path));
 }
 
 TEST_CASE("a checkpoint that cannot be written leaves the old one and no debris") {
