@@ -123,6 +123,7 @@ class Membership {
   MembershipActions form(Microseconds now_us);
   std::set<Rank> choose_members(int64_t step, Microseconds now_us);
   bool has_quorum() const;
+  std::set<Rank> missing_members() const;
   bool needed(Rank out, int64_t step, const std::set<Rank>& chosen) const;
   void separate(const std::pair<Rank, Rank>& pair, int64_t step, std::set<Rank>& chosen, Microseconds now_us);
   std::optional<Failure> compare_states() const;

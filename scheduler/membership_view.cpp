@@ -13,6 +13,14 @@ MembershipActions Membership::form(Microseconds now_us) {
   for (const auto& [rank, answer] : answers) view.step = std::max(view.step, answer.step);
   const std::set<Rank> chosen = choose_members(view.step, now_us);
   if (chosen.empty()) {  // and this node, which has answered, wants to leave as well
+    // Who was a member and has not answered may be out of reach for a moment only, and go on.
+    const bool waits = now_us - attempt_->began_at_us < options_.prepare_patience_us;
+    const std::set<Rank> missing = missing_members();
+    if (std::any_of(missing.begin(), missing.end(), [&](Rank peer) {
+          return up_.contains(peer) && !attempt_->asked.contains(peer) && !barred(peer, now_us);
+        }))
+      return prepare(now_us);
+    if (waits && !missing.empty()) return {};
     attempt_.reset();
     everyone_left_ = true;
     return {EveryoneLeft{}};
@@ -43,6 +51,15 @@ MembershipActions Membership::form(Microseconds now_us) {
     view.kept[rank] = held;
   }
   return announce(std::move(view), now_us);
+}
+
+// Of the last view, in the attempt.
+std::set<Rank> Membership::missing_members() const {
+  std::set<Rank> missing;
+  if (view_)
+    for (const Member& member : view_->members)
+      if (!attempt_->answers.contains(member.rank)) missing.insert(member.rank);
+  return missing;
 }
 
 // Guests have no vote: how many there could be says nothing of how many there are.

@@ -134,6 +134,35 @@ TEST_CASE("a leader whose members all leave at once says so, and then nothing mo
   for (int second = 3; second < 20; ++second) CHECK(membership.on_tick(second * kSecond).empty());
 }
 
+TEST_CASE("who wants to leave and has lost the others waits for them before it ends the job") {
+  const auto leaving_alone = [](Membership& membership) {
+    CHECK(membership.on_step(1, true, 2 * kSecond).size() > 0);
+    Inventory own = inventory({2, 0}, 0, 1);
+    own.leaving = true;
+    membership.on_fenced(own, 2 * kSecond);
+    CHECK(pick<EveryoneLeft>(membership.on_peer_down(1, 2 * kSecond)).empty());
+    CHECK(pick<EveryoneLeft>(membership.on_peer_down(2, 2 * kSecond)).empty());
+    CHECK(pick<EveryoneLeft>(membership.on_tick(3 * kSecond)).empty());
+  };
+  Membership deserted = leading();
+  leaving_alone(deserted);
+  CHECK(pick<EveryoneLeft>(deserted.on_tick(20 * kSecond)).size() == 1);
+
+  Membership cut_off = leading();
+  leaving_alone(cut_off);
+  cut_off.on_peer_up(1, 3 * kSecond);
+  const auto asked = sent<Prepare>(cut_off.on_tick(3 * kSecond + 1));
+  REQUIRE(asked.size() == 1);
+  CHECK(asked[0].first == 1);
+  Inventory own = inventory(asked[0].second.ballot, 0, 1);
+  own.leaving = true;
+  cut_off.on_fenced(own, 4 * kSecond);
+  const auto actions = cut_off.on_message(1, inventory(asked[0].second.ballot, 1, 800), 4 * kSecond);
+  CHECK(pick<EveryoneLeft>(actions).empty());
+  CHECK(pick<HasLeft>(actions).size() == 1);
+  CHECK(sent<View>(actions).at(0).second.step == 800);
+}
+
 TEST_CASE("a leader that wants to leave stays while another needs its total, and then leaves") {
   Membership membership = leading();
   CHECK(membership.on_step(1, true, 2 * kSecond).size() > 0);
