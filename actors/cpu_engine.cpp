@@ -38,6 +38,10 @@ CpuEngine::CpuEngine(std::shared_ptr<kernels::Backend> backend, config::JobConfi
       backend_(std::move(backend)),
       checksums_(this->model().parameters()) {
   TROUPE_CHECK(workers > 0);
+  if (this->job().model.products == model::Products::tf32)
+    throw error(ErrorKind::device,
+                "a CPU does not multiply in tf32 (model.products = \"tf32\"): train on a GPU, or set "
+                "model.products = \"compute\"");
   replace_state(std::move(state));
   for (uint32_t i = 0; i < workers; ++i) workers_.push_back(std::make_unique<Worker>());
   if (this->job().sum == config::SumKind::exact)

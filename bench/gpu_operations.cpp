@@ -98,6 +98,21 @@ void measure_fp8(GpuMeter& meter) {
   }
 }
 
+// Beside what tensor cores do with bf16.
+void measure_f32(GpuMeter& meter) {
+  constexpr int64_t kSide = 8192;
+  const Buffer w = meter.random(DType::f32, kSide * kSide), x = meter.random(DType::f32, kSide * kSide),
+               y = meter.random(DType::f32, kSide * kSide);
+  const View in = matrix(x, DType::f32, kSide, kSide), out = matrix(y, DType::f32, kSide, kSide);
+  const PackedWeight weight{w.data(), kSide, kSide, DType::f32};
+  const double flops = 2.0 * kSide * kSide * kSide;
+  const auto run = [&] { meter.stream->linear_forward(in, weight, {}, out); };
+  meter.flops_row("f32 product, 8192 cubed", flops, meter.time(run));
+  meter.stream->set_tf32(true);
+  meter.flops_row("the same in TF32", flops, meter.time(run));
+  meter.stream->set_tf32(false);
+}
+
 void measure_attention(GpuMeter& meter, float rate) {
   const Buffer qkv = meter.random(DType::bf16, kTokens * 3 * kWidth),
                o = meter.random(DType::bf16, kTokens * kWidth),
@@ -203,6 +218,7 @@ void measure_operations(GpuMeter& meter) {
   measure_ceilings(meter);
   measure_products(meter);
   measure_activations(meter);
+  measure_f32(meter);
   if (meter.multiplies_fp8()) measure_fp8(meter);
   measure_attention(meter, 0);
   measure_attention(meter, 0.1f);

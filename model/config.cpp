@@ -51,6 +51,9 @@ void validate(const ModelConfig& c) {
   if (c.products == Products::fp8 && c.compute != kernels::DType::bf16)
     throw error(ErrorKind::usage, "model.products is fp8, which needs model.compute bf16, not {}",
                 kernels::to_string(c.compute));
+  if (c.products == Products::tf32 && c.compute != kernels::DType::f32)
+    throw error(ErrorKind::usage, "model.products is tf32, which needs model.compute f32, not {}",
+                kernels::to_string(c.compute));
   for (const auto& [name, id] :
        {std::pair{"pad_id", c.pad_id}, {"unk_id", c.unk_id}, {"bos_id", c.bos_id}, {"eos_id", c.eos_id}})
     require(id >= 0 && id < c.vocabulary, name, id, "a token id: at least 0 and below model.vocabulary");

@@ -15,9 +15,10 @@ enum class NormPlacement : uint8_t { pre = 1, post };
 // self-attention (Su et al. 2021).
 enum class Positions : uint8_t { sinusoidal = 1, learned, rotary };
 
-// How the linear operations of layers are multiplied: in the compute type, or in fp8 but for the gradients of
-// weights (kernels/backend.hpp, Packing::fp8).
-enum class Products : uint8_t { compute = 1, fp8 };
+// How products are made: in the compute type; those of layers' linear operations, but for the gradients of
+// weights, in fp8 (kernels/backend.hpp, Packing::fp8); or all but attention's from f32 in TF32
+// (kernels/cuda).
+enum class Products : uint8_t { compute = 1, fp8, tf32 };
 
 struct ModelConfig {
   Family family = Family::encoder_decoder;

@@ -58,6 +58,7 @@ DeviceTrainer::DeviceTrainer(CudaStream& stream, const Model& model, const StepO
       sum_(stream, model.parameters().layout()),
       total_(stream, model.parameters().layout()) {
   validate(options.optimizer);
+  stream_.set_tf32(model.config().products == Products::tf32);
   load(from);
 }
 

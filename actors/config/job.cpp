@@ -42,7 +42,7 @@ void describe_model(model::ModelConfig& m, FieldVisitor& v) {
   v.number("model.activation_dropout", m.activation_dropout, kRate);
   v.pick("model.compute", m.compute,
          {{"f32", int64_t(kernels::DType::f32)}, {"bf16", int64_t(kernels::DType::bf16)}});
-  v.pick("model.products", m.products, {{"compute", int64_t(Products::compute)}, {"fp8", int64_t(Products::fp8)}});
+  v.pick("model.products", m.products, {{"compute", int64_t(Products::compute)}, {"fp8", int64_t(Products::fp8)}, {"tf32", int64_t(Products::tf32)}});
 }
 
 void describe_optimizer(model::OptimizerConfig& o, FieldVisitor& v) {

@@ -1,5 +1,7 @@
 #include "kernels/cuda/emulated.hpp"
 
+#include <bit>
+#include <cmath>
 #include <cstring>
 #include <numeric>
 
@@ -13,12 +15,19 @@ namespace troupe::kernels {
 
 namespace {
 
+// To 10 bits of mantissa; to nearest, and away from zero between two.
+float round_to_tf32(float x) {
+  if (!std::isfinite(x)) return x;
+  return std::bit_cast<float>((std::bit_cast<uint32_t>(x) + 0x1000u) & ~0x1fffu);
+}
+
 // The element at (row, col) of op(factor), as it lies in memory column-major.
-double element(const Product::Factor& f, int64_t row, int64_t col) {
+double element(const Product::Factor& f, bool tf32, int64_t row, int64_t col) {
   const int64_t at = f.transposed ? col + row * f.leading : row + col * f.leading;
   switch (f.dtype) {
     case DType::f32:
-      return double(static_cast<const float*>(f.data)[at]);
+      return double(tf32 ? round_to_tf32(static_cast<const float*>(f.data)[at])
+                         : static_cast<const float*>(f.data)[at]);
     case DType::bf16:
       return double(device::widen(static_cast<const uint16_t*>(f.data)[at]));
     case DType::e4m3:
@@ -127,12 +136,12 @@ class EmulatedRuntime final : public DeviceRuntime {
     TROUPE_CHECK(p.column_sums == nullptr || p.dtype == DType::f32);
     std::vector<double> column(static_cast<size_t>(p.k));
     for (int64_t n = 0; n < p.n; ++n) {
-      for (int64_t k = 0; k < p.k; ++k) column[size_t(k)] = element(p.b, k, n);
+      for (int64_t k = 0; k < p.k; ++k) column[size_t(k)] = element(p.b, p.tf32, k, n);
       for (int64_t m = 0; m < p.m; ++m) {
         const int64_t at = m + n * p.leading;
         double sum = p.bias != nullptr ? double(read(p.bias, p.dtype, m)) : 0;
         if (p.accumulate) sum += double(read(p.d, p.dtype, at));
-        for (int64_t k = 0; k < p.k; ++k) sum += element(p.a, m, k) * column[size_t(k)];
+        for (int64_t k = 0; k < p.k; ++k) sum += element(p.a, p.tf32, m, k) * column[size_t(k)];
         write(p.d, p.dtype, at, finished(p, m, n, float(sum)));
       }
       if (p.column_sums != nullptr)

@@ -12,7 +12,7 @@ ConstView rows_of_packed(PackedWeight weight) {
 
 }  // namespace
 
-Product CudaStream::product_of(RowMajor a, RowMajor b, View c) {
+Product CudaStream::product_of(RowMajor a, RowMajor b, View c) const {
   const auto rows = [](const RowMajor& f) { return f.transposed ? f.matrix.cols : f.matrix.rows; };
   const auto cols = [](const RowMajor& f) { return f.transposed ? f.matrix.rows : f.matrix.cols; };
   TROUPE_CHECK(rows(a) == c.rows && cols(b) == c.cols && cols(a) == rows(b) && cols(a) > 0,
@@ -31,6 +31,7 @@ Product CudaStream::product_of(RowMajor a, RowMajor b, View c) {
   product.d = c.data;
   product.leading = c.stride;
   product.dtype = c.dtype;
+  product.tf32 = tf32_ && a.matrix.dtype == DType::f32;
   return product;
 }
 

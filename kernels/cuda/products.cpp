@@ -66,9 +66,9 @@ Key key_of(const Product& p) {
   const int64_t bits = int64_t(p.a.transposed) | int64_t(p.b.transposed) << 1 |
                        int64_t(p.bias != nullptr) << 2 | int64_t(p.accumulate) << 3 |
                        int64_t(p.epilogue) << 4 | int64_t(p.column_sums != nullptr) << 6 |
-                       int64_t(p.a.dtype) << 8 | int64_t(p.b.dtype) << 12 | int64_t(p.dtype) << 16 |
-                       log2(p.a.data) << 24 | log2(p.b.data) << 28 | log2(p.d) << 32 | log2(p.bias) << 36 |
-                       log2(p.pre) << 40 | log2(p.column_sums) << 44;
+                       int64_t(p.tf32) << 7 | int64_t(p.a.dtype) << 8 | int64_t(p.b.dtype) << 12 |
+                       int64_t(p.dtype) << 16 | log2(p.a.data) << 24 | log2(p.b.data) << 28 |
+                       log2(p.d) << 32 | log2(p.bias) << 36 | log2(p.pre) << 40 | log2(p.column_sums) << 44;
   return {p.m, p.n, p.k, p.a.leading, p.b.leading, p.leading, p.pre_leading, bits};
 }
 
@@ -120,8 +120,8 @@ void point(cublasLtMatmulDesc_t desc, const Product& p) {
 
 OwnedDesc describe(const Product& p) {
   cublasLtMatmulDesc_t made = nullptr;
-  check_cublas(cublasLtMatmulDescCreate(&made, CUBLAS_COMPUTE_32F, CUDA_R_32F), "cublasLtMatmulDescCreate",
-               p);
+  const auto compute = p.tf32 ? CUBLAS_COMPUTE_32F_FAST_TF32 : CUBLAS_COMPUTE_32F;
+  check_cublas(cublasLtMatmulDescCreate(&made, compute, CUDA_R_32F), "cublasLtMatmulDescCreate", p);
   OwnedDesc desc(made);
   const cublasOperation_t a = p.a.transposed ? CUBLAS_OP_T : CUBLAS_OP_N;
   const cublasOperation_t b = p.b.transposed ? CUBLAS_OP_T : CUBLAS_OP_N;

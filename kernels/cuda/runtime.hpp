@@ -37,6 +37,7 @@ struct Product {
   void* pre = nullptr;  // (m, n) of d's type
   int64_t pre_leading = 0;
   float* column_sums = nullptr;  // (n) of op(b), written beside d, which is f32; or null
+  bool tf32 = false;             // factors of f32 count with 10 bits of mantissa, where the device can
 
   // Whether it can be had by another product, and kernels beside it.
   bool is_fused() const { return epilogue != Epilogue::none || column_sums != nullptr; }

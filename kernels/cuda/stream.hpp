@@ -46,6 +46,8 @@ class CudaStream final : public Stream {
   void synchronize() override { runtime_->synchronize(); }
   DeviceRuntime& runtime() { return *runtime_; }
   Scratch& scratch() { return scratch_; }
+  // From now on products of f32 are made in TF32: on tensor cores, from 10 bits of each factor's mantissa.
+  void set_tf32(bool on) { tf32_ = on; }
 
   // The bytes of a packed weight that have a meaning; packed_bytes leaves room behind them.
   static size_t packed_size(const PackedWeight& weight);
@@ -129,7 +131,7 @@ class CudaStream final : public Stream {
     ConstView matrix;
     bool transposed = false;
   };
-  static Product product_of(RowMajor a, RowMajor b, View c);
+  Product product_of(RowMajor a, RowMajor b, View c) const;
   void multiply(RowMajor a, RowMajor b, View c, bool accumulate = false);
   const void* place_bias(ConstView bias, DType dtype, Scratch::Frame& frame);
   static bool fuses(const FusedActivation& activation, View result);
@@ -158,6 +160,7 @@ class CudaStream final : public Stream {
 
   std::unique_ptr<DeviceRuntime> runtime_;
   CudaLimits limits_;
+  bool tf32_ = false;
   Scratch scratch_;
 };
 

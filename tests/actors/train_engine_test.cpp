@@ -271,3 +271,23 @@ TEST_CASE(
   const auto engine = fixture.engine(DeviceKind::emulated);
   CHECK_FALSE(run_step(fixture, *engine, 0).plan.skipped);
 }
+
+TEST_CASE("tf32 products are refused by a CPU, and on a device train to other bits than those of f32") {
+  Fixture fixture;
+  const auto plain = fixture.engine(DeviceKind::emulated);
+  const double loss = run_step(fixture, *plain, 0).training.mean_loss();
+  fixture.job.model.products = model::Products::tf32;
+  CHECK_THROWS_WITH_AS(fixture.engine(DeviceKind::cpu),
+                       doctest::Contains("a CPU does not multiply in tf32 (model.products = \"tf32\")"),
+                       Error);
+  for (const DeviceKind kind : kinds()) {
+    if (kind == DeviceKind::cpu) continue;
+    const auto engine = fixture.engine(kind), again = fixture.engine(kind);
+    const StepOutcome outcome = run_step(fixture, *engine, 0);
+    CHECK_FALSE(outcome.plan.skipped);
+    CHECK(outcome.training.mean_loss() == doctest::Approx(loss).epsilon(1e-3));
+    run_step(fixture, *again, 0);
+    CHECK(digest_of(*engine) == digest_of(*again));
+    CHECK(digest_of(*engine) != digest_of(*plain));
+  }
+}
