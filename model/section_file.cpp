@@ -87,12 +87,14 @@ void SectionWriter::create() {
       throw error(ErrorKind::file, "cannot create {} {}: another process writes it", kind_.name,
                   path_.string());
     }
-    struct stat ours {
-    }, there{};
-    if (::fstat(descriptor_, &ours) == 0 && ::stat(partial_.c_str(), &there) == 0 &&
-        ours.st_ino == there.st_ino && ::ftruncate(descriptor_, 0) == 0)
-      return;
+    struct stat ours {};
+    struct stat there {};
+    const bool is_there = ::fstat(descriptor_, &ours) == 0 && ::stat(partial_.c_str(), &there) == 0 &&
+                          ours.st_dev == there.st_dev && ours.st_ino == there.st_ino;
+    if (is_there && ::ftruncate(descriptor_, 0) == 0) return;
+    const int reason = errno;
     ::close(std::exchange(descriptor_, -1));
+    if (is_there) fail("create", reason);
   }
 }
 
