@@ -2,9 +2,9 @@
 
 #include <algorithm>
 #include <cmath>
+#include <condition_variable>
 #include <functional>
 #include <mutex>
-#include <thread>
 
 #include <doctest/doctest.h>
 
@@ -150,19 +150,28 @@ TEST_CASE("members whose last buckets wait for longer than the silence that ends
   RingTestOptions options{Transport::tcp, small_chunks()};
   options.silence_ms_max = 1000;
   std::mutex mutex;
+  std::condition_variable changed;
+  bool lost = false;
   run_ranks_well(3, options, [&](Ring& ring) {
     const auto values = test_values(layout, ring.position());
     RoundedTotal total;
     ring.start(exact_of(layout, values, total, 3, buckets));
     ring.bucket_ready(0);
-    const auto end = std::chrono::steady_clock::now() + std::chrono::milliseconds(2500);
-    while (ring.position() == 1 && std::chrono::steady_clock::now() < end) {  // as while a slot runs
-      ring.check();
-      std::this_thread::sleep_for(std::chrono::milliseconds(5));
+    if (ring.position() == 1) {  // as while a slot runs
+      std::unique_lock lock(mutex);
+      CHECK_FALSE(changed.wait_for(lock, std::chrono::milliseconds(2500), [&] { return lost; }));
     }
-    ring.finish(test_meta(ring.position()));
-    ring.wait(soon());
-    std::lock_guard lock(mutex);
+    try {
+      ring.check();
+      ring.finish(test_meta(ring.position()));
+      ring.wait(soon());
+    } catch (const PeerError&) {
+      const std::lock_guard lock(mutex);
+      lost = true;
+      changed.notify_all();
+      throw;
+    }
+    const std::lock_guard lock(mutex);
     CHECK(total == wanted);
   });
 }
@@ -175,18 +184,10 @@ TEST_CASE("a member whose buckets are not ready hears that the reduction is over
     RoundedTotal total;
     ring.start(exact_of(layout, values, total, 2, buckets));
     if (ring.position() == 0) ring.cancel("enough");
-    const auto end = soon();
     try {
-      while (Clock::now() < end) {
-        ring.check();
-        std::this_thread::sleep_for(std::chrono::milliseconds(1));
-      }
-    } catch (...) {
-      try {
-        ring.wait(end);  // its threads have done with the values
-      } catch (const PeerError&) {
-      }
-      throw;
+      ring.wait(soon());  // then its threads have done with the values
+    } catch (const PeerError&) {
+      ring.check();
     }
   });
   for (const auto& error : thrown) {
