@@ -261,6 +261,8 @@ def main():
     parser.add_argument("--delays", nargs="*", type=int, default=[0, 1, 20], help="of a way, ms")
     parser.add_argument("--percent", type=int, default=22, help="of a core, a node")
     parser.add_argument("--steps", type=int, default=32, help="of a run of 8 nodes; fewer nodes do fewer, at least 12")
+    parser.add_argument("--set", nargs="+", default=[], metavar="NAME=VALUE",
+                        help="measure another job: its step times are printed, and nothing is written")
     parser.add_argument("--json", type=pathlib.Path, default=ROOT / "build" / "release" / "bench_network.json")
     parser.add_argument("--picture", type=pathlib.Path, default=ROOT / "docs" / "network.svg")
     parser.add_argument("--docs", type=pathlib.Path, default=DOCS)
@@ -268,6 +270,11 @@ def main():
     args = parser.parse_args()
     if os.geteuid() != 0 or not (GROUPS / "cpu.cfs_period_us").exists():
         parser.error("network namespaces and CPU groups (cgroup v1 at /sys/fs/cgroup/cpu) need root and a kernel with both")
+    if args.set:
+        for setting in args.set:
+            JOB.extend(["--set", setting])
+        measure(args)
+        return
     if args.again:
         result = json.loads(args.json.read_text())
     else:
