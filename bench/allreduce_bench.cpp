@@ -31,6 +31,7 @@ struct Options {
   std::string transport = "tcp", sum = "exact";
   int bits = 24;
   int64_t bytes = 64 << 20, rounds = 15;
+  RingOptions ring;
 
   std::string mode() const {
     if (transport == "link") return "plain sockets, all at once";
@@ -176,7 +177,7 @@ std::vector<int64_t> gradient_sums(int64_t elements, size_t rank, int bits) {
 void measure_ring(Rank& self, const Options& options) {
   const Transport transport = options.transport == "tcp" ? Transport::tcp : Transport::shm;
   Ring ring(self.members, self.rank,
-            connect_ring(self.listener, session_of(self, transport), self.members, {}, soon()));
+            connect_ring(self.listener, session_of(self, transport), self.members, {}, soon()), options.ring);
   std::vector<std::vector<uint64_t>> slots;
   for (size_t rank = 0; rank < self.ranks; ++rank) slots.push_back({uint64_t{1} << rank});
   const int64_t elements = options.bytes / 4;
@@ -218,6 +219,13 @@ int main(int count, char** words) {
   app.add_option("--bits", options.bits, "Of an exact slot")->check(CLI::Range(4, 24))->capture_default_str();
   app.add_option("--bytes", options.bytes, "Of f32 to be summed")
       ->check(CLI::Range(int64_t{1024}, int64_t{1} << 32))
+      ->capture_default_str();
+  app.add_option("--chunk", options.ring.chunk_elements_max, "Elements of a chunk")
+      ->check(CLI::Range(1, 100'000))
+      ->capture_default_str();
+  app.add_option("--groups", options.ring.groups_in_flight,
+                 "Groups of chunks under way; 0: the ring's choice")
+      ->check(CLI::Range(0, 100))
       ->capture_default_str();
   app.add_option("--rounds", options.rounds)->check(CLI::Range(1, 1'000'000))->capture_default_str();
   CLI11_PARSE(app, count, words);

@@ -170,19 +170,21 @@ class Bench {
         std::rotate(gradient_.begin(), gradient_.begin() + 12345, gradient_.end());
       }
       const int64_t chunk = 128;
-      std::vector<std::vector<std::byte>> packed;
       const double bytes = double(elements()) * 8;
       const auto each_chunk = [&](const auto& visit) {
         for (int64_t begin = 0; begin < layout_.blocks(); begin += chunk)
           visit(begin, std::min(begin + chunk, layout_.blocks()),
                 range(sums_.values(), {begin, std::min(begin + chunk, layout_.blocks())}));
       };
-      std::vector<std::byte> buffer(encoded_bytes_max(layout_, 0, std::min(chunk, layout_.blocks())));
+      const size_t room = encoded_bytes_max(layout_, 0, std::min(chunk, layout_.blocks()));
+      std::vector<std::byte> out(room);
+      std::vector<std::vector<std::byte>> packed(size_t((layout_.blocks() + chunk - 1) / chunk),
+                                                 std::vector<std::byte>(room));
       report(fmt::format("pack sums of {} bits", bits), bytes, [&](int, Stream&) {
-        packed.clear();
         each_chunk([&](int64_t begin, int64_t end, std::span<int64_t> values) {
-          const size_t size = encode_blocks(layout_, begin, end, values, buffer);
-          packed.emplace_back(buffer.begin(), buffer.begin() + int64_t(size));
+          auto& bytes_of = packed[size_t(begin / chunk)];
+          bytes_of.resize(room);
+          bytes_of.resize(encode_blocks(layout_, begin, end, values, bytes_of));
         });
       });
       size_t size = 0;
@@ -194,10 +196,21 @@ class Bench {
                         range(other_.values(), {begin, end}));
         });
       });
-      report(fmt::format("unpack and add sums of {} bits", bits), 2 * bytes, [&](int, Stream&) {
-        each_chunk([&](int64_t begin, int64_t end, std::span<int64_t>) {
-          decode_add(layout_, begin, end, packed[size_t(begin / chunk)],
-                     range(other_.values(), {begin, end}));
+      report(fmt::format("unpack, add and pack sums of {} bits", bits), bytes, [&](int, Stream&) {
+        each_chunk([&](int64_t begin, int64_t end, std::span<int64_t> values) {
+          encode_sum(layout_, begin, end, values, packed[size_t(begin / chunk)], out);
+        });
+      });
+      report(fmt::format("unpack, add, round and pack, {} bits", bits), bytes, [&](int, Stream&) {
+        each_chunk([&](int64_t begin, int64_t end, std::span<int64_t> values) {
+          const size_t encoded = encode_rounded_sum(layout_, begin, end, values,
+                                                    packed[size_t(begin / chunk)], {bits, 8}, total_, out);
+          if (begin == 0) total_bytes_.assign(out.begin(), out.begin() + int64_t(encoded));
+        });
+      });
+      report(fmt::format("unpack totals of {} bits", bits), bytes, [&](int, Stream&) {
+        each_chunk([&](int64_t, int64_t, std::span<int64_t>) {
+          decode_total(layout_, 0, std::min(chunk, layout_.blocks()), total_bytes_, total_);
         });
       });
     }
@@ -208,6 +221,7 @@ class Bench {
   std::vector<float> gradient_ = std::vector<float>(size_t{1} << 17);
   std::vector<float> weights_;
   RoundedTotal total_;
+  std::vector<std::byte> total_bytes_;  // of the first chunk
   int threads_ = 1;
   double ceiling_ = 1;
   volatile uint64_t sink_ = 0;

@@ -119,8 +119,9 @@ void BulkConnection::acknowledge(Deadline deadline) {
   Core& core = *core_;
   std::unique_lock lock(core.mutex);
   core.owes_ack = true;
-  core.wait_until(
-      lock, [&] { return !core.owes_ack && core.control.empty(); }, deadline, "room for an acknowledgement");
+  // A peer that had its answer while we were still reading may have ended since: it needs none.
+  const auto told = [&] { return (!core.owes_ack && core.control.empty()) || core.failure; };
+  core.wait_until(lock, told, deadline, "room for an acknowledgement");
 }
 
 void BulkConnection::tend() {

@@ -137,6 +137,7 @@ class BulkConnection {
   // The next frame, in the order sent; its checksum is right and its ballot ours.
   Frame receive(Deadline deadline, Clock::duration look = {});
   // Lets the peer know at once that all up to the last received frame has arrived: before this end may close.
+  // One that is gone is no error.
   void acknowledge(Deadline deadline);
   // Never waits: answers the peer, throws when it is known to be lost, and tells it that we live when nothing
   // was sent for a while. Call it at least every silence_ms_max / 4 from a thread that has nothing to send or

@@ -23,16 +23,20 @@ class ExactWork : public RingWork {
 
   int64_t elements(Bucket chunk) const override { return layout_.elements_in(chunk.begin, chunk.end); }
 
-  void originate(Bucket chunk, FrameBuffer& out) override { encode(chunk, own(chunk), out); }
+  void originate(Bucket chunk, FrameBuffer& out) override {
+    const auto room = out.resize_payload(kernels::encoded_bytes_max(layout_, chunk.begin, chunk.end));
+    out.shrink_payload(kernels::encode_blocks(layout_, chunk.begin, chunk.end, own(chunk), room));
+  }
 
   void combine(Bucket chunk, std::span<const std::byte> in, FrameBuffer& out) override {
-    encode(chunk, sum(chunk, in), out);
+    const auto room = out.resize_payload(kernels::encoded_bytes_max(layout_, chunk.begin, chunk.end));
+    out.shrink_payload(kernels::encode_sum(layout_, chunk.begin, chunk.end, own(chunk), in, room));
   }
 
   void complete(Bucket chunk, std::span<const std::byte> in, FrameBuffer& out) override {
-    kernels::round_total(layout_, sum(chunk, in), rounding_, chunk.begin, chunk.end, total_);
     const auto room = out.resize_payload(kernels::encoded_total_bytes_max(layout_, chunk.begin, chunk.end));
-    out.shrink_payload(kernels::encode_total(layout_, chunk.begin, chunk.end, total_, room));
+    out.shrink_payload(kernels::encode_rounded_sum(layout_, chunk.begin, chunk.end, own(chunk), in, rounding_,
+                                                   total_, room));
   }
 
   void store(Bucket chunk, std::span<const std::byte> in) override {
@@ -48,22 +52,11 @@ class ExactWork : public RingWork {
     if (chunk.begin == chunk.end) return {};
     return accumulator_.subspan(size_t(layout_.block(chunk.begin).offset), size_t(elements(chunk)));
   }
-  void encode(Bucket chunk, std::span<const int64_t> values, FrameBuffer& out) {
-    const auto room = out.resize_payload(kernels::encoded_bytes_max(layout_, chunk.begin, chunk.end));
-    out.shrink_payload(kernels::encode_blocks(layout_, chunk.begin, chunk.end, values, room));
-  }
-  std::span<const int64_t> sum(Bucket chunk, std::span<const std::byte> in) {
-    const auto values = own(chunk);
-    sum_.assign(values.begin(), values.end());
-    kernels::decode_add(layout_, chunk.begin, chunk.end, in, sum_);
-    return sum_;
-  }
 
   const kernels::BlockLayout layout_;
   const std::span<const int64_t> accumulator_;
   const kernels::RoundOptions rounding_;
   kernels::RoundedTotal& total_;
-  std::vector<int64_t> sum_;  // of one chunk; the accumulator stays intact
 };
 
 class FloatWork : public RingWork {
@@ -78,12 +71,15 @@ class FloatWork : public RingWork {
   }
 
   void combine(Bucket chunk, std::span<const std::byte> in, FrameBuffer& out) override {
-    add(chunk, in, out.resize_payload(own(chunk).size_bytes()));
+    const auto values = own(chunk);
+    check_size(chunk, in);
+    add(values.data(), in.data(), out.resize_payload(values.size_bytes()).data(), values.size());
   }
 
   void complete(Bucket chunk, std::span<const std::byte> in, FrameBuffer& out) override {
-    combine(chunk, in, out);
-    copy(std::as_writable_bytes(own(chunk)), out.payload());
+    const auto values = own(chunk);
+    check_size(chunk, in);
+    add_and_keep(values.data(), in.data(), out.resize_payload(values.size_bytes()).data(), values.size());
   }
 
   void store(Bucket chunk, std::span<const std::byte> in) override {
@@ -105,14 +101,24 @@ class FloatWork : public RingWork {
       throw error(ErrorKind::corrupt, "a chunk of {} floats has {} bytes", elements(chunk), in.size());
   }
   // Payloads lie unaligned in their buffers.
-  void add(Bucket chunk, std::span<const std::byte> in, std::span<std::byte> out) const {
-    check_size(chunk, in);
-    const auto values = own(chunk);
-    for (size_t i = 0; i < values.size(); ++i) {
-      float value;
-      std::memcpy(&value, in.data() + i * sizeof value, sizeof value);
-      value += values[i];
-      std::memcpy(out.data() + i * sizeof value, &value, sizeof value);
+  static float sum_at(const float* own, const std::byte* in, size_t i) {
+    float value;
+    std::memcpy(&value, in + i * sizeof value, sizeof value);
+    return value + own[i];
+  }
+  static void add(const float* __restrict own, const std::byte* __restrict in, std::byte* __restrict out,
+                  size_t count) {
+    for (size_t i = 0; i < count; ++i) {
+      const float sum = sum_at(own, in, i);
+      std::memcpy(out + i * sizeof sum, &sum, sizeof sum);
+    }
+  }
+  static void add_and_keep(float* __restrict own, const std::byte* __restrict in, std::byte* __restrict out,
+                           size_t count) {
+    for (size_t i = 0; i < count; ++i) {
+      const float sum = sum_at(own, in, i);
+      own[i] = sum;
+      std::memcpy(out + i * sizeof sum, &sum, sizeof sum);
     }
   }
 

@@ -3,8 +3,8 @@
 #include <algorithm>
 #include <array>
 #include <bit>
-#include <cstring>
 
+#include "kernels/block_rounder.hpp"
 #include "kernels/cpu/loops/block_codec.hpp"
 #include "kernels/cpu/stream.hpp"
 
@@ -18,7 +18,8 @@ constexpr int64_t kLanes = 8;
 constexpr size_t kHeaderBytes = 2;
 constexpr size_t kTotalHeaderBytes = 3;
 constexpr int kMantissaBits = 32;
-using BlockValues = std::array<int64_t, size_t(kBlockMax)>;
+template <typename Value>
+using BlockValues = std::array<Value, size_t(kBlockMax)>;
 
 constexpr int64_t rows_of(int64_t count) {
   return (count + kLanes - 1) / kLanes;
@@ -40,9 +41,9 @@ size_t bytes_max(const BlockLayout& layout, int64_t begin, int64_t end, size_t h
   return bytes;
 }
 
-// Writes header and values; the values are padded with zeros to whole rows. Returns the end of what was
-// written.
-std::byte* encode_block(const BlockCodecLoops& loops, const int64_t* values, int64_t rows, std::byte* out) {
+// Writes header and values. Returns the end of what was written.
+template <typename Value>
+std::byte* encode_rows(const PackLoops<Value>& loops, const Value* values, int64_t rows, std::byte* out) {
   uint64_t any = 0, magnitude = 0;
   loops.scan(values, rows, &any, &magnitude);
   const int zeros = any == 0 ? 0 : std::countr_zero(any);
@@ -54,6 +55,22 @@ std::byte* encode_block(const BlockCodecLoops& loops, const int64_t* values, int
   if (width == 0) return out;
   loops.pack(values, rows, width, zeros, reinterpret_cast<uint8_t*>(out));
   return out + packed_bytes(rows, width);
+}
+
+// The same for `count` values, padded with zeros to whole rows.
+template <typename Value>
+std::byte* encode_values(const PackLoops<Value>& loops, const Value* values, int64_t count, std::byte* out) {
+  const int64_t rows = rows_of(count);
+  if (count % kLanes == 0) return encode_rows(loops, values, rows, out);
+  BlockValues<Value> padded;
+  std::fill_n(std::copy_n(values, count, padded.begin()), rows * kLanes - count, Value{0});
+  return encode_rows(loops, padded.data(), rows, out);
+}
+
+std::byte* encode_total_block(const BlockCodecLoops& loops, int64_t index, BlockLayout::Block block,
+                              const RoundedTotal& total, std::byte* out) {
+  *out++ = std::byte(total.shift[size_t(index)]);
+  return encode_values(loops.totals, total.mantissa.data() + block.offset, block.count, out);
 }
 
 // Reads blocks front to back and never beyond the end.
@@ -98,33 +115,59 @@ const uint8_t* packed(std::span<const std::byte> bytes) {
   return reinterpret_cast<const uint8_t*>(bytes.data());
 }
 
-template <bool Add>
-void decode(const BlockLayout& layout, int64_t begin, int64_t end, std::span<const std::byte> bytes,
-            std::span<int64_t> values) {
+template <typename Value>
+void decode_values(Reader& reader, const PackLoops<Value>& loops, int64_t index, int64_t count, int width_max,
+                   Value* values) {
+  const int64_t rows = rows_of(count);
+  const auto [width, zeros] = reader.header(index, width_max);
+  if (width == 0) {
+    std::fill_n(values, count, Value{0});
+    return;
+  }
+  const uint8_t* from = packed(reader.take(packed_bytes(rows, width), index));
+  if (count % kLanes == 0) return loops.unpack(from, rows, width, zeros, values);
+  BlockValues<Value> padded;
+  loops.unpack(from, rows, width, zeros, padded.data());
+  std::copy_n(padded.begin(), count, values);
+}
+
+// Calls visit(index, block, sum) for each block, with what is encoded added to `values`.
+template <typename Visit>
+void for_each_sum(const BlockLayout& layout, int64_t begin, int64_t end, std::span<const int64_t> values,
+                  std::span<const std::byte> bytes, Visit visit) {
   TROUPE_CHECK(int64_t(values.size()) == layout.elements_in(begin, end), "{} values for {} elements",
                values.size(), layout.elements_in(begin, end));
   const BlockCodecLoops& loops = codec_loops();
   Reader reader(bytes);
-  int64_t* out = values.data();
+  const int64_t* own = values.data();
   layout.for_each(begin, end, [&](int64_t index, BlockLayout::Block block) {
     const int64_t rows = rows_of(block.count);
     const auto [width, zeros] = reader.header(index, 64);
+    BlockValues<int64_t> sum;
     if (width == 0) {
-      if (!Add) std::fill_n(out, block.count, 0);
+      visit(index, block, own);
     } else {
       const uint8_t* from = packed(reader.take(packed_bytes(rows, width), index));
       if (block.count % kLanes == 0) {
-        (Add ? loops.unpack_add : loops.unpack)(from, rows, width, zeros, out);
+        loops.unpack_add(from, rows, width, zeros, own, sum.data());
       } else {
-        BlockValues padded;
-        if (Add) std::fill_n(std::copy_n(out, block.count, padded.begin()), rows * kLanes - block.count, 0);
-        (Add ? loops.unpack_add : loops.unpack)(from, rows, width, zeros, padded.data());
-        std::copy_n(padded.begin(), block.count, out);
+        std::fill_n(std::copy_n(own, block.count, sum.begin()), rows * kLanes - block.count, 0);
+        loops.unpack_add(from, rows, width, zeros, sum.data(), sum.data());
       }
+      visit(index, block, sum.data());
     }
-    out += block.count;
+    own += block.count;
   });
   reader.finish();
+}
+
+void check_total(const BlockLayout& layout, const RoundedTotal& total) {
+  TROUPE_CHECK(
+      int64_t(total.mantissa.size()) == layout.elements() && int64_t(total.shift.size()) == layout.blocks(),
+      "the rounded total has not been resized to the layout");
+}
+void check_room(size_t bytes, size_t needed) {
+  TROUPE_CHECK(bytes >= needed, "room for {} bytes", bytes);
 }
 
 }  // namespace
@@ -141,19 +184,12 @@ size_t encode_blocks(const BlockLayout& layout, int64_t begin, int64_t end, std:
                      std::span<std::byte> out) {
   TROUPE_CHECK(int64_t(values.size()) == layout.elements_in(begin, end), "{} values for {} elements",
                values.size(), layout.elements_in(begin, end));
-  TROUPE_CHECK(out.size() >= encoded_bytes_max(layout, begin, end), "room for {} bytes", out.size());
+  check_room(out.size(), encoded_bytes_max(layout, begin, end));
   const BlockCodecLoops& loops = codec_loops();
   const int64_t* from = values.data();
   std::byte* to = out.data();
   layout.for_each(begin, end, [&](int64_t, BlockLayout::Block block) {
-    const int64_t rows = rows_of(block.count);
-    if (block.count % kLanes == 0) {
-      to = encode_block(loops, from, rows, to);
-    } else {
-      BlockValues padded;
-      std::fill_n(std::copy_n(from, block.count, padded.begin()), rows * kLanes - block.count, 0);
-      to = encode_block(loops, padded.data(), rows, to);
-    }
+    to = encode_values(loops.sums, from, block.count, to);
     from += block.count;
   });
   return size_t(to - out.data());
@@ -161,50 +197,69 @@ size_t encode_blocks(const BlockLayout& layout, int64_t begin, int64_t end, std:
 
 void decode_blocks(const BlockLayout& layout, int64_t begin, int64_t end, std::span<const std::byte> bytes,
                    std::span<int64_t> values) {
-  decode<false>(layout, begin, end, bytes, values);
+  TROUPE_CHECK(int64_t(values.size()) == layout.elements_in(begin, end), "{} values for {} elements",
+               values.size(), layout.elements_in(begin, end));
+  const BlockCodecLoops& loops = codec_loops();
+  Reader reader(bytes);
+  int64_t* to = values.data();
+  layout.for_each(begin, end, [&](int64_t index, BlockLayout::Block block) {
+    decode_values(reader, loops.sums, index, block.count, 64, to);
+    to += block.count;
+  });
+  reader.finish();
 }
 
-void decode_add(const BlockLayout& layout, int64_t begin, int64_t end, std::span<const std::byte> bytes,
-                std::span<int64_t> values) {
-  decode<true>(layout, begin, end, bytes, values);
+size_t encode_sum(const BlockLayout& layout, int64_t begin, int64_t end, std::span<const int64_t> values,
+                  std::span<const std::byte> bytes, std::span<std::byte> out) {
+  check_room(out.size(), encoded_bytes_max(layout, begin, end));
+  const BlockCodecLoops& loops = codec_loops();
+  std::byte* to = out.data();
+  for_each_sum(layout, begin, end, values, bytes, [&](int64_t, BlockLayout::Block block, const int64_t* sum) {
+    to = encode_values(loops.sums, sum, block.count, to);
+  });
+  return size_t(to - out.data());
 }
 
 size_t encode_total(const BlockLayout& layout, int64_t begin, int64_t end, const RoundedTotal& total,
                     std::span<std::byte> out) {
-  TROUPE_CHECK(int64_t(total.mantissa.size()) == layout.elements() &&
-               int64_t(total.shift.size()) == layout.blocks());
-  TROUPE_CHECK(out.size() >= encoded_total_bytes_max(layout, begin, end), "room for {} bytes", out.size());
+  check_total(layout, total);
+  check_room(out.size(), encoded_total_bytes_max(layout, begin, end));
   const BlockCodecLoops& loops = codec_loops();
   std::byte* to = out.data();
   layout.for_each(begin, end, [&](int64_t index, BlockLayout::Block block) {
-    BlockValues wide;
-    const int64_t rows = rows_of(block.count);
-    const auto mantissa = total.mantissa.begin() + block.offset;
-    std::fill_n(std::copy_n(mantissa, block.count, wide.begin()), rows * kLanes - block.count, 0);
-    *to++ = std::byte(total.shift[size_t(index)]);
-    to = encode_block(loops, wide.data(), rows, to);
+    to = encode_total_block(loops, index, block, total, to);
   });
+  return size_t(to - out.data());
+}
+
+size_t encode_rounded_sum(const BlockLayout& layout, int64_t begin, int64_t end,
+                          std::span<const int64_t> values, std::span<const std::byte> bytes,
+                          const RoundOptions& rounding, RoundedTotal& total, std::span<std::byte> out) {
+  check_total(layout, total);
+  check_room(out.size(), encoded_total_bytes_max(layout, begin, end));
+  const BlockCodecLoops& loops = codec_loops();
+  const BlockRounder rounder(rounding);
+  std::byte* to = out.data();
+  for_each_sum(layout, begin, end, values, bytes,
+               [&](int64_t index, BlockLayout::Block block, const int64_t* sum) {
+                 rounder.round(index, block, sum, total);
+                 to = encode_total_block(loops, index, block, total, to);
+               });
   return size_t(to - out.data());
 }
 
 void decode_total(const BlockLayout& layout, int64_t begin, int64_t end, std::span<const std::byte> bytes,
                   RoundedTotal& total) {
-  TROUPE_CHECK(int64_t(total.mantissa.size()) == layout.elements() &&
-               int64_t(total.shift.size()) == layout.blocks());
+  check_total(layout, total);
   const BlockCodecLoops& loops = codec_loops();
   Reader reader(bytes);
   layout.for_each(begin, end, [&](int64_t index, BlockLayout::Block block) {
     const auto shift = std::to_integer<uint8_t>(reader.take(1, index)[0]);
     if (shift > 62)
       throw error(ErrorKind::corrupt, "packed block {} claims a shift of {}, beyond 62", index, shift);
-    const int64_t rows = rows_of(block.count);
-    const auto [width, zeros] = reader.header(index, kMantissaBits);
-    BlockValues wide{};
-    if (width != 0)
-      loops.unpack(packed(reader.take(packed_bytes(rows, width), index)), rows, width, zeros, wide.data());
     total.shift[size_t(index)] = shift;
-    std::transform(wide.begin(), wide.begin() + block.count, total.mantissa.begin() + block.offset,
-                   [](int64_t value) { return int32_t(value); });
+    decode_values(reader, loops.totals, index, block.count, kMantissaBits,
+                  total.mantissa.data() + block.offset);
   });
   reader.finish();
 }

@@ -23,17 +23,23 @@ size_t encoded_total_bytes_max(const BlockLayout& layout, int64_t begin, int64_t
 // begin, end).
 size_t encode_blocks(const BlockLayout& layout, int64_t begin, int64_t end, std::span<const int64_t> values,
                      std::span<std::byte> out);
-// `bytes` is exactly what one encode_blocks call wrote for the same blocks. decode_blocks overwrites
-// `values`; decode_add adds to them (modulo 2^64: bounds on sums are the flags' business).
+// `bytes` is exactly what one encode_blocks call wrote for the same blocks; overwrites `values`.
 void decode_blocks(const BlockLayout& layout, int64_t begin, int64_t end, std::span<const std::byte> bytes,
                    std::span<int64_t> values);
-void decode_add(const BlockLayout& layout, int64_t begin, int64_t end, std::span<const std::byte> bytes,
-                std::span<int64_t> values);
+// The encoding of the sum of `values` and what `bytes` encode (modulo 2^64: bounds on sums are the flags'
+// business), a block at a time.
+size_t encode_sum(const BlockLayout& layout, int64_t begin, int64_t end, std::span<const int64_t> values,
+                  std::span<const std::byte> bytes, std::span<std::byte> out);
 
 // Rounded totals: blocks [begin, end) of `total`, which has been resized to the layout; mantissas and shifts.
 size_t encode_total(const BlockLayout& layout, int64_t begin, int64_t end, const RoundedTotal& total,
                     std::span<std::byte> out);
 void decode_total(const BlockLayout& layout, int64_t begin, int64_t end, std::span<const std::byte> bytes,
                   RoundedTotal& total);
+
+// The same sum as in encode_sum, which is now whole: rounded into `total` as by round_total, and encoded.
+size_t encode_rounded_sum(const BlockLayout& layout, int64_t begin, int64_t end,
+                          std::span<const int64_t> values, std::span<const std::byte> bytes,
+                          const RoundOptions& rounding, RoundedTotal& total, std::span<std::byte> out);
 
 }  // namespace troupe::kernels

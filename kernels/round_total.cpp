@@ -1,15 +1,19 @@
 #include <algorithm>
 #include <array>
 
-#include "kernels/cpu/loops/exact_sum.hpp"
+#include "kernels/block_rounder.hpp"
 #include "kernels/cpu/stream.hpp"
-#include "kernels/exact_sum.hpp"
 
 namespace troupe::kernels {
 
 namespace {
 
 constexpr int kFullTotalBits = 32;
+
+RoundRule rule_of(const RoundOptions& options) {
+  TROUPE_CHECK(options.bits >= 2 && options.bits <= kFullBits, "bits {}", options.bits);
+  return {options.bits == kFullBits ? kFullTotalBits : options.bits, options.random_key};
+}
 
 void check_sizes(const BlockLayout& layout, size_t values, int64_t begin, int64_t end,
                  const RoundedTotal& out) {
@@ -29,16 +33,16 @@ int64_t to_grid(float value) {
 
 }  // namespace
 
+BlockRounder::BlockRounder(const RoundOptions& options)
+    : rule_(rule_of(options)), loops_(*loops_of(best_isa_level()).exact_sum) {}
+
 void round_total(const BlockLayout& layout, std::span<const int64_t> total, const RoundOptions& options,
                  int64_t begin, int64_t end, RoundedTotal& out) {
-  TROUPE_CHECK(options.bits >= 2 && options.bits <= kFullBits, "bits {}", options.bits);
   check_sizes(layout, total.size(), begin, end, out);
-  const RoundRule rule{options.bits == kFullBits ? kFullTotalBits : options.bits, options.random_key};
-  const ExactSumLoops& loops = *loops_of(best_isa_level()).exact_sum;
+  const BlockRounder rounder(options);
   const int64_t* values = total.data();
   layout.for_each(begin, end, [&](int64_t index, BlockLayout::Block block) {
-    out.shift[size_t(index)] =
-        loops.round(values, block.count, uint64_t(block.offset), &rule, out.mantissa.data() + block.offset);
+    rounder.round(index, block, values, out);
     values += block.count;
   });
 }

@@ -341,6 +341,24 @@ TEST_CASE("a peer that goes away is lost at once, and one that aborts says whose
   }
 }
 
+TEST_CASE("a peer that had its acknowledgement while we read, and left, does not miss another") {
+  for (const Transport transport : {Transport::tcp, Transport::shm}) {
+    auto pair = connect_pair({transport});
+    const auto payload = random_payload(4096, 1);
+    auto flushed = std::async(std::launch::async, [&] {
+      pair.dialler->send(head_of(0), payload, soon());
+      pair.dialler->flush(soon());
+    });
+    CHECK(same(pair.acceptor->receive(soon()), head_of(0), payload));
+    while (flushed.wait_for(std::chrono::milliseconds(1)) != std::future_status::ready) pair.acceptor->tend();
+    flushed.get();
+    pair.dialler->abort(PeerError(ErrorKind::cancelled, 0, "all is done"), soon());
+    pair.dialler.reset();
+    CHECK_NOTHROW(pair.acceptor->acknowledge(soon()));
+    CHECK_THROWS_AS(pair.acceptor->receive(soon()), PeerError);
+  }
+}
+
 TEST_CASE("a sender waits when the receiver does not take, so memory stays within the window") {
   for (const Transport transport : {Transport::tcp, Transport::shm}) {
     auto pair = connect_pair({transport, {}, 60'000});

@@ -52,12 +52,14 @@ void check_round_trip(const BlockLayout& layout, const std::vector<int64_t>& val
   std::vector<int64_t> decoded(values.size(), -1);
   decode_blocks(layout, 0, layout.blocks(), bytes, decoded);
   CHECK(decoded == values);
-  std::vector<int64_t> sum(values.size());
-  for (size_t i = 0; i < sum.size(); ++i) sum[i] = int64_t(mix64(3, i));
-  std::vector<int64_t> expected = sum;
-  for (size_t i = 0; i < sum.size(); ++i) expected[i] = int64_t(uint64_t(expected[i]) + uint64_t(values[i]));
-  decode_add(layout, 0, layout.blocks(), bytes, sum);
-  CHECK(sum == expected);
+  std::vector<int64_t> own(values.size()), sum(values.size());
+  for (size_t i = 0; i < own.size(); ++i) {
+    own[i] = int64_t(mix64(3, i));
+    sum[i] = int64_t(uint64_t(own[i]) + uint64_t(values[i]));
+  }
+  std::vector<std::byte> encoded(encoded_bytes_max(layout, 0, layout.blocks()));
+  encoded.resize(encode_sum(layout, 0, layout.blocks(), own, bytes, encoded));
+  CHECK(encoded == encode(layout, sum));
 }
 
 }  // namespace
@@ -115,13 +117,24 @@ TEST_CASE("every level packs the same bytes") {
         if (level > best_isa_level()) continue;
         const BlockCodecLoops& loops = *loops_of(level).block_codec;
         packed.emplace_back(values.size() * 8, uint8_t{0xa5});
-        loops.pack(values.data(), rows, width, 0, packed.back().data());
+        loops.sums.pack(values.data(), rows, width, 0, packed.back().data());
         std::vector<int64_t> unpacked(values.size());
-        loops.unpack(packed.back().data(), rows, width, 0, unpacked.data());
+        loops.sums.unpack(packed.back().data(), rows, width, 0, unpacked.data());
         CHECK(unpacked == values);
         uint64_t any = 1, magnitude = 1;
-        loops.scan(values.data(), rows, &any, &magnitude);
+        loops.sums.scan(values.data(), rows, &any, &magnitude);
         CHECK((magnitude >> (width - 1)) == 0);
+        if (width > 32) continue;
+        const std::vector<int32_t> narrow(values.begin(), values.end());
+        packed.emplace_back(values.size() * 8, uint8_t{0xa5});
+        loops.totals.pack(narrow.data(), rows, width, 0, packed.back().data());
+        std::vector<int32_t> unpacked_narrow(values.size());
+        loops.totals.unpack(packed.back().data(), rows, width, 0, unpacked_narrow.data());
+        CHECK(unpacked_narrow == narrow);
+        uint64_t any_narrow = 0, magnitude_narrow = 0;
+        loops.totals.scan(narrow.data(), rows, &any_narrow, &magnitude_narrow);
+        CHECK(any_narrow == any);
+        CHECK(magnitude_narrow == magnitude);
       }
       for (const auto& bytes : packed) CHECK(bytes == packed.front());
     }
@@ -145,19 +158,51 @@ TEST_CASE("rounded totals come back whole") {
   }
 }
 
+TEST_CASE("a sum that is whole is rounded and encoded as by rounding and encoding it") {
+  const BlockLayout layout = test_layout();
+  for (int bits : {4, 24}) {
+    std::vector<int64_t> values = values_of(layout, 50, 0, 5), sum = values;
+    const std::vector<int64_t> others = values_of(layout, 0, 0, 6);
+    std::vector<int64_t> bounded = others;
+    for (size_t i = 0; i < sum.size(); ++i) sum[i] += bounded[i] >>= 4;
+    const int64_t blocks = layout.blocks();
+    for (const auto& [begin, end] : {std::pair{int64_t{0}, blocks}, {int64_t{3}, blocks - 2}}) {
+      const auto part = [&](const std::vector<int64_t>& all) {
+        return std::span(all).subspan(size_t(layout.block(begin).offset),
+                                      size_t(layout.elements_in(begin, end)));
+      };
+      RoundedTotal expected, total;
+      expected.resize(layout);
+      total.resize(layout);
+      const RoundOptions rounding{bits, 77};
+      round_total(layout, part(sum), rounding, begin, end, expected);
+      std::vector<std::byte> wanted(encoded_total_bytes_max(layout, begin, end)), bytes = wanted;
+      wanted.resize(encode_total(layout, begin, end, expected, wanted));
+      std::vector<std::byte> partial(encoded_bytes_max(layout, begin, end));
+      partial.resize(encode_blocks(layout, begin, end, part(bounded), partial));
+      bytes.resize(encode_rounded_sum(layout, begin, end, part(values), partial, rounding, total, bytes));
+      CHECK(bytes == wanted);
+      CHECK(total == expected);
+    }
+  }
+}
+
 TEST_CASE("bytes that are no encoding are refused, and never lead outside") {
   const BlockLayout layout = test_layout();
   const std::vector<std::byte> good = encode(layout, values_of(layout, 0, 0, 21));
   std::vector<int64_t> values(size_t(layout.elements()));
+  std::vector<std::byte> out(encoded_bytes_max(layout, 0, layout.blocks()));
   RoundedTotal total;
   total.resize(layout);
   const auto decodes = [&](const std::vector<std::byte>& bytes) {
     const std::vector<std::byte> exact(bytes);  // a heap block of its own, for the sanitizer to guard
     try {
       decode_blocks(layout, 0, layout.blocks(), exact, values);
+      CHECK_NOTHROW(encode_sum(layout, 0, layout.blocks(), values, exact, out));
       return true;
     } catch (const Error& error) {
       CHECK(error.kind() == ErrorKind::corrupt);
+      CHECK_THROWS_AS(encode_sum(layout, 0, layout.blocks(), values, exact, out), Error);
       return false;
     }
   };

@@ -9,10 +9,24 @@ namespace {
 constexpr int kWordBits = 64;
 constexpr int64_t kWordBytes = kWideLanes * 8;
 
-void scan(const int64_t* values, int64_t rows, uint64_t* any, uint64_t* magnitude) {
+TROUPE_INLINE Wide load_row(const int64_t* values, int64_t row) {
+  return load_wide(values + row * kWideLanes);
+}
+TROUPE_INLINE Wide load_row(const int32_t* values, int64_t row) {
+  return load_narrow(values + row * kWideLanes);
+}
+TROUPE_INLINE void store_row(int64_t* values, int64_t row, Wide v) {
+  store_wide(values + row * kWideLanes, v);
+}
+TROUPE_INLINE void store_row(int32_t* values, int64_t row, Wide v) {
+  store_narrow(values + row * kWideLanes, v);
+}
+
+template <typename Value>
+void scan(const Value* values, int64_t rows, uint64_t* any, uint64_t* magnitude) {
   Wide all = broadcast_wide(0), top = all;
   for (int64_t row = 0; row < rows; ++row) {
-    const Wide v = load_wide(values + row * kWideLanes);
+    const Wide v = load_row(values, row);
     all = all | v;
     top = top | (v ^ negative(v));
   }
@@ -26,12 +40,13 @@ void scan(const int64_t* values, int64_t rows, uint64_t* any, uint64_t* magnitud
   }
 }
 
-void pack(const int64_t* values, int64_t rows, int width, int zeros, uint8_t* bytes) {
+template <typename Value>
+void pack(const Value* values, int64_t rows, int width, int zeros, uint8_t* bytes) {
   const Wide mask = broadcast_wide(~uint64_t{0} >> (kWordBits - width));
   Wide word = broadcast_wide(0);
   int fill = 0;
   for (int64_t row = 0; row < rows; ++row) {
-    const Wide v = shift_right(load_wide(values + row * kWideLanes), zeros) & mask;
+    const Wide v = shift_right(load_row(values, row), zeros) & mask;
     word = word | shift_left(v, fill);
     fill += width;
     if (fill < kWordBits) continue;
@@ -47,8 +62,9 @@ void pack(const int64_t* values, int64_t rows, int width, int zeros, uint8_t* by
     for (int byte = 0; byte < rest; ++byte) bytes[byte] = uint8_t(lanes[lane] >> (8 * byte));
 }
 
-template <bool Add>
-void unpack(const uint8_t* bytes, int64_t rows, int width, int zeros, int64_t* values) {
+// Calls put(row, values) for each row.
+template <typename Put>
+TROUPE_INLINE void unpack_rows(const uint8_t* bytes, int64_t rows, int width, int zeros, Put put) {
   const int64_t words = rows * width / kWordBits;
   const int rest = (int(rows * width % kWordBits) + 7) / 8;
   uint64_t lanes[kWideLanes] = {};
@@ -73,14 +89,30 @@ void unpack(const uint8_t* bytes, int64_t rows, int width, int zeros, int64_t* v
       word = word_at(next++);
       if (used > 0) v = v | shift_left(word, width - used);
     }
-    v = shift_left(((v & mask) ^ sign) - sign, zeros);
-    int64_t* out = values + row * kWideLanes;
-    store_wide(out, Add ? load_wide(out) + v : v);
+    put(row, shift_left(((v & mask) ^ sign) - sign, zeros));
   }
 }
 
+template <typename Value>
+void unpack(const uint8_t* bytes, int64_t rows, int width, int zeros, Value* values) {
+  unpack_rows(
+      bytes, rows, width,
+      zeros, [&](int64_t row, Wide v) __attribute__((always_inline)) { store_row(values, row, v); });
+}
+
+void unpack_add(const uint8_t* bytes, int64_t rows, int width, int zeros, const int64_t* addends,
+                int64_t* values) {
+  unpack_rows(
+      bytes, rows, width, zeros, [&](int64_t row, Wide v) __attribute__((always_inline)) {
+        store_row(values, row, load_row(addends, row) + v);
+      });
+}
+
+template <typename Value>
+constexpr PackLoops<Value> pack_loops = {scan<Value>, pack<Value>, unpack<Value>};
+
 }  // namespace
 
-extern const BlockCodecLoops block_codec_loops = {scan, pack, unpack<false>, unpack<true>};
+extern const BlockCodecLoops block_codec_loops = {pack_loops<int64_t>, pack_loops<int32_t>, unpack_add};
 
 }  // namespace troupe::kernels::TROUPE_ISA

@@ -12,6 +12,7 @@ typedef int64_t NativeS64 __attribute__((vector_size(sizeof(NativeF))));
 typedef uint64_t NativeU64 __attribute__((vector_size(sizeof(NativeF))));
 typedef double NativeD __attribute__((vector_size(sizeof(NativeF))));
 constexpr int kWideNativeLanes = kWideLanes / kRegisters;
+typedef int32_t NativeHalf __attribute__((vector_size(sizeof(NativeF) / 2)));
 
 struct Wide {
   NativeU64 r[kRegisters];
@@ -49,6 +50,23 @@ TROUPE_INLINE Wide load_wide(const void* p) {  // unaligned
 }
 TROUPE_INLINE void store_wide(void* p, Wide a) {
   TROUPE_EACH __builtin_memcpy(static_cast<char*>(p) + i * int(sizeof(NativeF)), &a.r[i], sizeof(NativeF));
+}
+
+// Eight signed 32-bit integers in memory, unaligned. Storing keeps the low 32 bits of each lane.
+TROUPE_INLINE Wide load_narrow(const int32_t* p) {
+  Wide y;
+  TROUPE_EACH {
+    NativeHalf half;
+    __builtin_memcpy(&half, p + i * kWideNativeLanes, sizeof half);
+    y.r[i] = (NativeU64) __builtin_convertvector(half, NativeS64);
+  }
+  return y;
+}
+TROUPE_INLINE void store_narrow(int32_t* p, Wide a) {
+  TROUPE_EACH {
+    const NativeHalf half = __builtin_convertvector((NativeS64)a.r[i], NativeHalf);
+    __builtin_memcpy(p + i * kWideNativeLanes, &half, sizeof half);
+  }
 }
 
 // Sixteen signed 32-bit integers: lanes 0..7 to `low`, 8..15 to `high`.
