@@ -60,7 +60,9 @@ void DeviceEngine::counters_moved() {
 }
 
 kernels::LossSums DeviceEngine::train(uint32_t worker, uint32_t slot, const Batch& batch, uint32_t& flags) {
-  return replicas_.at(worker)->train(batch, slot, flags);
+  return replicas_.at(worker)->train(batch, slot, flags, [&](int64_t offset) {
+    mutable_progress().reached(slot, layout().block_at(offset));
+  });
 }
 
 kernels::LossSums DeviceEngine::evaluate(uint32_t worker, const Batch& batch) {
@@ -101,10 +103,13 @@ void DeviceEngine::fetch_sum(int64_t begin, int64_t end) {
   sums_.fetch(offset, count, sum_on_host_->span().data() + offset);
 }
 
-comm::SumMeta DeviceEngine::reduce_in_group(size_t members, comm::Deadline deadline) {
+void DeviceEngine::add_in_group(size_t bucket, comm::Deadline deadline) {
   total_is_on_host_ = total_is_on_devices_ = false;
-  const comm::SumMeta sum = sums_.add_in(*group_, own_sum(), state().step, members, deadline);
-  sums_.round_in(*group_, rounding(), deadline);
+  sums_.add_in(*group_, bucket, rounding(), deadline);
+}
+
+comm::SumMeta DeviceEngine::finish_in_group(size_t members, comm::Deadline deadline) {
+  const comm::SumMeta sum = sums_.finish_in(*group_, own_sum(), state().step, members, deadline);
   total_is_on_devices_ = true;
   return sum;
 }

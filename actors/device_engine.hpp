@@ -39,9 +39,12 @@ class DeviceEngine final : public TrainEngine {
   comm::ExactReduction exact_reduction() override;
   comm::FloatReduction float_reduction() override;
   bool exact() const override { return true; }
+  bool sum_grows() const override { return true; }
   void fetch_sum(int64_t begin, int64_t end) override;
   comm::DeviceGroup* group() override { return group_.get(); }
-  comm::SumMeta reduce_in_group(size_t members, comm::Deadline deadline) override;
+  std::span<const comm::Bucket> group_buckets() const override { return sums_.buckets(); }
+  void add_in_group(size_t bucket, comm::Deadline deadline) override;
+  comm::SumMeta finish_in_group(size_t members, comm::Deadline deadline) override;
   const kernels::RoundedTotal& total() override;
   void set_total(kernels::RoundedTotal total) override;
 

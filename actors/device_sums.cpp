@@ -110,35 +110,49 @@ void DeviceSums::fetch(int64_t first, int64_t count, int64_t* host) {
   any.copies().runtime().copy_out(host, any.bucket(count), size_t(count) * sizeof(int64_t));
 }
 
-template <typename Add>
-void DeviceSums::round_buckets(StreamOf stream_of, const kernels::RoundOptions& options, const Add& add) {
-  reserve();
-  for (const comm::Bucket& b : buckets_) {
-    if (b.begin == b.end) continue;
-    const int64_t first = layout_.block(b.begin).offset, count = layout_.elements_in(b.begin, b.end);
-    add(first, count);
-    for (const auto& replica : replicas_)
-      replica->trainer().total().round(stream_of(*replica), replica->bucket(count), b.begin, b.end, options);
-  }
+void DeviceSums::round_bucket(StreamOf stream_of, const comm::Bucket& bucket,
+                              const kernels::RoundOptions& options) {
+  const int64_t count = layout_.elements_in(bucket.begin, bucket.end);
+  for (const auto& replica : replicas_)
+    replica->trainer().total().round(stream_of(*replica), replica->bucket(count), bucket.begin, bucket.end,
+                                     options);
 }
 
 void DeviceSums::round(const kernels::RoundOptions& options) {
-  round_buckets(work_of, options, [&](int64_t first, int64_t count) {
-    if (add_inside(work_of, first, count)) return;
-    host_.resize(size_t(count));
-    add_on_host(work_of, first, count, host_.data());
-    for (const auto& replica : replicas_)
-      replica->work().runtime().copy_in(replica->bucket(count), host_.data(), host_.size() * sizeof(int64_t));
-  });
+  reserve();
+  for (const comm::Bucket& bucket : buckets_) {
+    if (bucket.begin == bucket.end) continue;
+    const int64_t first = layout_.block(bucket.begin).offset,
+                  count = layout_.elements_in(bucket.begin, bucket.end);
+    if (!add_inside(work_of, first, count)) {
+      host_.resize(size_t(count));
+      add_on_host(work_of, first, count, host_.data());
+      for (const auto& replica : replicas_)
+        replica->work().runtime().copy_in(replica->bucket(count), host_.data(),
+                                          host_.size() * sizeof(int64_t));
+    }
+    round_bucket(work_of, bucket, options);
+  }
   for (const auto& replica : replicas_) replica->work().synchronize();
 }
 
+void DeviceSums::add_in(comm::DeviceGroup& group, size_t index, const kernels::RoundOptions& options,
+                        comm::Deadline deadline) {
+  if (index == 0) {
+    if (inside_ != nullptr) inside_->leave();  // not needed beside the other: it gives its memory back
+    inside_joined_ = false;
+    reserve();
+  }
+  const comm::Bucket& bucket = buckets_.at(index);
+  if (bucket.begin == bucket.end) return;
+  const int64_t count = layout_.elements_in(bucket.begin, bucket.end);
+  group.add(copy_to_buckets(copies_of, layout_.block(bucket.begin).offset, count), count, deadline);
+  round_bucket(copies_of, bucket, options);
+}
+
 // The first device brings what is the node's, the others nothing.
-comm::SumMeta DeviceSums::add_in(comm::DeviceGroup& group, const comm::SumMeta& own, int64_t step,
-                                 size_t members, comm::Deadline deadline) {
-  if (inside_ != nullptr) inside_->leave();  // not needed beside the other: it gives its memory back
-  inside_joined_ = false;
-  reserve();
+comm::SumMeta DeviceSums::finish_in(comm::DeviceGroup& group, const comm::SumMeta& own, int64_t step,
+                                    size_t members, comm::Deadline deadline) {
   std::array<int64_t, kIntegers> integers = integers_of(own, step);
   std::vector<comm::Addend> addends;
   for (const auto& replica : replicas_) {
@@ -153,16 +167,6 @@ comm::SumMeta DeviceSums::add_in(comm::DeviceGroup& group, const comm::SumMeta& 
   if (integers[0] != int64_t(members) * step)
     throw error(ErrorKind::protocol, "members of a group have come to it with different steps");
   return meta_of(integers);
-}
-
-void DeviceSums::round_in(comm::DeviceGroup& group, const kernels::RoundOptions& options,
-                          comm::Deadline deadline) {
-  std::vector<comm::Addend> addends;
-  round_buckets(copies_of, options, [&](int64_t first, int64_t count) {
-    addends = copy_to_buckets(copies_of, first, count);
-    group.add(addends, count, deadline);
-  });
-  group.wait(addends, deadline);
 }
 
 }  // namespace troupe::actors

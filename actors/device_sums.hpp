@@ -20,18 +20,20 @@ class DeviceSums {
   // Every device's total becomes the rounded one of the node's sum. By way of the work's streams.
   void round(const kernels::RoundOptions& options);
 
-  // The same with all devices of a group that has been joined, by way of the copies' streams: the integers
-  // beside the gradient, then every device's total. `own` is the node's; the others are at `step` too, or
-  // this throws Error(protocol). Throw like DeviceGroup.
-  comm::SumMeta add_in(comm::DeviceGroup& group, const comm::SumMeta& own, int64_t step, size_t members,
-                       comm::Deadline deadline);
-  void round_in(comm::DeviceGroup& group, const kernels::RoundOptions& options, comm::Deadline deadline);
+  // The same with all devices of a group that has been joined, by way of the copies' streams: first each of
+  // buckets(), in their order and when its blocks are final; then the integers beside the gradient, after
+  // which every device has the total. `own` is the node's; the others are at `step` too, or this throws
+  // Error(protocol). Throw like DeviceGroup.
+  std::span<const comm::Bucket> buckets() const { return buckets_; }
+  void add_in(comm::DeviceGroup& group, size_t bucket, const kernels::RoundOptions& options,
+              comm::Deadline deadline);
+  comm::SumMeta finish_in(comm::DeviceGroup& group, const comm::SumMeta& own, int64_t step, size_t members,
+                          comm::Deadline deadline);
 
  private:
   using StreamOf = kernels::CudaStream& (*)(Replica&);
   void reserve();
-  template <typename Add>
-  void round_buckets(StreamOf stream_of, const kernels::RoundOptions& options, const Add& add);
+  void round_bucket(StreamOf stream_of, const comm::Bucket& bucket, const kernels::RoundOptions& options);
   std::vector<comm::Addend> copy_to_buckets(StreamOf stream_of, int64_t first, int64_t count);
   bool add_inside(StreamOf stream_of, int64_t first, int64_t count);
   void add_on_host(StreamOf stream_of, int64_t first, int64_t count, int64_t* host);

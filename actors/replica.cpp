@@ -30,8 +30,9 @@ Replica::Replica(ReplicaDevice device, const model::Model& model, const model::S
   checksums_.seal(*device_.work, state());
 }
 
-kernels::LossSums Replica::train(const Batch& batch, uint32_t slot, uint32_t& flags) {
-  return naming(name(), [&] { return trainer_.fold_slot(batch, slot, flags); });
+kernels::LossSums Replica::train(const Batch& batch, uint32_t slot, uint32_t& flags,
+                                 const model::DeviceTrainer::Whole& whole) {
+  return naming(name(), [&] { return trainer_.fold_slot(batch, slot, flags, whole); });
 }
 
 kernels::LossSums Replica::evaluate(const Batch& batch) {
@@ -82,7 +83,7 @@ int64_t* Replica::bucket(int64_t count) {
   const size_t bytes = size_t(count) * sizeof(int64_t);
   if (bucket_.bytes() < bytes) {
     bucket_ = {};  // first: never hold both
-    bucket_ = naming(name(), [&] { return device_.work->runtime().allocate(bytes); });
+    bucket_ = naming(name(), [&] { return copies().runtime().allocate(bytes); });
   }
   return static_cast<int64_t*>(bucket_.data());
 }

@@ -32,7 +32,8 @@ class Replica {
   model::DeviceTrainer& trainer() { return trainer_; }
   const model::TrainState& state() const { return trainer_.state(); }
 
-  kernels::LossSums train(const Batch& batch, uint32_t slot, uint32_t& flags);
+  kernels::LossSums train(const Batch& batch, uint32_t slot, uint32_t& flags,
+                          const model::DeviceTrainer::Whole& whole);
   kernels::LossSums evaluate(const Batch& batch);
   void load(const model::TrainState& from);
   bool holds(const model::TrainState& on_host) const;  // by way of copies()
@@ -49,7 +50,7 @@ class Replica {
   void settle() { copies().synchronize(); }
 
   // Device memory for the sum of one bucket; valid until it is asked for more. The second copies elements
-  // [first, first + count) of the own sum there, in the stream's order.
+  // [first, first + count) of the own sum there, in the stream's order. Also while a slot runs.
   int64_t* bucket(int64_t count);
   int64_t* copy_to_bucket(kernels::CudaStream& stream, int64_t first, int64_t count);
 

@@ -57,6 +57,7 @@ void RingSession::require_current() const {
 }
 
 void RingSession::connect(const scheduler::View& view) {
+  stop_fed();
   view_ = view;
   in_group_.reset();
   position_ = view_.position(context_->rank()).value();
@@ -73,7 +74,6 @@ void RingSession::connect(const scheduler::View& view) {
     session.cancelled = give_up_;
   }
   before.reset();
-  fed_from_.reset();
   comm::RingLinks links;
   if (!alone())
     links = comm::connect_ring(*context_->services->bulk, session, members, context_->services->tls_client,
@@ -120,10 +120,10 @@ bool RingSession::form_group(comm::DeviceGroup& group, comm::Ring& ring) {
   return true;
 }
 
-comm::SumMeta RingSession::reduce_in_group(TrainEngine& engine) {
+comm::SumMeta RingSession::finish_in_group(TrainEngine& engine) {
   comm::SumMeta sum;
   try_group(
-      [&] { sum = engine.reduce_in_group(view_.members.size(), comm::deadline_in_ms(kStepPatienceMs)); });
+      [&] { sum = engine.finish_in_group(view_.members.size(), comm::deadline_in_ms(kStepPatienceMs)); });
   group_failures_ = 0;
   return sum;
 }
@@ -151,13 +151,21 @@ std::vector<std::vector<uint64_t>> RingSession::contributions_of(const scheduler
   return contributions;
 }
 
+scheduler::SlotSet RingSession::own_slots(const scheduler::Seal& seal) const {
+  const auto found = seal.contributions.find(context_->rank());
+  return found == seal.contributions.end() ? scheduler::SlotSet() : found->second;
+}
+
 void RingSession::feed(const std::shared_ptr<TrainEngine>& engine, const scheduler::Seal& seal) {
   if (alone() || !engine->sum_grows() || seal.fence.ballot != view_.ballot) return;
   try {
     const std::shared_ptr<comm::Ring> ring = this->ring();
-    if (in_group(*engine, *ring)) return;
+    const bool grouped = in_group(*engine, *ring);
     fed_from_ = engine;
-    feed(*engine, seal, *ring);
+    if (grouped)
+      feed_group(*engine, seal);
+    else
+      feed_ring(*engine, seal, *ring);
   } catch (...) {
     stop_fed();
     throw;
@@ -172,21 +180,34 @@ void RingSession::stop_fed() {
     ring.swap(ring_);
   }
   ring.reset();
+  if (in_group_.value_or(false)) fed_from_->group()->leave();
   fed_from_.reset();
 }
 
 // Bucket by bucket, from the last layer on, as the running slots fold them for the last time.
-void RingSession::feed(TrainEngine& engine, const scheduler::Seal& seal, comm::Ring& ring) {
+void RingSession::feed_ring(TrainEngine& engine, const scheduler::Seal& seal, comm::Ring& ring) {
   comm::ExactReduction reduction = engine.exact_reduction();
   reduction.contributions = contributions_of(seal);
   reduction.buckets = comm::buckets_last_first(engine.model().parameters().layout(), kBucketElements);
   ring.start(reduction);
-  const auto found = seal.contributions.find(context_->rank());
-  const scheduler::SlotSet own = found == seal.contributions.end() ? scheduler::SlotSet() : found->second;
+  const scheduler::SlotSet own = own_slots(seal);
   for (size_t i = 0; i < reduction.buckets.size(); ++i) {
     while (!engine.progress().wait(own, reduction.buckets[i].begin, kFeedTick)) ring.check();
     engine.fetch_sum(reduction.buckets[i].begin, reduction.buckets[i].end);
     ring.bucket_ready(i);
+  }
+}
+
+// The same.
+void RingSession::feed_group(TrainEngine& engine, const scheduler::Seal& seal) {
+  comm::check_contributions(contributions_of(seal), position_);
+  const scheduler::SlotSet own = own_slots(seal);
+  const comm::Deadline deadline = comm::deadline_in_ms(kStepPatienceMs);
+  const std::span<const comm::Bucket> buckets = engine.group_buckets();
+  for (size_t i = 0; i < buckets.size(); ++i) {
+    while (!engine.progress().wait(own, buckets[i].begin, kFeedTick))
+      if (*give_up_) throw error(ErrorKind::cancelled, "the view {} is over", view_.ballot.number);
+    try_group([&] { engine.add_in_group(i, deadline); });
   }
 }
 
@@ -195,8 +216,10 @@ comm::SumMeta RingSession::reduce(TrainEngine& engine, const scheduler::Seal& se
   const std::shared_ptr<comm::Ring> ring = this->ring();
   if (alone()) return own;
   if (in_group(engine, *ring)) {
-    comm::check_contributions(contributions_of(seal), position_);
-    return reduce_in_group(engine);
+    if (!fed_from_) feed_group(engine, seal);
+    const comm::SumMeta sum = finish_in_group(engine);
+    fed_from_.reset();
+    return sum;
   }
   const comm::Deadline deadline = comm::deadline_in_ms(kStepPatienceMs);
   if (!engine.exact()) {
@@ -205,7 +228,7 @@ comm::SumMeta RingSession::reduce(TrainEngine& engine, const scheduler::Seal& se
     reduction.buckets = {{0, engine.model().parameters().elements()}};
     return ring->reduce(reduction, own, deadline);
   }
-  if (!fed_from_) feed(engine, seal, *ring);
+  if (!fed_from_) feed_ring(engine, seal, *ring);
   ring->finish(own);
   const comm::SumMeta sum = ring->wait(deadline);
   fed_from_.reset();

@@ -31,10 +31,10 @@ class RingSession {
   // Throws PeerError that names who is missing, or Error(cancelled) once the view is superseded. One member:
   // nothing to connect.
   void connect(const scheduler::View& view);
-  // Begins the reduction while the last of this node's slots run: sends what they have folded, and returns
-  // when they are done. All but this node's integers, without which no member's total is whole: they are for
-  // reduce() of the same seal. Throws like it, which then throws too. Does nothing where the engine's sum can
-  // be read only when no slot runs, or the seal is of another view.
+  // Begins the reduction while the last of this node's slots run: sends what they have folded, or adds it in
+  // the group of devices, and returns when they are done. All but this node's integers, without which no
+  // member's total is whole: they are for reduce() of the same seal. Throws like it, which then throws too.
+  // Does nothing where the engine's sum can be read only when no slot runs, or the seal is of another view.
   void feed(const std::shared_ptr<TrainEngine>& engine, const scheduler::Seal& seal);
   // Ends a reduction that was fed only. When it returns, nothing uses the engine's sum or total.
   void stop_fed();
@@ -55,10 +55,12 @@ class RingSession {
   std::string reached_at(const scheduler::Member& member) const;
   std::shared_ptr<comm::Ring> ring() const;
   std::vector<std::vector<uint64_t>> contributions_of(const scheduler::Seal& seal) const;
-  void feed(TrainEngine& engine, const scheduler::Seal& seal, comm::Ring& ring);
+  scheduler::SlotSet own_slots(const scheduler::Seal& seal) const;
+  void feed_ring(TrainEngine& engine, const scheduler::Seal& seal, comm::Ring& ring);
+  void feed_group(TrainEngine& engine, const scheduler::Seal& seal);
   bool in_group(TrainEngine& engine, comm::Ring& ring);
   bool form_group(comm::DeviceGroup& group, comm::Ring& ring);
-  comm::SumMeta reduce_in_group(TrainEngine& engine);
+  comm::SumMeta finish_in_group(TrainEngine& engine);
   void try_group(const std::function<void()>& run);
   void require_current() const;  // REQUIRES mutex_
 
@@ -67,7 +69,8 @@ class RingSession {
   size_t position_ = 0;
   std::optional<bool>
       in_group_;  // of this view: whether devices add without the ring; nullopt: not asked yet
-  // Set from feed() to the end of reduce(): the ring reads its sum, and lacks our integers alone.
+  // Set from feed() to the end of reduce(): the ring or the group reads its sum, and lacks our integers
+  // alone.
   std::shared_ptr<TrainEngine> fed_from_;
   int group_failures_ = 0;    // in a row
   mutable std::mutex mutex_;  // guards what follows

@@ -58,8 +58,11 @@ comm::SumMeta TrainEngine::own_sum() const {
   return to_meta(training_, evaluation_, flags_);
 }
 
-comm::SumMeta TrainEngine::reduce_in_group(size_t, comm::Deadline) {
-  TROUPE_CHECK(group() != nullptr, "there is no group");
+void TrainEngine::add_in_group(size_t, comm::Deadline) {
+  TROUPE_CHECK(false, "there is no group");
+}
+comm::SumMeta TrainEngine::finish_in_group(size_t, comm::Deadline) {
+  TROUPE_CHECK(false, "there is no group");
   return {};
 }
 

@@ -11,6 +11,7 @@
 #include <memory>
 #include <mutex>
 #include <optional>
+#include <span>
 #include <string>
 #include <vector>
 
@@ -90,10 +91,13 @@ class TrainEngine {
   // Before the ring reads blocks [begin, end) of a reduction. On the thread that reduces.
   virtual void fetch_sum(int64_t begin, int64_t end) = 0;
   // How devices add their sums without the ring; null where there is no such way. The group is joined by the
-  // caller; then reduce_in_group() is the whole reduction: what all members return is the sum of theirs, and
-  // total() of the step. On the thread that reduces. Throws like DeviceGroup.
+  // caller; then all members add the same buckets, in their order, each when its blocks are final, and at the
+  // end their integers: what finish_in_group() returns is the sum of all members', and total() is that of the
+  // step. On the thread that reduces. Throw like DeviceGroup.
   virtual comm::DeviceGroup* group() { return nullptr; }
-  virtual comm::SumMeta reduce_in_group(size_t members, comm::Deadline deadline);
+  virtual std::span<const comm::Bucket> group_buckets() const { return {}; }
+  virtual void add_in_group(size_t bucket, comm::Deadline deadline);
+  virtual comm::SumMeta finish_in_group(size_t members, comm::Deadline deadline);
   // The rounded total of the last reduction or commit: R of that step. On the thread that reduces.
   virtual const kernels::RoundedTotal& total() = 0;
   // One that came from elsewhere, to be committed as `reduced`. Throws Error(corrupt) when it is of another

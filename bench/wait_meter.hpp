@@ -35,6 +35,10 @@ class WaitMeter final : public kernels::DeviceRuntime {
   void zero_rows(void* to, size_t stride, size_t bytes, size_t rows) override {
     runtime_->zero_rows(to, stride, bytes, rows);
   }
+  void set_mark(size_t mark) override { runtime_->set_mark(mark); }
+  void wait_for_mark(size_t mark) override {
+    wait([&] { runtime_->wait_for_mark(mark); });
+  }
   void launch(const kernels::KernelCall& call) override { runtime_->launch(call); }
   void multiply(const kernels::Product& product) override { runtime_->multiply(product); }
   bool has_algorithm(const kernels::Product& product) override { return runtime_->has_algorithm(product); }

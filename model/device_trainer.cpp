@@ -46,6 +46,29 @@ Buffer place_sinusoids(CudaStream& stream, const Model& model) {
   return buffer;
 }
 
+// Sets a mark each time when another fourth of the elements or more is whole; the end of the slot is the
+// last.
+class MarkingSink final : public kernels::DeviceSink {
+ public:
+  static constexpr size_t kParts = 4;
+  static_assert(kParts - 1 <= kernels::DeviceRuntime::kMarks);
+
+  MarkingSink(CudaStream& stream, kernels::DeviceAccumulator& sum, const kernels::FoldOptions& options)
+      : DeviceSink(stream, sum, options), runtime_(stream.runtime()), elements_(sum.layout().elements()) {}
+  void whole_from(int64_t offset) override {
+    const int64_t next = int64_t(marked_.size()) + 1;
+    if (next == kParts || (elements_ - offset) * int64_t(kParts) < next * elements_) return;
+    runtime_.set_mark(marked_.size());
+    marked_.push_back(offset);
+  }
+  const std::vector<int64_t>& marked() const { return marked_; }  // offsets, by mark
+
+ private:
+  kernels::DeviceRuntime& runtime_;
+  const int64_t elements_;
+  std::vector<int64_t> marked_;
+};
+
 }  // namespace
 
 DeviceTrainer::DeviceTrainer(CudaStream& stream, const Model& model, const StepOptions& options,
@@ -130,10 +153,15 @@ kernels::LossSums DeviceTrainer::run_slot(const Batch& batch, const SlotKey& key
   });
 }
 
-kernels::LossSums DeviceTrainer::fold_slot(const Batch& batch, uint32_t slot, uint32_t& flags) {
-  kernels::DeviceSink sink(stream_, sum_,
-                           {options_.bits, options_.slots, fold_key(options_.seed, state_.step, slot)});
+kernels::LossSums DeviceTrainer::fold_slot(const Batch& batch, uint32_t slot, uint32_t& flags,
+                                           const Whole& whole) {
+  MarkingSink sink(stream_, sum_,
+                   {options_.bits, options_.slots, fold_key(options_.seed, state_.step, slot)});
   const kernels::LossSums losses = run_slot(batch, {options_.seed, state_.step, slot}, sink);
+  for (size_t mark = 0; whole && mark < sink.marked().size(); ++mark) {
+    stream_.runtime().wait_for_mark(mark);
+    whole(sink.marked()[mark]);
+  }
   flags = sum_.take_flags(stream_);
   return losses;
 }

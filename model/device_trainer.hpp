@@ -4,6 +4,7 @@
 // time, but for what is said below; the state's arrays are read-only between commits, and so is the total.
 #pragma once
 
+#include <functional>
 #include <memory>
 #include <string>
 #include <vector>
@@ -27,7 +28,10 @@ class DeviceTrainer {
 
   // --- the parts of a step, for who shares it with others; they wait for the device ---
   // Forward and backward of one slot into the step's sum; `flags` are the slot's.
-  kernels::LossSums fold_slot(const Batch& batch, uint32_t slot, uint32_t& flags);
+  // While it runs, `whole` hears a few times, with ever lower offsets, that all of its gradients at this
+  // offset or beyond have been folded.
+  using Whole = std::function<void(int64_t offset)>;
+  kernels::LossSums fold_slot(const Batch& batch, uint32_t slot, uint32_t& flags, const Whole& whole = {});
   kernels::LossSums evaluate_slot(const Batch& batch);  // forward, without dropout
   uint64_t hash_of_sum();
   void clear_sum();

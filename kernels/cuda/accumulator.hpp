@@ -46,7 +46,7 @@ class DeviceAccumulator {
 
 // Folds a slot's gradients, on the device, in the stream's order. REQUIRES 2 <= bits <= 24, slots >= 1;
 // stream and accumulator outlive it.
-class DeviceSink final : public GradientSink {
+class DeviceSink : public GradientSink {
  public:
   DeviceSink(CudaStream& stream, DeviceAccumulator& accumulator, const FoldOptions& options);
   void fold(int64_t offset, ConstView gradient) override;

@@ -1,6 +1,7 @@
 #include "kernels/cuda/cuda_runtime.hpp"
 
 #include <algorithm>
+#include <array>
 #include <limits>
 
 #include "kernels/cuda/check.hpp"
@@ -30,6 +31,26 @@ class OwnedStream {
 
  private:
   cudaStream_t stream_ = nullptr;
+};
+
+// Made when it is recorded for the first time.
+class OwnedEvent {
+ public:
+  OwnedEvent() = default;
+  ~OwnedEvent() {
+    if (event_ != nullptr) report_cuda(cudaEventDestroy(event_), "giving back an event");
+  }
+  OwnedEvent(const OwnedEvent&) = delete;
+  OwnedEvent& operator=(const OwnedEvent&) = delete;
+  void record(cudaStream_t stream) {
+    if (event_ == nullptr)
+      check_cuda(cudaEventCreateWithFlags(&event_, cudaEventDisableTiming), "cannot create an event");
+    check_cuda(cudaEventRecord(event_, stream), "cannot record an event");
+  }
+  cudaEvent_t get() const { return event_; }
+
+ private:
+  cudaEvent_t event_ = nullptr;
 };
 
 class CudaRuntime final : public DeviceRuntime {
@@ -83,6 +104,17 @@ class CudaRuntime final : public DeviceRuntime {
                "cannot zero {} rows of {} bytes on GPU {}", rows, bytes, index_);
   }
 
+  void set_mark(size_t mark) override {
+    activate();
+    marks_.at(mark).record(stream_.get());
+  }
+  void wait_for_mark(size_t mark) override {
+    activate();
+    const cudaEvent_t event = marks_.at(mark).get();
+    TROUPE_CHECK(event != nullptr, "mark {} has not been set", mark);
+    check_cuda(cudaEventSynchronize(event), "the work of a stream on GPU {} failed", index_);
+  }
+
   void launch(const KernelCall& call) override {
     activate();
     TROUPE_CHECK(call.blocks >= 1 && call.blocks <= std::numeric_limits<int32_t>::max(),
@@ -105,6 +137,7 @@ class CudaRuntime final : public DeviceRuntime {
 
   int index_;
   OwnedStream stream_;
+  std::array<OwnedEvent, kMarks> marks_;
   Buffer workspace_;
   CudaProducts products_;
   Staging staging_;

@@ -13,7 +13,7 @@
 namespace troupe::kernels {
 
 struct GraphLimits {
-  size_t graphs = 64;
+  size_t graphs = 128;
   size_t calls_min = 8;                       // shorter sequences run call by call
   size_t calls_max = 8192;                    // longer ones are cut
   size_t input_bytes_max = size_t{16} << 20;  // of a sequence

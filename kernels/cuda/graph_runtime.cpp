@@ -82,6 +82,17 @@ void GraphRuntime::zero_rows(void* to, size_t stride, size_t bytes, size_t rows)
   run_at_limit();
 }
 
+// A graph is one launch: only between two of them has a mark a place of its own.
+void GraphRuntime::set_mark(size_t mark) {
+  run_gathered();
+  direct_->set_mark(mark);
+}
+
+void GraphRuntime::wait_for_mark(size_t mark) {
+  run_gathered();
+  direct_->wait_for_mark(mark);
+}
+
 void GraphRuntime::launch(const KernelCall& call) {
   if (!gathering_) return direct_->launch(call);
   calls_.add(call);

@@ -1,10 +1,10 @@
 // A DeviceRuntime that launches gathered calls as graphs: between begin_gathering and end_gathering it keeps
 // kernels, products, zeroings and copies in a CallSequence, which graph_cache.hpp makes when the host is
-// about to wait or to copy from the device, when a limit is reached and at the end. They are the same calls
-// with the same arguments in the same order, so the bits are the same. What fails is thrown by the call that
-// made the sequence run, and the rest of it is dropped. When memory is allocated (temporary memory grows, and
-// moves when it is free again) what was gathered runs first, and the rest of the gathering at once. One
-// thread at a time.
+// about to wait or to copy from the device, at a mark, when a limit is reached and at the end. They are the
+// same calls with the same arguments in the same order, so the bits are the same. What fails is thrown by the
+// call that made the sequence run, and the rest of it is dropped. When memory is allocated (temporary memory
+// grows, and moves when it is free again) what was gathered runs first, and the rest of the gathering at
+// once. One thread at a time.
 #pragma once
 
 #include "kernels/cuda/graph_cache.hpp"
@@ -34,6 +34,8 @@ class GraphRuntime final : public DeviceRuntime {
   void copy_rows(void* to, size_t to_stride, const void* from, size_t from_stride, size_t bytes,
                  size_t rows) override;
   void zero_rows(void* to, size_t stride, size_t bytes, size_t rows) override;
+  void set_mark(size_t mark) override;  // ends a graph
+  void wait_for_mark(size_t mark) override;
   void launch(const KernelCall& call) override;
   void multiply(const Product& product) override;
   bool has_algorithm(const Product& product) override { return direct_->has_algorithm(product); }

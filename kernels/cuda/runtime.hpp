@@ -79,6 +79,12 @@ class DeviceRuntime {
   // Decided by shape, types, alignment and the kind of device alone; reads and writes nothing of the product.
   virtual bool has_algorithm(const Product& product) = 0;
 
+  // A mark stands behind all calls made before it was set, where it was set last; waiting for one returns
+  // when they are done, whatever comes behind.
+  static constexpr size_t kMarks = 4;
+  virtual void set_mark(size_t mark) = 0;
+  virtual void wait_for_mark(size_t mark) = 0;
+
   // A runtime that gathers calls (graph_runtime.hpp) may make those between these two later, in their order,
   // at the latest when one waits or the gathering ends; other runtimes make every call at once. REQUIRES:
   // memory that the calls name is not given back meanwhile, and one gathering at a time.

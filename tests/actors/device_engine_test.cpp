@@ -125,18 +125,39 @@ void check_same(TrainEngine& engine, TrainEngine& alone) {
   CHECK(engine.holds(alone.snapshot()));  // on every device
 }
 
+// A member's sums go to its group, each bucket as soon as its slots have passed it.
+void add_buckets(TrainEngine& member, const scheduler::SlotSet& own) {
+  const comm::Deadline deadline = comm::deadline_in_ms(60'000);
+  for (size_t i = 0; i < member.group_buckets().size(); ++i) {
+    while (!member.progress().wait(own, member.group_buckets()[i].begin, std::chrono::milliseconds(5)))
+      REQUIRE(comm::Clock::now() < deadline);
+    member.add_in_group(i, deadline);
+  }
+}
+
+// Of every second slot.
+scheduler::SlotSet slots_of(const Fixture& fixture, uint32_t first, int64_t step) {
+  scheduler::SlotSet slots;
+  for (uint32_t slot = first; slot < fixture.plan.slots(step); slot += 2) slots.insert(slot);
+  return slots;
+}
+
 // Two members whose group is formed, beside one device.
 void check_in_group(const Fixture& fixture, const std::vector<std::unique_ptr<TrainEngine>>& members,
                     TrainEngine& alone) {
   for (int64_t step = 0; step < 2; ++step) {
     run_step(fixture, alone, step);
     std::vector<comm::SumMeta> sums(2);
-    std::vector<std::thread> threads;
-    for (uint32_t i = 0; i < 2; ++i) run_slots(fixture, *members[i], step, i, 2);
-    for (size_t i = 0; i < 2; ++i)
+    std::vector<std::thread> running, threads;
+    for (uint32_t i = 0; i < 2; ++i)
+      running.emplace_back([&, i] { run_slots(fixture, *members[i], step, i, 2); });
+    for (uint32_t i = 0; i < 2; ++i)
       threads.emplace_back([&, i] {
-        for (int again = 0; again < 2; ++again)  // as after a view that was given up
-          sums[i] = members[i]->reduce_in_group(2, comm::deadline_in_ms(60'000));
+        for (int again = 0; again < 2; ++again) {  // as after a view that was given up
+          add_buckets(*members[i], slots_of(fixture, i, step));
+          if (running[i].joinable()) running[i].join();
+          sums[i] = members[i]->finish_in_group(2, comm::deadline_in_ms(60'000));
+        }
       });
     for (std::thread& thread : threads) thread.join();
     CHECK(sums[0] == sums[1]);
@@ -253,7 +274,8 @@ TEST_CASE("members that come to a group with different steps are found out") {
   const auto meeting = std::make_shared<Meeting>(1);
   const auto member = member_of(fixture, 2, meeting);
   run_step(fixture, *member, 0);
-  CHECK_THROWS_WITH_AS(member->reduce_in_group(2, comm::deadline_in_ms(60'000)),
+  add_buckets(*member, {});
+  CHECK_THROWS_WITH_AS(member->finish_in_group(2, comm::deadline_in_ms(60'000)),
                        doctest::Contains("different steps"), Error);
 }
 

@@ -44,27 +44,31 @@ TEST_CASE("an engine of an emulated device ends at the bits of a device that tra
 TEST_CASE("blocks of the sum that slots are said to have passed are final while the slots run") {
   Fixture fixture;
   fixture.job.model.encoder_layers = fixture.job.model.decoder_layers = 4;
-  const auto engine = fixture.engine(DeviceKind::cpu, 2);
-  REQUIRE(engine->sum_grows());
-  CHECK_FALSE(fixture.engine(DeviceKind::emulated)->sum_grows());
   const auto slots = scheduler::SlotSet::first(fixture.plan.slots(0));
-  const auto reduction = engine->exact_reduction();
-  const kernels::BlockLayout& layout = *reduction.layout;
-  const auto deadline = std::chrono::steady_clock::now() + std::chrono::seconds(60);
-  CHECK_FALSE(engine->progress().wait(slots, layout.blocks(), std::chrono::milliseconds(0)));
-  std::thread running([&] { run_slots(fixture, *engine, 0); });
-  std::vector<int64_t> seen(reduction.accumulator.size());
-  for (int64_t end = layout.blocks(); end > 0; --end) {
-    while (!engine->progress().wait(slots, end - 1, std::chrono::milliseconds(5)))
-      REQUIRE(std::chrono::steady_clock::now() < deadline);
-    const auto block = layout.block(end - 1);
-    std::copy_n(reduction.accumulator.begin() + block.offset, block.count, seen.begin() + block.offset);
+  for (const DeviceKind kind : kinds()) {
+    CAPTURE(int(kind));
+    const auto engine = fixture.engine(kind, 2);
+    REQUIRE(engine->sum_grows());
+    const auto reduction = engine->exact_reduction();
+    const kernels::BlockLayout& layout = *reduction.layout;
+    const auto deadline = std::chrono::steady_clock::now() + std::chrono::seconds(60);
+    CHECK_FALSE(engine->progress().wait(slots, layout.blocks(), std::chrono::milliseconds(0)));
+    std::thread running([&] { run_slots(fixture, *engine, 0); });
+    std::vector<int64_t> seen(reduction.accumulator.size());
+    for (int64_t end = layout.blocks(); end > 0; --end) {
+      while (!engine->progress().wait(slots, end - 1, std::chrono::milliseconds(5)))
+        REQUIRE(std::chrono::steady_clock::now() < deadline);
+      const auto block = layout.block(end - 1);
+      engine->fetch_sum(end - 1, end);
+      std::copy_n(reduction.accumulator.begin() + block.offset, block.count, seen.begin() + block.offset);
+    }
+    running.join();
+    engine->fetch_sum(0, layout.blocks());
+    CHECK(std::equal(seen.begin(), seen.end(), reduction.accumulator.begin()));
+    CHECK(std::any_of(seen.begin(), seen.end(), [](int64_t value) { return value != 0; }));
+    share(*engine, engine->clear_work());
+    CHECK_FALSE(engine->progress().wait(slots, layout.blocks(), std::chrono::milliseconds(0)));
   }
-  running.join();
-  CHECK(std::equal(seen.begin(), seen.end(), reduction.accumulator.begin()));
-  CHECK(std::any_of(seen.begin(), seen.end(), [](int64_t value) { return value != 0; }));
-  share(*engine, engine->clear_work());
-  CHECK_FALSE(engine->progress().wait(slots, layout.blocks(), std::chrono::milliseconds(0)));
 }
 
 TEST_CASE("held-out slots are evaluated in the steps of the plan and change nothing else") {

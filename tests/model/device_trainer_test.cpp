@@ -240,6 +240,95 @@ TEST_CASE("a model or a slot that does not fit on a device is refused with what 
 
 namespace {
 
+// Makes another's calls, and keeps what `watched` was when each mark was set.
+class MarkWatcher final : public kernels::DeviceRuntime {
+ public:
+  explicit MarkWatcher(std::unique_ptr<kernels::DeviceRuntime> runtime) : runtime_(std::move(runtime)) {}
+  std::span<const int64_t> watched;
+  std::vector<std::vector<int64_t>> seen;  // by mark
+  int waits = 0;
+
+  void set_mark(size_t mark) override {
+    seen.resize(mark + 1);
+    seen[mark].assign(watched.begin(), watched.end());
+    runtime_->set_mark(mark);
+  }
+  void wait_for_mark(size_t mark) override {
+    CHECK(mark < seen.size());
+    ++waits;
+    runtime_->wait_for_mark(mark);
+  }
+  kernels::Device device() const override { return runtime_->device(); }
+  kernels::DeviceMemory memory() const override { return runtime_->memory(); }
+  void synchronize() override { runtime_->synchronize(); }
+  void* native() const override { return runtime_->native(); }
+  kernels::Buffer allocate(size_t bytes) override { return runtime_->allocate(bytes); }
+  void copy_in(void* to, const void* from, size_t bytes) override { runtime_->copy_in(to, from, bytes); }
+  void copy_out(void* to, const void* from, size_t bytes) override { runtime_->copy_out(to, from, bytes); }
+  void start_copy_out(const void* from, size_t bytes) override { runtime_->start_copy_out(from, bytes); }
+  void finish_copy_out(void* to) override { runtime_->finish_copy_out(to); }
+  void copy_rows(void* to, size_t to_stride, const void* from, size_t from_stride, size_t bytes,
+                 size_t rows) override {
+    runtime_->copy_rows(to, to_stride, from, from_stride, bytes, rows);
+  }
+  void zero_rows(void* to, size_t stride, size_t bytes, size_t rows) override {
+    runtime_->zero_rows(to, stride, bytes, rows);
+  }
+  void launch(const kernels::KernelCall& call) override { runtime_->launch(call); }
+  void multiply(const kernels::Product& product) override { runtime_->multiply(product); }
+  bool has_algorithm(const kernels::Product& product) override { return runtime_->has_algorithm(product); }
+
+ private:
+  std::unique_ptr<kernels::DeviceRuntime> runtime_;
+};
+
+}  // namespace
+
+TEST_CASE("what a slot says it has folded stands in the sum at its marks, between its graphs") {
+  auto watching =
+      std::make_unique<MarkWatcher>(kernels::make_emulated_runtime(kernels::ThreadOrder::forward));
+  MarkWatcher& watcher = *watching;
+  GraphLog log;
+  auto graphs = std::make_unique<EmulatedGraphs>(watcher, log);
+  kernels::CudaStream stream(std::make_unique<kernels::GraphRuntime>(std::move(watching), std::move(graphs)),
+                             kernels::kEmulatedLimits);
+  const ModelConfig config = gpt2_config(4, 32, 2, 61, 24);
+  const auto model = make_model(config);
+  DeviceTrainer trainer(stream, *model, options_for(24));
+  const Batch batch = random_batch(config, {2, 9, 11}, 5);
+  const int64_t elements = model->parameters().elements();
+  const std::span sum(trainer.sum().values(), size_t(elements));
+  watcher.watched = sum;
+  int launches = 0;
+  for (int again = 0; again < 3; ++again) {
+    CAPTURE(again);
+    launches = log.launches;
+    trainer.clear_sum();
+    watcher.seen.clear();
+    std::vector<int64_t> whole;
+    uint32_t flags = 0;
+    trainer.fold_slot(batch, 0, flags, [&](int64_t offset) {
+      whole.push_back(offset);
+      CHECK(watcher.waits == int(whole.size()));
+    });
+    watcher.waits = 0;
+    REQUIRE(whole.size() == 3);
+    REQUIRE(watcher.seen.size() == 3);
+    for (size_t mark = 0; mark < 3; ++mark) {
+      CAPTURE(mark);
+      const auto offset = size_t(whole[mark]);
+      CHECK((elements - whole[mark]) * 4 >= int64_t(mark + 1) * elements);
+      if (mark > 0) CHECK(whole[mark] < whole[mark - 1]);
+      const std::span seen(watcher.seen[mark]);
+      CHECK(std::ranges::equal(seen.subspan(offset), sum.subspan(offset)));
+      CHECK_FALSE(std::ranges::equal(seen, sum));
+    }
+  }
+  CHECK(log.launches >= launches + 4);  // the parts are graphs by now
+}
+
+namespace {
+
 // The digest and the losses of steps and evaluations whose shapes come again, and once a larger one: memory
 // grows and moves when there are graphs already.
 std::pair<std::string, std::vector<double>> train_many_shapes(kernels::CudaStream& stream,
