@@ -73,6 +73,7 @@ MembershipActions Membership::on_fenced(const Inventory& inventory, Microseconds
   inventory_ = inventory;
   inventory_->member = options_.self;
   step_ = inventory.step;
+  said_so_ = inventory.leaving;
   mode_ = Mode::promised;
   mode_since_us_ = now_us;
   if (attempt_) return handle(self(), *inventory_, now_us);
@@ -151,7 +152,7 @@ MembershipActions Membership::on_peer_up(Rank peer, Microseconds) {
   awaited_.insert(peer);
   MembershipActions actions;
   if (leads()) actions.emplace_back(SendTo{peer, heartbeat()});
-  if (mode_ == Mode::seeking) actions.emplace_back(SendTo{peer, join()});
+  if (mode_ == Mode::seeking && !wants_to_leave_) actions.emplace_back(SendTo{peer, join()});
   return actions;
 }
 
@@ -352,13 +353,15 @@ MembershipActions Membership::repeat(Microseconds now_us) {
     return actions;
   }
   if (leads()) {
+    // It stays for others who need what it has; not when they are gone, or only because its wish came late.
+    if (view_->position(self()) && wants_to_leave_ && (!said_so_ || up_.empty())) return prepare(now_us);
     for (Rank peer : up_) actions.emplace_back(SendTo{peer, heartbeat()});
     if (view_->position(self()) || wants_to_leave_) return actions;
     append(actions, step_ + 1 >= view_step_ ? prepare(now_us) : follow_members());
     return actions;
   }
   if (mode_ == Mode::promised && inventory_) actions.emplace_back(SendTo{promised_.leader, *inventory_});
-  if (mode_ == Mode::seeking) send_join(actions);
+  if (mode_ == Mode::seeking && !wants_to_leave_) send_join(actions);
   if (mode_ != Mode::member) return actions;
   if (broken_)
     actions.emplace_back(

@@ -76,7 +76,7 @@ std::set<Rank> Membership::choose_members(int64_t step, Microseconds now_us) {
   std::set<Rank> chosen, behind;
   std::optional<Rank> source, leaving_source;
   for (const auto& [rank, answer] : attempt_->answers) {
-    if (answer.step == step - 1) behind.insert(rank);
+    if (answer.step == step - 1 && !answer.leaving) behind.insert(rank);
     if (answer.step != step) continue;
     if (!answer.leaving) chosen.insert(rank);
     if (answer.holds_total) (answer.leaving ? leaving_source : source) = rank;
@@ -85,9 +85,7 @@ std::set<Rank> Membership::choose_members(int64_t step, Microseconds now_us) {
     chosen.insert(*leaving_source);
     source = leaving_source;
   }
-  if (source)
-    for (Rank rank : behind)
-      if (!attempt_->answers.at(rank).leaving) chosen.insert(rank);
+  if (source) chosen.insert(behind.begin(), behind.end());
   // Nobody is left who has the state: those who want to leave stay until somebody else has it.
   const bool all_leave = std::all_of(attempt_->answers.begin(), attempt_->answers.end(),
                                      [](const auto& answer) { return answer.second.leaving; });

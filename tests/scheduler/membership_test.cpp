@@ -182,6 +182,57 @@ TEST_CASE("a leader that wants to leave stays while another needs its total, and
   CHECK(pick<HasLeft>(later).size() == 1);
 }
 
+TEST_CASE("a leader that wants to leave does not stay for one that is a step behind and leaves too") {
+  Membership membership = leading();
+  CHECK(membership.on_step(1, true, 2 * kSecond).size() > 0);
+  Inventory own = inventory({2, 0}, 0, 1), behind = inventory({2, 0}, 1, 0);
+  own.leaving = own.holds_total = behind.leaving = true;
+  membership.on_fenced(own, 2 * kSecond);
+  membership.on_message(1, behind, 2 * kSecond);
+  behind = inventory({2, 0}, 2, 0);
+  behind.leaving = true;
+  CHECK(pick<EveryoneLeft>(membership.on_message(2, behind, 2 * kSecond)).size() == 1);
+}
+
+TEST_CASE("a leader that is asked to leave when it has just answered asks again in the view") {
+  Membership membership = leading();
+  CHECK(membership.on_message(1, Leave{{1, 0}}, 2 * kSecond).size() > 0);
+  membership.on_fenced(inventory({2, 0}, 0, 1), 2 * kSecond);
+  CHECK(membership.on_step(1, true, 2 * kSecond).empty());
+  for (const Rank rank : {1, 2}) {
+    Inventory answer = inventory({2, 0}, rank, 1);
+    answer.leaving = true;
+    membership.on_message(rank, answer, 2 * kSecond);
+  }
+  REQUIRE(membership.leads());
+  CHECK(membership.view()->members.size() == 1);
+  CHECK(pick<FenceMember>(membership.on_tick(3 * kSecond)).size() == 1);
+  Inventory own = inventory({3, 0}, 0, 1);
+  own.leaving = true;
+  membership.on_fenced(own, 3 * kSecond);
+  membership.on_peer_down(1, 3 * kSecond);
+  CHECK(pick<EveryoneLeft>(membership.on_peer_down(2, 3 * kSecond)).size() == 1);
+}
+
+TEST_CASE(
+    "a leader that wants to leave waits for those who fetch its state, and no longer when they are gone") {
+  Membership membership = leading();
+  CHECK(membership.on_step(9, true, 2 * kSecond).size() > 0);
+  Inventory own = inventory({2, 0}, 0, 9);
+  own.leaving = true;
+  membership.on_fenced(own, 2 * kSecond);
+  for (const Rank rank : {1, 2}) membership.on_message(rank, inventory({2, 0}, rank, 3), 2 * kSecond);
+  REQUIRE(membership.leads());
+  CHECK(membership.view()->members.size() == 1);
+  for (int second = 3; second < 20; ++second)
+    CHECK(pick<FenceMember>(membership.on_tick(second * kSecond)).empty());
+  membership.on_peer_down(1, 20 * kSecond);
+  membership.on_peer_down(2, 20 * kSecond);
+  CHECK(pick<FenceMember>(membership.on_tick(21 * kSecond)).size() == 1);
+  own.ballot = membership.promised();
+  CHECK(pick<EveryoneLeft>(membership.on_fenced(own, 21 * kSecond)).size() == 1);
+}
+
 TEST_CASE("states of one step that differ end the job, by name") {
   Membership membership = preparing();
   membership.on_message(1, inventory({1, 0}, 1, 0), kSecond);

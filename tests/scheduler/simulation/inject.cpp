@@ -38,6 +38,11 @@ Scenario make_scenario(uint64_t seed) {
     fault.lasts_us = int64_t(1'000 + random() % (random() % 4 && !torn ? 100'000 : 4'000'000));
     scenario.faults.push_back(fault);
   }
+  if (seed % 8 == 3) {  // all are asked to leave at about the same time
+    const uint64_t first = 30 + random() % span;
+    for (Rank rank = 0; rank < scenario.nodes; ++rank)
+      scenario.faults.push_back({FaultKind::leave, first + random() % 20, rank, 0, 1'000});
+  }
   std::stable_sort(scenario.faults.begin(), scenario.faults.end(),
                    [](const Fault& a, const Fault& b) { return a.at_event < b.at_event; });
   return scenario;
@@ -91,7 +96,7 @@ void Simulation::inject(const Fault& fault) {
     case FaultKind::leave:
       note(node, fault.kind);
       if (fault.kind == FaultKind::leave && node.alive) {
-        node.leaving = true;
+        if (!std::exchange(node.leaving, true)) node.asked_to_leave = now_;
         node.member->leave();
         apply(node, node.membership->on_step(node.state.step, node.member->wants_to_leave(), now_));
         if (node.alive && !node.membership->in_view() && !node.membership->preparing())

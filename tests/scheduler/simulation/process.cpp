@@ -7,6 +7,7 @@ namespace {
 constexpr Microseconds kTickUs = 10'000;
 constexpr size_t kFollowedMax = 256;  // totals that wait to be applied
 constexpr Microseconds kOutsideMax = 4'000'000;
+constexpr Microseconds kLeavingMax = 20'000'000;
 constexpr int kCommitsToLeave = 8;  // its word may be on its way for a while
 
 bool names(const scheduler::View& view, const auto& node) {
@@ -64,6 +65,10 @@ void Simulation::tick(Node& node) {
   if (!outside || node.leaving) node.in_own_view = now_;
   require(now_ - std::max(node.in_own_view, calm_since_) < kOutsideMax,
           "a leader does not catch up with the members of its view");
+  const Microseconds steps =
+      4 * scenario_.plan.slots(node.state.step) * scenario_.slot_us;  // it ends its own
+  require(!node.leaving || now_ - std::max(node.asked_to_leave, calm_since_) < kLeavingMax + steps,
+          "a node that was asked to leave is still there");
   take_followed(node);
   on_node(node.rank, now_ + kTickUs, [this](Node& self) { tick(self); });
 }
@@ -140,6 +145,8 @@ void Simulation::perform(Node& node, scheduler::BeginView& begin) {
     node.coordinator = std::make_unique<scheduler::Coordinator>(
         view, scenario_.plan, now_, std::max<Microseconds>(1'000'000, 3 * scenario_.slot_us));
   }
+  // Goes out before anything of this view can overwrite it.
+  if (view.total_source == node.rank && node.total) node.passed = {view.ballot, *node.total};
   if (view.position(node.rank)) apply(node, node.member->begin(view, now_));
 }
 
@@ -263,19 +270,22 @@ void Simulation::committed(Node& node) {
 void Simulation::perform(Node& node, scheduler::FetchTotal& fetch) {
   const Fence fence = fetch.fence;
   deliver_bulk(node.rank, fetch.source, [this, fence, to = node.rank](Node& source) {
-    if (!source.total || source.total_step != fence.step) return;
-    deliver_bulk(source.rank, to, [this, fence, total = *source.total](Node& self) {
-      if (self.member->phase() != scheduler::MemberRole::Phase::fetch ||
-          self.member->view().ballot != fence.ballot)
-        return;
-      self.total = total;
-      self.total_step = fence.step;
-      apply(self, self.member->on_total_fetched(fence));
-    });
+    const bool began = source.passed && source.passed->first == fence.ballot;
+    if (!began && (!source.total || source.total_step != fence.step)) return;
+    deliver_bulk(source.rank, to,
+                 [this, fence, total = began ? source.passed->second : *source.total](Node& self) {
+                   if (self.member->phase() != scheduler::MemberRole::Phase::fetch ||
+                       self.member->view().ballot != fence.ballot)
+                     return;
+                   self.total = total;
+                   self.total_step = fence.step;
+                   self.fetched = fence.ballot;
+                   apply(self, self.member->on_total_fetched(fence));
+                 });
   });
   on_node(node.rank, now_ + 300'000, [this, fence, source = fetch.source](Node& self) {
     if (self.member->phase() != scheduler::MemberRole::Phase::fetch ||
-        self.member->view().ballot != fence.ballot || self.total_step == fence.step)
+        self.member->view().ballot != fence.ballot || self.fetched == fence.ballot)
       return;
     apply(self, self.member->on_fetch_failed(fence));
     apply(self, self.membership->on_broken(source, "the total did not come", now_));
@@ -311,11 +321,14 @@ void Simulation::perform(Node& node, scheduler::AllCommitted& all) {
   require(all.digest == oracle_[size_t(all.step)], "the job ends with other weights");
   require(halted_ || all.step == scenario_.plan.steps, "the job ends too early");
   end_step_ = all.step;
-  for (const auto& member : node.coordinator->view().members)
-    require(!nodes_[member.rank].alive ||
-                std::to_string(nodes_[member.rank].incarnation) != member.incarnation ||
-                nodes_[member.rank].state.step == all.step,
+  for (const auto& member : node.coordinator->view().members) {
+    // A leader that stood still may hear of the last commit, and end the job that was asked to, when others
+    // have gone on.
+    const Node& other = nodes_[member.rank];
+    require(!other.alive || std::to_string(other.incarnation) != member.incarnation ||
+                other.state.step == all.step || (halted_ && other.state.step > all.step),
             "the job ends before a member has its weights");
+  }
   ended_ = true;
 }
 

@@ -100,12 +100,15 @@ class Simulation {
     double slowness = 1;
     Microseconds slow_until = 0;
     bool leaving = false;
+    Microseconds asked_to_leave = 0;
     int commits_since_asked = 0;   // to leave
     Microseconds in_own_view = 0;  // when it last was, or did not lead
     State state;
     Sum sum;
     std::optional<Integers> total;  // R(total_step), whole
     int64_t total_step = -1;
+    std::optional<std::pair<Ballot, Integers>> passed;  // what it gives in this view to those who lack it
+    Ballot fetched;                                     // the view in which a total came to it
     std::optional<Ring> ring;
     std::vector<Chunk> early;  // chunks of a ring that this node has not begun
     std::optional<Rank> follows;
