@@ -2,55 +2,14 @@
 // place of NCCL.
 #include "actors/device_engine.hpp"
 
-#include <barrier>
-
 #include "kernels/cuda/emulated.hpp"
 #include "tests/actors/engine_fixture.hpp"
+#include "tests/actors/group_of_threads.hpp"
 
 using namespace troupe;
 using namespace troupe::testing;
 
 namespace {
-
-// Members of a group, each a thread with its devices.
-struct Meeting {
-  explicit Meeting(int members) : all(members) {}
-  std::barrier<> all;
-  std::mutex mutex;
-  std::vector<int64_t> sums;
-};
-class GroupOfThreads final : public comm::DeviceGroup {
- public:
-  explicit GroupOfThreads(std::shared_ptr<Meeting> meeting) : meeting_(std::move(meeting)) {}
-  std::string place() const override { return "here"; }
-  std::string new_id() const override { return "id"; }
-  void join(const comm::GroupPlace&, std::shared_ptr<const std::atomic<bool>>, comm::Deadline) override {}
-  void add(std::span<const comm::Addend> devices, int64_t count, comm::Deadline) override {
-    std::vector<int64_t> own(static_cast<size_t>(count));
-    for (const comm::Addend& device : devices) {
-      device.runtime->copy_out(own.data(), device.values, own.size() * sizeof(int64_t));
-      const std::lock_guard lock(meeting_->mutex);
-      meeting_->sums.resize(own.size());
-      for (size_t i = 0; i < own.size(); ++i) meeting_->sums[i] += own[i];
-    }
-    meeting_->all.arrive_and_wait();
-    for (const comm::Addend& device : devices)
-      device.runtime->copy_in(device.values, meeting_->sums.data(), own.size() * sizeof(int64_t));
-    meeting_->all.arrive_and_wait();
-    {
-      const std::lock_guard lock(meeting_->mutex);
-      meeting_->sums.clear();
-    }
-    meeting_->all.arrive_and_wait();
-  }
-  void wait(std::span<const comm::Addend> devices, comm::Deadline) override {
-    for (const comm::Addend& device : devices) device.runtime->synchronize();
-  }
-  void leave() override {}
-
- private:
-  std::shared_ptr<Meeting> meeting_;
-};
 
 // The devices of one node alone; fails, or adds what is wrong on the last device, from the call on that it is
 // told.
