@@ -73,7 +73,6 @@ MembershipActions Membership::on_fenced(const Inventory& inventory, Microseconds
   inventory_ = inventory;
   inventory_->member = options_.self;
   step_ = inventory.step;
-  said_so_ = inventory.leaving;
   mode_ = Mode::promised;
   mode_since_us_ = now_us;
   if (attempt_) return handle(self(), *inventory_, now_us);
@@ -353,8 +352,8 @@ MembershipActions Membership::repeat(Microseconds now_us) {
     return actions;
   }
   if (leads()) {
-    // It stays for others who need what it has; not when they are gone, or only because its wish came late.
-    if (view_->position(self()) && wants_to_leave_ && (!said_so_ || up_.empty())) return prepare(now_us);
+    // It has stayed for others who need what it has, and they are gone.
+    if (view_->position(self()) && wants_to_leave_ && up_.empty()) return prepare(now_us);
     for (Rank peer : up_) actions.emplace_back(SendTo{peer, heartbeat()});
     if (view_->position(self()) || wants_to_leave_) return actions;
     append(actions, step_ + 1 >= view_step_ ? prepare(now_us) : follow_members());

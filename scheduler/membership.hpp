@@ -149,7 +149,6 @@ class Membership {
   int64_t view_step_ = 0;
   Microseconds born_us_ = 0;
   bool wants_to_leave_ = false;
-  bool said_so_ = false;  // in its last inventory
   Ballot promised_;
   std::optional<View> view_;            // the last one that named this node or was led by it
   std::optional<Inventory> inventory_;  // the answer to promised_

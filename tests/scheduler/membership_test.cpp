@@ -194,26 +194,6 @@ TEST_CASE("a leader that wants to leave does not stay for one that is a step beh
   CHECK(pick<EveryoneLeft>(membership.on_message(2, behind, 2 * kSecond)).size() == 1);
 }
 
-TEST_CASE("a leader that is asked to leave when it has just answered asks again in the view") {
-  Membership membership = leading();
-  CHECK(membership.on_message(1, Leave{{1, 0}}, 2 * kSecond).size() > 0);
-  membership.on_fenced(inventory({2, 0}, 0, 1), 2 * kSecond);
-  CHECK(membership.on_step(1, true, 2 * kSecond).empty());
-  for (const Rank rank : {1, 2}) {
-    Inventory answer = inventory({2, 0}, rank, 1);
-    answer.leaving = true;
-    membership.on_message(rank, answer, 2 * kSecond);
-  }
-  REQUIRE(membership.leads());
-  CHECK(membership.view()->members.size() == 1);
-  CHECK(pick<FenceMember>(membership.on_tick(3 * kSecond)).size() == 1);
-  Inventory own = inventory({3, 0}, 0, 1);
-  own.leaving = true;
-  membership.on_fenced(own, 3 * kSecond);
-  membership.on_peer_down(1, 3 * kSecond);
-  CHECK(pick<EveryoneLeft>(membership.on_peer_down(2, 3 * kSecond)).size() == 1);
-}
-
 TEST_CASE(
     "a leader that wants to leave waits for those who fetch its state, and no longer when they are gone") {
   Membership membership = leading();
