@@ -46,18 +46,17 @@ Buffer place_sinusoids(CudaStream& stream, const Model& model) {
   return buffer;
 }
 
-// Sets a mark each time when another fourth of the elements or more is whole; the end of the slot is the
-// last.
+// Sets its marks where equal parts of the elements, or a little more, are whole; the last part is so at the
+// end of the slot.
 class MarkingSink final : public kernels::DeviceSink {
  public:
-  static constexpr size_t kParts = 4;
-  static_assert(kParts - 1 <= kernels::DeviceRuntime::kMarks);
+  static constexpr int64_t kParts = int64_t(kernels::DeviceRuntime::kMarks) + 1;
 
   MarkingSink(CudaStream& stream, kernels::DeviceAccumulator& sum, const kernels::FoldOptions& options)
       : DeviceSink(stream, sum, options), runtime_(stream.runtime()), elements_(sum.layout().elements()) {}
   void whole_from(int64_t offset) override {
     const int64_t next = int64_t(marked_.size()) + 1;
-    if (next == kParts || (elements_ - offset) * int64_t(kParts) < next * elements_) return;
+    if (next == kParts || (elements_ - offset) * kParts < next * elements_) return;
     runtime_.set_mark(marked_.size());
     marked_.push_back(offset);
   }

@@ -81,7 +81,7 @@ class DeviceRuntime {
 
   // A mark stands behind all calls made before it was set, where it was set last; waiting for one returns
   // when they are done, whatever comes behind.
-  static constexpr size_t kMarks = 4;
+  static constexpr size_t kMarks = 3;
   virtual void set_mark(size_t mark) = 0;
   virtual void wait_for_mark(size_t mark) = 0;
 

@@ -2,6 +2,7 @@
 // run, over the ring and in a group of devices, and views that end meanwhile.
 #include "actors/ring_session.hpp"
 
+#include <functional>
 #include <future>
 
 #include "actors/device_engine.hpp"
@@ -98,6 +99,15 @@ struct Cluster {
   scheduler::View view;
 };
 
+void commit_both(Cluster& cluster, const comm::SumMeta (&sums)[2], TrainEngine& alone) {
+  CHECK(sums[0] == sums[1]);
+  for (TestNode& node : cluster.nodes) {
+    commit(*node.engine, sums[0], true);
+    CHECK(node.engine->chain() == alone.chain());
+    CHECK(node.engine->total() == alone.total());
+  }
+}
+
 void check_step(const Fixture& fixture, Cluster& cluster, TrainEngine& alone, int64_t step) {
   run_step(fixture, alone, step);
   comm::SumMeta sums[2];
@@ -109,11 +119,17 @@ void check_step(const Fixture& fixture, Cluster& cluster, TrainEngine& alone, in
     slots.get();
     sums[i] = node.session->reduce(*node.engine, cluster.seal(step));
   });
-  CHECK(sums[0] == sums[1]);
-  for (TestNode& node : cluster.nodes) {
-    commit(*node.engine, sums[0], true);
-    CHECK(node.engine->chain() == alone.chain());
-    CHECK(node.engine->total() == alone.total());
+  commit_both(cluster, sums, alone);
+}
+
+// Two nodes in their first view, beside one that trains alone, for each way.
+void for_each_way(const Fixture& fixture, const std::function<void(Cluster&, TrainEngine&)>& run) {
+  for (const Way way : {Way::cpu, Way::emulated, Way::group}) {
+    CAPTURE(int(way));
+    Cluster cluster(fixture, way);
+    const auto alone = fixture.engine(way == Way::cpu ? DeviceKind::cpu : DeviceKind::emulated);
+    cluster.begin_view(1);
+    run(cluster, *alone);
   }
 }
 
@@ -123,23 +139,15 @@ TEST_CASE(
     "two nodes that feed their ring, or a group of their devices, while slots run have the sums of one") {
   Fixture fixture;
   fixture.job.model.decoder_layers = 3;
-  for (const Way way : {Way::cpu, Way::emulated, Way::group}) {
-    CAPTURE(int(way));
-    Cluster cluster(fixture, way);
-    const auto alone = fixture.engine(way == Way::cpu ? DeviceKind::cpu : DeviceKind::emulated);
-    cluster.begin_view(1);
-    for (int64_t step = 0; step < 3; ++step) check_step(fixture, cluster, *alone, step);
-  }
+  for_each_way(fixture, [&](Cluster& cluster, TrainEngine& alone) {
+    for (int64_t step = 0; step < 3; ++step) check_step(fixture, cluster, alone, step);
+  });
 }
 
 TEST_CASE("a view that ends while its sums are fed leaves the slots' own sums, and the next one adds them") {
   const Fixture fixture;
-  for (const Way way : {Way::cpu, Way::emulated, Way::group}) {
-    CAPTURE(int(way));
-    Cluster cluster(fixture, way);
-    const auto alone = fixture.engine(way == Way::cpu ? DeviceKind::cpu : DeviceKind::emulated);
-    cluster.begin_view(1);
-    check_step(fixture, cluster, *alone, 0);
+  for_each_way(fixture, [&](Cluster& cluster, TrainEngine& alone) {
+    check_step(fixture, cluster, alone, 0);
     // No slot runs, so both wait for the first bucket until the view is over.
     std::promise<void> waiting[2];
     auto ending = std::async(std::launch::async, [&] {
@@ -158,18 +166,14 @@ TEST_CASE("a view that ends while its sums are fed leaves the slots' own sums, a
     });
     ending.get();
     cluster.begin_view(2);
-    for (int64_t step = 1; step < 3; ++step) check_step(fixture, cluster, *alone, step);
-  }
+    for (int64_t step = 1; step < 3; ++step) check_step(fixture, cluster, alone, step);
+  });
 }
 
 TEST_CASE("what was fed and is given up before it is reduced is reduced anew in the next view") {
   const Fixture fixture;
-  for (const Way way : {Way::cpu, Way::emulated, Way::group}) {
-    CAPTURE(int(way));
-    Cluster cluster(fixture, way);
-    const auto alone = fixture.engine(way == Way::cpu ? DeviceKind::cpu : DeviceKind::emulated);
-    cluster.begin_view(1);
-    run_step(fixture, *alone, 0);
+  for_each_way(fixture, [&](Cluster& cluster, TrainEngine& alone) {
+    run_step(fixture, alone, 0);
     cluster.on_both([&](uint32_t i) {
       TestNode& node = cluster.nodes[i];
       run_slots(fixture, *node.engine, 0, i, 2);
@@ -186,10 +190,6 @@ TEST_CASE("what was fed and is given up before it is reduced is reduced anew in 
     cluster.on_both([&](uint32_t i) {
       sums[i] = cluster.nodes[i].session->reduce(*cluster.nodes[i].engine, cluster.seal(0));
     });
-    CHECK(sums[0] == sums[1]);
-    for (TestNode& node : cluster.nodes) {
-      commit(*node.engine, sums[0], true);
-      CHECK(node.engine->chain() == alone->chain());
-    }
-  }
+    commit_both(cluster, sums, alone);
+  });
 }
