@@ -11,7 +11,7 @@ std::string BulkPeer::text() const {
 
 std::span<std::byte> FrameBuffer::resize_payload(size_t bytes) {
   TROUPE_CHECK(bytes <= kFrameBytesMax, "a frame of {} bytes; at most {}", bytes, kFrameBytesMax);
-  if (bytes_.size() < kHeadRoom + bytes) bytes_.resize(kHeadRoom + bytes);
+  if (!place_ && bytes_.size() < kHeadRoom + bytes) bytes_.resize(kHeadRoom + bytes);
   payload_bytes_ = bytes;
   return payload();
 }
@@ -108,7 +108,7 @@ Frame BulkConnection::receive(Deadline deadline, Clock::duration look) {
   core.changed.notify_all();  // another thread may read on while the user looks at this frame
   const WireHead& wire = core.ready_head;
   Frame frame{{wire.type, wire.step, wire.bucket, wire.chunk, {}}, {}};
-  const std::byte* body = core.ready.data() + core.ready_begin + sizeof wire;
+  const std::byte* body = core.ready_body;
   frame.head.slots.resize(wire.slot_words);
   if (wire.slot_words > 0) std::memcpy(frame.head.slots.data(), body, wire.slot_words * sizeof(uint64_t));
   frame.payload = {body + wire.slot_words * sizeof(uint64_t), wire.payload_bytes};
@@ -118,6 +118,7 @@ Frame BulkConnection::receive(Deadline deadline, Clock::duration look) {
 void BulkConnection::acknowledge(Deadline deadline) {
   Core& core = *core_;
   std::unique_lock lock(core.mutex);
+  core.release_frame();
   core.owes_ack = true;
   // A peer that had its answer while we were still reading may have ended since: it needs none.
   const auto told = [&] { return (!core.owes_ack && core.control.empty()) || core.failure; };

@@ -85,26 +85,34 @@ struct FrameHead {
   std::vector<uint64_t> slots;  // slot set as words, lowest first; at most kSlotWordsMax
 };
 
-// A received frame. The payload lies in the connection's buffer until the next receive().
+// A received frame. The payload lies in the connection's buffer, or in memory shared with the peer, until the
+// next receive() or acknowledge().
 struct Frame {
   FrameHead head;
   std::span<const std::byte> payload;
 };
 
-// Memory for one frame, recycled by its connection: write the payload in place and send it without a copy.
+// Memory for one frame, recycled by its connection, which may share it with the peer: write the payload in
+// place and send it without a copy, on the connection that gave the buffer.
 class FrameBuffer {
  public:
+  static constexpr size_t kHeadRoom = 256;  // before the payload, for what the connection writes there
   // At most kFrameBytesMax; keeps no contents.
   std::span<std::byte> resize_payload(size_t bytes);
   void shrink_payload(size_t bytes);  // keeps the first `bytes`
-  std::span<std::byte> payload() { return {bytes_.data() + kHeadRoom, payload_bytes_}; }
+  std::span<std::byte> payload() { return {memory() + kHeadRoom, payload_bytes_}; }
 
  private:
   friend class BulkConnection;
-  static constexpr size_t kHeadRoom = 256;
+  struct Borrowed {
+    void operator()(std::byte*) const noexcept {}
+  };
+  std::byte* memory() const { return place_ ? place_.get() : const_cast<std::byte*>(bytes_.data()); }
+
+  std::unique_ptr<std::byte, Borrowed> place_;  // of the connection's shared memory; else bytes_ hold it
   std::vector<std::byte> bytes_;
   size_t payload_bytes_ = 0;
-  size_t begin_ = 0;  // first byte of the encoded frame, set when it is sent
+  size_t begin_ = 0;  // first byte that goes through the channel, set when it is sent
 };
 
 class BulkConnection {
@@ -131,13 +139,14 @@ class BulkConnection {
   enum class Sent : uint8_t { nothing, partly, wholly };
   Sent try_send(const FrameHead& head, FrameBuffer& payload);
   void drain(Deadline deadline);  // returns when all that was sent is written
-  // Returns when the peer has acknowledged all that was sent. Here and in receive(), a wait looks for `look`
+  // Returns when the peer has acknowledged all that was sent. A frame in shared memory is acknowledged once
+  // the peer has no more use for its payload. Here and in receive(), a wait looks for `look`
   // at what comes, while it gives way to other threads, before it sleeps.
   void flush(Deadline deadline, Clock::duration look = {});
   // The next frame, in the order sent; its checksum is right and its ballot ours.
   Frame receive(Deadline deadline, Clock::duration look = {});
   // Lets the peer know at once that all up to the last received frame has arrived: before this end may close.
-  // One that is gone is no error.
+  // Ends the use of that frame. A peer that is gone is no error.
   void acknowledge(Deadline deadline);
   // Never waits: answers the peer, throws when it is known to be lost, and tells it that we live when nothing
   // was sent for a while. Call it at least every silence_ms_max / 4 from a thread that has nothing to send or

@@ -19,8 +19,15 @@ BulkConnection::Core::Core(std::unique_ptr<ByteChannel> bytes, const BulkPeer& w
       silence_max(std::max(session.silence_ms_max, 8)),
       window_bytes(session.window_bytes),
       channel(std::move(bytes)),
+      places(channel->shared_places()),
       input(kInputBytes + kReadAhead),
-      ready(input.size()) {}
+      ready(input.size()) {
+  for (size_t i = places.count; i-- > 0;) {
+    FrameBuffer buffer;
+    buffer.place_.reset(places.own + i * kPlaceBytes);
+    spare.push_back(std::move(buffer));
+  }
+}
 
 void BulkConnection::Core::fail(ErrorKind kind, const std::string& what) {
   if (!failure) failure = PeerError(kind, peer.rank, what);
@@ -79,7 +86,7 @@ void BulkConnection::Core::read_some() {
     size_t wanted = sizeof(WireHead);
     if (WireHead head; input_end - input_begin >= sizeof head) {
       std::memcpy(&head, input.data() + input_begin, sizeof head);
-      wanted += head.body_bytes();
+      wanted = head.stream_bytes();
     }
     make_room(wanted);
     const size_t limit = std::min(input.size() - input_end, wanted - (input_end - input_begin) + kReadAhead);
@@ -111,24 +118,36 @@ bool BulkConnection::Core::parse_some() {
     return true;
   }
   searching_head = false;
-  const size_t total = sizeof head + head.body_bytes();
-  if (bytes.size() < total) return false;
+  if (bytes.size() < head.stream_bytes()) return false;
   if (head.is_data() && head.sequence == expected && frame_ready) {
     input_blocked = true;
     return false;
   }
-  const auto body = bytes.subspan(sizeof head, head.body_bytes());
-  input_begin += total;
-  if (!body_is_intact(head, body))
+  const std::byte* body = bytes.data() + sizeof head;
+  input_begin += head.stream_bytes();
+  if (head.is_in_place()) body = body_in_place(head, body);
+  if (body == nullptr) return true;
+  if (!body_is_intact(head, {body, head.body_bytes()}))
     head.is_data() ? miss_frame(head.sequence) : note_unknown_damage();
   else if (head.is_data())
-    take_data(head, total);
+    take_data(head, body);
   else
-    take_control(head, body);
+    take_control(head, {body, head.body_bytes()});
   return true;
 }
 
-void BulkConnection::Core::take_data(const WireHead& head, size_t bytes) {
+// The body whose place has its number at `reference`.
+const std::byte* BulkConnection::Core::body_in_place(const WireHead& head, const std::byte* reference) {
+  uint64_t place = 0;
+  std::memcpy(&place, reference, sizeof place);
+  if (place < places.count)
+    return places.peers + place * kPlaceBytes + FrameBuffer::kHeadRoom - head.slot_words * sizeof(uint64_t);
+  fail(ErrorKind::protocol,
+       fmt::format("{} sent a frame in place {} of {} in shared memory", peer.text(), place, places.count));
+  return nullptr;
+}
+
+void BulkConnection::Core::take_data(const WireHead& head, const std::byte* body) {
   if (head.sequence != expected) {
     if (head.sequence < expected && (head.flags & kWantsAck) != 0) owes_ack = true;
     return miss_frame(head.sequence);
@@ -143,10 +162,11 @@ void BulkConnection::Core::take_data(const WireHead& head, size_t bytes) {
   resend_asked = false;
   if ((head.flags & kWantsAck) != 0) owes_ack = true;
   ready_head = head;
+  ready_body = body;
   frame_ready = true;
+  if (head.is_in_place()) return;
   // The frame stays where it is; what follows it (never more than kReadAhead) moves to the other buffer.
   ready.swap(input);
-  ready_begin = input_begin - bytes;
   std::memcpy(input.data(), ready.data() + input_begin, input_end - input_begin);
   input_end -= input_begin;
   input_begin = 0;
@@ -190,9 +210,9 @@ void BulkConnection::Core::note_intact() {
 void BulkConnection::Core::take_control(const WireHead& head, std::span<const std::byte> payload) {
   switch (ControlType(head.type)) {
     case ControlType::ack:
-      return take_acknowledgement(head.sequence);
+      return take_acknowledgement(head);
     case ControlType::resend:
-      take_acknowledgement(head.sequence);
+      take_acknowledgement(head);
       rewind = owes_ask = true;  // the answer to an earlier question may have been this one
       return;
     case ControlType::ask_ack:  // comes after all frames written so far, unlike a sign of life
@@ -211,11 +231,12 @@ void BulkConnection::Core::take_control(const WireHead& head, std::span<const st
        fmt::format("{} sent a control frame of unknown type {}", peer.text(), head.type));
 }
 
-void BulkConnection::Core::take_acknowledgement(uint64_t next) {
-  if (next > next_sequence)
-    return fail(ErrorKind::protocol,
-                fmt::format("{} acknowledged frame {} of {}", peer.text(), next, next_sequence));
-  acknowledged = std::max(acknowledged, next);
+void BulkConnection::Core::take_acknowledgement(const WireHead& head) {
+  const uint64_t next = head.sequence, in_use = head.bucket;
+  if (next > next_sequence || in_use > next)
+    return fail(ErrorKind::protocol, fmt::format("{} acknowledged frame {} of {}, but for {}", peer.text(),
+                                                 next, next_sequence, in_use));
+  acknowledged = std::max(acknowledged, next - in_use);
   drop_acknowledged();
 }
 
@@ -236,6 +257,7 @@ void BulkConnection::Core::take_abort(std::span<const std::byte> payload) {
 void BulkConnection::Core::release_frame() {
   if (!handed_out) return;
   handed_out = frame_ready = input_blocked = false;
+  if (std::exchange(answered_early, false)) owes_ack = true;
   changed.notify_all();
 }
 

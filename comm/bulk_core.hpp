@@ -30,7 +30,8 @@ struct BulkConnection::Core {
   struct Outgoing {
     FrameBuffer buffer;
     uint64_t sequence = 0;
-    size_t bytes = 0;  // encoded, from buffer.begin_ on
+    size_t bytes = 0;         // of the window
+    size_t stream_bytes = 0;  // that go through the channel, from buffer.begin_ on
   };
 
   // A pause of our own process counts neither as the peer's silence nor as damage: no more than one tick at a
@@ -44,6 +45,7 @@ struct BulkConnection::Core {
   const std::chrono::milliseconds silence_max;
   const size_t window_bytes;
   const std::unique_ptr<ByteChannel> channel;
+  const SharedPlaces places;
 
   std::mutex mutex;
   std::condition_variable changed;
@@ -79,13 +81,14 @@ struct BulkConnection::Core {
   uint64_t resends_asked = 0;
   int damaged_in_a_row = 0;       // since the next frame had come, or nothing was missing
   Clock::duration damaged_for{};  // as long
-  bool frame_ready = false;       // at ready_begin of `ready` lies the intact data frame of ready_head
+  bool frame_ready = false;       // at ready_body, in `ready` or in a place, lies the data of ready_head
   bool handed_out = false;        // and receive() has given it to the user
   bool input_blocked = false;     // `input` begins with the data frame after it
   std::vector<std::byte> ready;
-  size_t ready_begin = 0;
   WireHead ready_head;
-  uint64_t heard = 0;  // reads that gave bytes
+  const std::byte* ready_body = nullptr;
+  bool answered_early = false;  // an acknowledgement left it out, being in use: another has to follow
+  uint64_t heard = 0;           // reads that gave bytes
 
   void progress();   // reads and writes what is possible now
   void show_life();  // when nothing else was written for a while
@@ -109,9 +112,11 @@ struct BulkConnection::Core {
   [[noreturn]] void throw_timeout(const char* what, bool silent, Clock::duration waited) const;
   void read_some();
   bool parse_some();
-  void take_data(const WireHead& head, size_t bytes);
+  bool is_ready_in_place() const { return frame_ready && ready_head.is_in_place(); }
+  const std::byte* body_in_place(const WireHead& head, const std::byte* reference);
+  void take_data(const WireHead& head, const std::byte* body);
   void take_control(const WireHead& head, std::span<const std::byte> payload);
-  void take_acknowledgement(uint64_t next);
+  void take_acknowledgement(const WireHead& head);
   void take_abort(std::span<const std::byte> payload);
   void miss_frame(uint64_t sequence);
   void note_unknown_damage();

@@ -5,6 +5,14 @@
 #include "comm/bulk_core.hpp"
 
 namespace troupe::comm {
+namespace {
+
+constexpr size_t kInPlaceBytesMin = 4096;  // of a payload; a smaller one is copied through the stream
+
+// At the beginning of a place lies what goes through the stream, at its end slots and payload.
+static_assert(FrameBuffer::kHeadRoom >= sizeof(WireHead) + (kSlotWordsMax + 1) * sizeof(uint64_t));
+
+}  // namespace
 
 bool BulkConnection::Core::has_room(const FrameHead& head, const FrameBuffer& payload) const {
   const size_t bytes = sizeof(WireHead) + head.slots.size() * sizeof(uint64_t) + payload.payload_bytes_;
@@ -14,7 +22,7 @@ bool BulkConnection::Core::has_room(const FrameHead& head, const FrameBuffer& pa
 void BulkConnection::Core::enqueue(const FrameHead& head, FrameBuffer payload) {
   TROUPE_CHECK(head.type < 128, "frame type {}", head.type);
   TROUPE_CHECK(head.slots.size() <= kSlotWordsMax, "{} slot words", head.slots.size());
-  if (payload.bytes_.empty()) payload.resize_payload(0);
+  if (!payload.place_ && payload.bytes_.empty()) payload.resize_payload(0);
   WireHead wire;
   wire.type = head.type;
   wire.slot_words = uint8_t(head.slots.size());
@@ -25,19 +33,26 @@ void BulkConnection::Core::enqueue(const FrameHead& head, FrameBuffer payload) {
   wire.step = head.step;
   wire.chunk = head.chunk;
   wire.payload_bytes = uint32_t(payload.payload_bytes_);
+  const bool in_place = payload.place_ && payload.payload_bytes_ >= kInPlaceBytesMin;
+  if (in_place) wire.flags |= kInPlace;
   const size_t slot_bytes = head.slots.size() * sizeof(uint64_t), bytes = sizeof wire + wire.body_bytes();
   bytes_since_ask += bytes;
   if (bytes_since_ask >= window_bytes / 4) {
     wire.flags |= kWantsAck;
     bytes_since_ask = 0;
   }
-  payload.begin_ = FrameBuffer::kHeadRoom - slot_bytes - sizeof wire;
-  std::byte* start = payload.bytes_.data() + payload.begin_;
-  if (slot_bytes > 0) std::memcpy(start + sizeof wire, head.slots.data(), slot_bytes);
-  seal(wire, {start + sizeof wire, wire.body_bytes()});
+  std::byte* body = payload.memory() + FrameBuffer::kHeadRoom - slot_bytes;
+  if (slot_bytes > 0) std::memcpy(body, head.slots.data(), slot_bytes);
+  seal(wire, {body, wire.body_bytes()});
+  payload.begin_ = in_place ? 0 : FrameBuffer::kHeadRoom - slot_bytes - sizeof wire;
+  std::byte* start = payload.memory() + payload.begin_;
   std::memcpy(start, &wire, sizeof wire);
+  if (in_place) {
+    const uint64_t place = uint64_t(payload.memory() - places.own) / kPlaceBytes;
+    std::memcpy(start + sizeof wire, &place, sizeof place);
+  }
   unacknowledged_bytes += bytes;
-  unacknowledged.push_back({std::move(payload), wire.sequence, bytes});
+  unacknowledged.push_back({std::move(payload), wire.sequence, bytes, wire.stream_bytes()});
 }
 
 bool BulkConnection::Core::write_bytes(std::span<const std::byte> bytes, size_t& offset) {
@@ -76,7 +91,7 @@ void BulkConnection::Core::write_some() {
     }
     write_begun = true;
     const Outgoing& frame = unacknowledged[write_index];
-    const std::span<const std::byte> bytes(frame.buffer.bytes_.data() + frame.buffer.begin_, frame.bytes);
+    const std::span<const std::byte> bytes(frame.buffer.memory() + frame.buffer.begin_, frame.stream_bytes);
     if (!write_bytes(bytes, write_offset)) return;
     write_begun = false;
     write_offset = 0;
@@ -115,6 +130,10 @@ void BulkConnection::Core::encode_control(ControlType type, uint64_t sequence) {
   WireHead head;
   head.type = uint8_t(type);
   head.sequence = sequence;
+  if (type == ControlType::ack || type == ControlType::resend) {
+    head.bucket = is_ready_in_place() ? 1 : 0;
+    answered_early = is_ready_in_place();
+  }
   head.ballot_number = ballot.number;
   head.ballot_leader = ballot.leader;
   seal(head, {});
@@ -127,7 +146,7 @@ void BulkConnection::Core::drop_acknowledged() {
     if (write_index == 0 && write_begun) return;  // is being written again: first to its end
     Outgoing& frame = unacknowledged.front();
     unacknowledged_bytes -= frame.bytes;
-    spare.push_back(std::move(frame.buffer));
+    if (frame.buffer.place_ || places.count == 0) spare.push_back(std::move(frame.buffer));
     unacknowledged.pop_front();
     if (write_index > 0) --write_index;
   }

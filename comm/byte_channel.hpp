@@ -20,6 +20,14 @@ struct Moved {
   std::string why;
 };
 
+// Memory beside the stream that both ends see: as many places for each end, of kPlaceBytes, page by page.
+inline constexpr size_t kPlaceBytes = (FrameBuffer::kHeadRoom + kFrameBytesMax + 4095) / 4096 * 4096;
+struct SharedPlaces {
+  std::byte* own = nullptr;          // this end writes
+  const std::byte* peers = nullptr;  // the peer writes, whenever it likes
+  size_t count = 0;
+};
+
 class ByteChannel {
  public:
   virtual ~ByteChannel() = default;
@@ -32,6 +40,7 @@ class ByteChannel {
   virtual void wait(bool readable, bool writable, Deadline deadline) = 0;
   virtual void interrupt() noexcept = 0;  // from any thread; all waits end at once from now on
   virtual bool encrypted() const { return false; }
+  virtual SharedPlaces shared_places() const { return {}; }
   // Whether the peer proved that this is its name; always true where nothing is proved.
   virtual bool peer_carries(const std::string& /* name */) const { return true; }
 };

@@ -1,5 +1,6 @@
 // The bytes of a frame: a head of 64 bytes with its own checksum, the words of the slot set, the payload.
-// Little-endian. Pure functions.
+// Little-endian. Where the channel has shared places, slots and payload may lie in one of them; then the
+// number of the place, 8 bytes, follows the head. Pure functions.
 #pragma once
 
 #include <bit>
@@ -16,7 +17,9 @@ inline constexpr uint8_t kFrameVersion = 1;
 
 // Types from 128 on are the connection's own.
 enum class ControlType : uint8_t { ack = 128, resend, ask_ack, alive, abort };
-inline constexpr uint8_t kWantsAck = 1;  // flag of a data frame
+// Flags of a data frame.
+inline constexpr uint8_t kWantsAck = 1;
+inline constexpr uint8_t kInPlace = 2;
 
 struct WireHead {
   uint32_t magic = kFrameMagic;
@@ -24,7 +27,8 @@ struct WireHead {
   uint8_t type = 0;
   uint8_t slot_words = 0;
   uint8_t flags = 0;
-  uint64_t sequence = 0;  // of a data frame: its number; of ack and resend: the next number wanted
+  uint64_t sequence = 0;  // of a data frame: its number; of ack and resend: the next number wanted, and
+                          // `bucket` says how many before it are still in use
   uint64_t ballot_number = 0;
   uint32_t ballot_leader = 0;
   uint32_t bucket = 0;
@@ -35,7 +39,10 @@ struct WireHead {
   uint64_t head_checksum = 0;  // of all above
 
   bool is_data() const { return type < 128; }
+  bool is_in_place() const { return is_data() && (flags & kInPlace) != 0; }
   size_t body_bytes() const { return slot_words * sizeof(uint64_t) + payload_bytes; }
+  // In the stream, from the head on.
+  size_t stream_bytes() const { return 64 + (is_in_place() ? sizeof(uint64_t) : body_bytes()); }
 };
 static_assert(sizeof(WireHead) == 64);
 

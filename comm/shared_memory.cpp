@@ -22,6 +22,7 @@ namespace troupe::comm {
 namespace {
 
 constexpr uint64_t kRingBytes = uint64_t{1} << 20;  // each way; a power of two
+constexpr size_t kPlaces = 32;                      // each way; memory is taken as they are used
 constexpr size_t kPieceBytes = size_t{64} << 10;    // copied before the other side hears of it
 constexpr int64_t kLifeCheckMs = 20;                // how often a wait looks whether the peer's process lives
 
@@ -49,13 +50,14 @@ void ring(Bell& bell) {
 
 }  // namespace
 
-// Index 0 is the maker's, 1 the opener's: bells by who waits, ways and bytes by who writes.
+// Index 0 is the maker's, 1 the opener's: bells by who waits, ways, bytes and places by who writes.
 struct ShmRegion::Layout {
   std::array<uint8_t, 32> nonce;
   std::array<uint8_t, 32> confirmation;
   Bell bells[2];
   Way ways[2];
   alignas(4096) std::byte bytes[2][kRingBytes];
+  alignas(4096) std::byte places[2][kPlaces * kPlaceBytes];
 };
 
 std::string host_id() {
@@ -199,6 +201,9 @@ class ShmChannel : public ByteChannel {
   void interrupt() noexcept override {
     interrupted_ = true;
     ring(own_bell());
+  }
+  SharedPlaces shared_places() const override {
+    return {region_.layout().places[own_], region_.layout().places[1 - own_], kPlaces};
   }
 
  private:

@@ -1,5 +1,6 @@
 // Shared memory between two processes of one machine, as the transport of a bulk connection: a bounded ring
-// of bytes each way in a sealed memfd, with futex waits. The TCP connection of the handshake stays open as
+// of bytes each way in a sealed memfd, with futex waits, and places in which the sender writes a payload and
+// the receiver reads it without a copy. The TCP connection of the handshake stays open as
 // the life line. The memory has no name in any file system, so nothing is left behind however the processes
 // end.
 #pragma once

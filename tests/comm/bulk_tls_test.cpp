@@ -97,6 +97,7 @@ TEST_CASE("an encrypted connection carries frames both ways, and also hands over
         good =
             good && frame.head.bucket == i && std::equal(bytes.begin(), bytes.end(), frame.payload.begin());
       }
+      connection.acknowledge(soon());
       sending.get();
       return good;
     };
