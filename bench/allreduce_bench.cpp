@@ -156,8 +156,10 @@ void measure_link(Rank& self, const Options& options) {
   if (!one_way || self.rank == 1) move_all(previous.get(), in, kBytes, false);
   if (sender.joinable()) sender.join();
   if (self.rank == 1) print(options, double(kBytes), seconds_since(begin), 32);
-  std::vector<std::byte> nothing;
-  ring.broadcast(0, nothing, 1, soon());  // the others leave when all are done
+  std::vector<std::vector<uint64_t>> slots(self.ranks);
+  float done = 1;
+  ring.reduce(FloatReduction{1, {&done, 1}, slots, {{0, 1}}}, {},
+              soon());  // nobody leaves before all are done
 }
 
 // What a rank's accumulator holds after four slots of `bits` bits: nearly normal within a block, blocks of
