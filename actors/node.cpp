@@ -171,7 +171,7 @@ void node_state::route(Self self, scheduler::Rank from, const EnvelopePtr& messa
   const Post post{from, message};
   switch (message->body_case()) {
     case wire::Envelope::kAudit:
-      return on_audit(self, from, message->audit().hash());
+      return on_audit(self, from, message->audit());
     case wire::Envelope::kJobEnded:
       return on_verdict(self, name_of(from), message->job_ended());
     default:

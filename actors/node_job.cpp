@@ -230,11 +230,8 @@ void node_state::on_verdict(Self self, const std::string& from, const wire::JobE
       .then(
           [this, self, from, theirs = verdict](const Saved& own) {
             if (phase != Phase::finishing) return;
-            // Who was still catching up has nothing to say.
-            if (own.step == theirs.step()) {
-              confirm(from, own.weights_digest);
-              result = own;
-            }
+            confirm(from, own);
+            if (own.step == theirs.step()) result = own;
             end(self, last_code, "");
           },
           report_silence(self, supervisor_actor(self), "aggregator"));
@@ -242,18 +239,20 @@ void node_state::on_verdict(Self self, const std::string& from, const wire::JobE
 
 // To who said that the job is done, and to the leader: it is the one who waits for it, and another member may
 // have been faster to tell than it was.
-void node_state::confirm(const std::string& from, const std::string& weights_digest) const {
+void node_state::confirm(const std::string& from, const Saved& own) const {
   wire::Envelope message = envelope(context());
-  message.mutable_audit()->set_hash(bytes_of_hex(weights_digest));
+  message.mutable_audit()->set_step(own.step);
+  message.mutable_audit()->set_hash(bytes_of_hex(own.weights_digest));
   const EnvelopePtr answer = share(std::move(message));
   send(from, answer);
   const std::string leader = view ? name_of(view->ballot.leader) : from;
   if (leader != from && leader != context().node()) send(leader, answer);
 }
 
-void node_state::on_audit(Self self, scheduler::Rank from, const std::string& hash) {
+// Who was still catching up, or had gone on without a leader that ended the job, has other weights.
+void node_state::on_audit(Self self, scheduler::Rank from, const wire::Audit& audit) {
   if (phase != Phase::finishing) return;
-  if (hash != bytes_of_hex(result.weights_digest))
+  if (audit.step() == result.step && audit.hash() != bytes_of_hex(result.weights_digest))
     return fail(self, {ErrorKind::numeric,
                        fmt::format("the final weights of {} differ from those of {}", context().name_of(from),
                                    context().node()),

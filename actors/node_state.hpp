@@ -50,8 +50,8 @@ struct node_state {
   void steps_done(Self self, const StepsDone& done);
   void saved(Self self, const Saved& result);
   void on_verdict(Self self, const std::string& from, const wire::JobEnded& verdict);
-  void confirm(const std::string& from, const std::string& weights_digest) const;
-  void on_audit(Self self, scheduler::Rank from, const std::string& hash);
+  void confirm(const std::string& from, const Saved& own) const;
+  void on_audit(Self self, scheduler::Rank from, const wire::Audit& audit);
   void end(Self self, int code, const std::string& error);
   void end_roles(Self self);
   void all_gone(Self self);

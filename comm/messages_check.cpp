@@ -270,7 +270,7 @@ std::optional<std::string> check_fields(const Envelope& e) {
       check(c, e.piece());
       break;
     case Envelope::kAudit:
-      c.at_most("audit.slot", e.audit().slot(), kSlotsMax - 1);
+      c.at_least("audit.step", e.audit().step(), 0);
       c.sized("audit.hash", e.audit().hash(), kHashBytes);
       break;
     case Envelope::kStartJob:

@@ -73,7 +73,7 @@ std::vector<Envelope> one_of_each() {
   Piece& piece = *add().mutable_piece();
   piece.set_kind(BLOB_STATE);
   piece.set_data(std::string(kPieceBytes, 'd'));
-  add().mutable_audit()->set_slot(1023);
+  add().mutable_audit()->set_step(1023);
   add().mutable_start_job()->set_job_toml(std::string(kJobTextBytesMax, '#'));
   add().mutable_stop_job()->set_now(true);
   add().mutable_report()->set_loss(2.5);
@@ -155,7 +155,7 @@ TEST_CASE("a field beyond its bound is refused by its name, when sending and whe
     e.mutable_piece()->set_kind(BLOB_STATE);
     e.mutable_piece()->set_data(std::string(kBulkFieldBytesMax + 1, 'd'));
   });
-  refuses("audit.slot", [](Envelope& e) { e.mutable_audit()->set_slot(1024); });
+  refuses("audit.step", [](Envelope& e) { e.mutable_audit()->set_step(-1); });
   refuses("start_job.transport", [](Envelope& e) { e.mutable_start_job()->set_transport("carrier pigeon"); });
   refuses("start_job.job_toml",
           [](Envelope& e) { e.mutable_start_job()->set_job_toml(std::string(300000, '#')); });
