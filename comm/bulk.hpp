@@ -107,7 +107,7 @@ class FrameBuffer {
   struct Borrowed {
     void operator()(std::byte*) const noexcept {}
   };
-  std::byte* memory() const { return place_ ? place_.get() : const_cast<std::byte*>(bytes_.data()); }
+  std::byte* memory() { return place_ ? place_.get() : bytes_.data(); }
 
   std::unique_ptr<std::byte, Borrowed> place_;  // of the connection's shared memory; else bytes_ hold it
   std::vector<std::byte> bytes_;

@@ -90,7 +90,7 @@ void BulkConnection::Core::write_some() {
       if (write_index >= unacknowledged.size()) return;
     }
     write_begun = true;
-    const Outgoing& frame = unacknowledged[write_index];
+    Outgoing& frame = unacknowledged[write_index];
     const std::span<const std::byte> bytes(frame.buffer.memory() + frame.buffer.begin_, frame.stream_bytes);
     if (!write_bytes(bytes, write_offset)) return;
     write_begun = false;
