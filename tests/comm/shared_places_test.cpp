@@ -9,6 +9,7 @@
 #include "comm/bulk.hpp"
 #include "comm/frame.hpp"
 #include "tests/comm/bulk_frames.hpp"
+#include "tests/comm/flip_proxy.hpp"
 #include "tests/comm/ring_harness.hpp"
 
 using namespace troupe;
@@ -162,4 +163,28 @@ TEST_CASE("a reference to another place is asked for again, one to no place is r
     else
       CHECK_THROWS_WITH_AS(taken.get(), doctest::Contains("in shared memory"), PeerError);
   }
+}
+
+TEST_CASE("a frame that claims to lie in shared memory is refused where there is none") {
+  constexpr uint64_t kFirstFrame = 288;  // after hello and proof
+  BulkListener listener({});
+  FlipProxy proxy(listener.address(), [&](uint64_t offset, std::span<std::byte> bytes) {
+    if (offset != kFirstFrame) return;
+    WireHead head;
+    std::memcpy(&head, bytes.data(), sizeof head);
+    head.flags |= kInPlace;
+    seal(head, bytes.subspan(sizeof head, head.body_bytes()));
+    std::memcpy(bytes.data(), &head, sizeof head);
+  });
+  const BulkPeer acceptor{1, member_name(1), proxy.address(), ""}, dialler{0, member_name(0), "", ""};
+  auto sending = std::async(std::launch::async, [&] {
+    auto connection = bulk_connect(test_session(0), acceptor, BulkPurpose::ring, {}, soon());
+    connection.send(head_of(1), random_payload(kSmall, 1), soon());
+    CHECK_THROWS_AS(connection.flush(soon()), PeerError);
+  });
+  {
+    auto connection = listener.accept(test_session(1), {&dialler, 1}, soon());
+    CHECK_THROWS_WITH_AS(connection.receive(soon()), doctest::Contains("of 0 in shared memory"), PeerError);
+  }
+  sending.get();
 }
