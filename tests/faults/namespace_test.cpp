@@ -164,10 +164,10 @@ TEST_CASE("both halves of a parted network go on, and meet again in the same bit
 
 TEST_CASE("a host whose wire needs longer for a step than the patience is waited for") {
   if (!have_hosts()) return;
-  constexpr int kSteps = 4, kWaitedMs = 2000;
+  constexpr int kSteps = 3, kWaitedMs = 4000;
   const std::vector<std::string> larger = {"--set", "model.width=96", "--set", "model.inner=192"};
   Company company({"alpha", "beta", "gamma"}, {}, kWaitedMs);
-  company.hosts.slow("gamma", 2000);  // of 700 kB a step
+  company.hosts.slow("gamma", 1200);  // of 700 kB a step
   company.start();
   std::vector<std::string> command = company.train(kSteps);
   command.insert(command.end(), larger.begin(), larger.end());
