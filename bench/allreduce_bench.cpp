@@ -158,8 +158,8 @@ void measure_link(Rank& self, const Options& options) {
   if (self.rank == 1) print(options, double(kBytes), seconds_since(begin), 32);
   std::vector<std::vector<uint64_t>> slots(self.ranks);
   float done = 1;
-  ring.reduce(FloatReduction{1, {&done, 1}, slots, {{0, 1}}}, {},
-              soon());  // nobody leaves before all are done
+  // Nobody leaves before all are done.
+  ring.reduce(FloatReduction{1, {&done, 1}, slots, {{0, 1}}}, {}, soon());
 }
 
 // What a rank's accumulator holds after four slots of `bits` bits: nearly normal within a block, blocks of

@@ -146,6 +146,7 @@ void BulkConnection::Core::drop_acknowledged() {
     if (write_index == 0 && write_begun) return;  // is being written again: first to its end
     Outgoing& frame = unacknowledged.front();
     unacknowledged_bytes -= frame.bytes;
+    // Beyond the places a buffer is for once: spare ones of its kind would be taken before places.
     if (frame.buffer.place_ || places.count == 0) spare.push_back(std::move(frame.buffer));
     unacknowledged.pop_front();
     if (write_index > 0) --write_index;

@@ -20,7 +20,7 @@ struct Moved {
   std::string why;
 };
 
-// Memory beside the stream that both ends see: as many places for each end, of kPlaceBytes, page by page.
+// Memory beside the stream that both ends see: `count` places for each end, of kPlaceBytes (whole pages).
 inline constexpr size_t kPlaceBytes = (FrameBuffer::kHeadRoom + kFrameBytesMax + 4095) / 4096 * 4096;
 struct SharedPlaces {
   std::byte* own = nullptr;          // this end writes

@@ -42,7 +42,7 @@ struct WireHead {
   bool is_in_place() const { return is_data() && (flags & kInPlace) != 0; }
   size_t body_bytes() const { return slot_words * sizeof(uint64_t) + payload_bytes; }
   // In the stream, from the head on.
-  size_t stream_bytes() const { return 64 + (is_in_place() ? sizeof(uint64_t) : body_bytes()); }
+  size_t stream_bytes() const { return sizeof(WireHead) + (is_in_place() ? sizeof(uint64_t) : body_bytes()); }
 };
 static_assert(sizeof(WireHead) == 64);
 

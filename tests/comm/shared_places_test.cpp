@@ -20,22 +20,33 @@ namespace {
 
 constexpr size_t kLarge = 100'000, kSmall = 100;
 
-// What the two ends of this process share.
-std::span<std::byte> shared_memory() {
+// What the two ends of this process share, as each end sees it.
+std::vector<std::span<std::byte>> shared_memory() {
+  std::vector<std::span<std::byte>> found;
   std::ifstream maps("/proc/self/maps");
   for (std::string line; std::getline(maps, line);) {
     if (line.find("memfd:troupe-bulk") == line.npos) continue;
     const uintptr_t begin = std::stoull(line, nullptr, 16);
     const uintptr_t end = std::stoull(line.substr(line.find('-') + 1), nullptr, 16);
-    return {reinterpret_cast<std::byte*>(begin), end - begin};
+    found.emplace_back(reinterpret_cast<std::byte*>(begin), end - begin);
   }
-  FAIL("no shared memory");
-  return {};
+  REQUIRE(!found.empty());
+  return found;
+}
+
+size_t count_shared(std::vector<FrameBuffer>& buffers) {
+  const auto memory = shared_memory();
+  return size_t(std::count_if(buffers.begin(), buffers.end(), [&](FrameBuffer& buffer) {
+    return std::any_of(memory.begin(), memory.end(), [&](std::span<std::byte> mapped) {
+      const std::byte* at = buffer.payload().data();
+      return at >= mapped.data() && at < mapped.data() + mapped.size();
+    });
+  }));
 }
 
 // The first place where these bytes lie.
 std::byte* find(std::span<const std::byte> bytes) {
-  const auto memory = shared_memory();
+  const auto memory = shared_memory().front();
   const auto at = std::search(memory.begin(), memory.end(), bytes.begin(), bytes.end());
   REQUIRE(at != memory.end());
   return &*at;
@@ -110,6 +121,7 @@ TEST_CASE("more frames than there are places go as copies, and places come back"
     std::vector<FrameBuffer> buffers;
     for (uint32_t i = 0; i < kFrames; ++i)
       buffers.push_back(filled(*pair.dialler, random_payload(kBytes, i)));
+    CHECK(count_shared(buffers) == 32);
     auto sent = std::async(std::launch::async, [&] {
       for (uint32_t i = 0; i < kFrames; ++i) pair.dialler->send(head_of(i), std::move(buffers[i]), soon());
       pair.dialler->flush(soon());
