@@ -50,6 +50,7 @@ struct aggregator_state {
   bool saving = false;  // a snapshot is on its way to disk
   bool keep_totals = false;
   std::vector<int64_t> states_wanted;
+  std::vector<std::pair<SaveFinal, caf::typed_response_promise<Saved>>> finals_wanted;
   using Done = std::function<void(const std::shared_ptr<const StepOutcome>&)>;
 
   EngineBuilt build(const BuildEngine& from) {
@@ -102,6 +103,11 @@ struct aggregator_state {
     share_out(self, engine->verify_work(), [this, self] {
       require_sound();
       const bool well = try_ring(self, [&] { sum = ring->reduce(*engine, seal); });
+      if (!well && !engine->exact())
+        throw error(
+            ErrorKind::peer_lost,
+            "a sum of floats was cut off half-way and cannot be taken up again; go on from the newest "
+            "checkpoint with --resume");
       rounded = !ring->alone();
       if (well)
         self->send(peers.member, Reduced{seal.fence});
@@ -143,6 +149,7 @@ struct aggregator_state {
           done(outcome);
           self->send(peers.evaluator, StepReport{outcome, seal, engine->chain()});
           offer(self);
+          save_finals(self);
         });
       });
     });
@@ -231,11 +238,25 @@ struct aggregator_state {
         });
   }
 
+  // A node that has yet to catch up may hear that the job is done in the middle of a commit.
   caf::result<Saved> save_final(Self self, const SaveFinal& wanted) {
+    auto promise = self->make_response_promise<Saved>();
+    finals_wanted.emplace_back(wanted, promise);
+    if (!committing) save_finals(self);
+    return promise;
+  }
+
+  void save_finals(Self self) {
+    for (auto& [wanted, promise] : std::exchange(finals_wanted, {})) save_final(self, wanted, promise);
+  }
+
+  void save_final(Self self, const SaveFinal& wanted, caf::typed_response_promise<Saved> promise) {
     const auto state = std::make_shared<const model::TrainState>(engine->snapshot());
     Saved saved{state->step, "", engine->weights_digest(*state)};
-    if (!wanted.write) return saved;
-    auto promise = self->make_response_promise<Saved>();
+    if (!wanted.write) {
+      promise.deliver(saved);
+      return;
+    }
     self->request(peers.checkpointer, kWorkPatience, SaveState{state, true})
         .then(
             [promise, saved](const Saved& written) mutable {
@@ -243,7 +264,6 @@ struct aggregator_state {
               promise.deliver(saved);
             },
             [promise](const caf::error& problem) mutable { promise.deliver(problem); });
-    return promise;
   }
 };
 static_assert(!std::is_aggregate_v<aggregator_state>);
