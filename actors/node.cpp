@@ -152,7 +152,8 @@ void node_state::on_message(Self self, const LinkMessage& message) {
   if (!rank) return;
   // A peer whose job this node has no part in hears so, and may offer it one.
   if (phase == Phase::idle && body.has_introduction()) return send(message.peer, status(*this));
-  if (body.has_node_status() && phase == Phase::training && body.node_status().state() == text(Phase::idle)) {
+  const bool admits = phase == Phase::training && (context().elastic() || !view);
+  if (body.has_node_status() && admits && body.node_status().state() == text(Phase::idle)) {
     wire::Envelope offer;
     *offer.mutable_start_job() = order;
     offer.mutable_start_job()->clear_nodes();  // it knows addresses of its own

@@ -288,6 +288,11 @@ int train(const TrainOptions& options) {
     fmt::print(stderr, "troupe: {} holds no checkpoint to resume from; starting at step 0\n", options.out);
   const StopSignals signals;
   if (options.cluster_file.empty()) return run_local(options, signals);
+  if (options.min_nodes > 0 && options.job.sum == config::SumKind::floating)
+    throw error(
+        ErrorKind::usage,
+        "--min-nodes lets nodes come later, but a sum of floats depends on who adds: leave it out, or set "
+        "training.sum = \"exact\"");
   const config::ClusterConfig cluster = config::read_cluster_file(options.cluster_file);
   ClusterClient client(cluster);
   const auto nodes = client.wait_for_links(

@@ -1,5 +1,7 @@
 #include "scheduler/membership.hpp"
 
+#include <limits>
+
 #include <caf/actor_system.hpp>
 #include <caf/stateful_actor.hpp>
 #include <caf/typed_event_based_actor.hpp>
@@ -23,6 +25,7 @@ constexpr std::chrono::milliseconds kTick{50};
 constexpr scheduler::Microseconds kIntroduceAgainUs = 1'000'000;
 constexpr scheduler::Microseconds kRepeatUs = 200'000;
 constexpr scheduler::Microseconds kStartPatienceUs = 60'000'000;
+constexpr scheduler::Microseconds kNeverUs = std::numeric_limits<scheduler::Microseconds>::max();
 
 std::string one_time_key() {
   std::string key(32, '\0');
@@ -46,7 +49,7 @@ struct membership_state {
   std::set<scheduler::Rank> turned_away;                    // linked, with another fingerprint
   scheduler::Ballot key_ballot;                             // of `key`
   std::string key;
-  scheduler::Microseconds ticked_us = 0, introduced_us = 0;
+  scheduler::Microseconds began_us = 0, ticked_us = 0, introduced_us = 0;
 
   void join(Self self, const JoinCluster& ready) {
     const NodeServices& node = *setup.context->services;
@@ -70,12 +73,12 @@ struct membership_state {
     options.first_ballot =
         uint64_t(std::chrono::system_clock::now().time_since_epoch() / std::chrono::microseconds(1));
     options.quorum = setup.context->cluster.quorum;
-    options.start_patience_us = kStartPatienceUs;
+    options.start_patience_us = setup.context->elastic() ? kStartPatienceUs : kNeverUs;
     options.patience_us = patience_us();
     options.prepare_patience_us = patience_us() + 2'000'000;
     options.repeat_us = kRepeatUs;
     decide.emplace(std::move(options), ready.step, now_us());
-    ticked_us = now_us();
+    began_us = ticked_us = now_us();
     linked.insert(ready.linked.begin(), ready.linked.end());
     for (scheduler::Rank peer : linked) introduce(self, peer, false);
     tick(self);
@@ -90,6 +93,24 @@ struct membership_state {
     if (to == peers.members.end()) return;
     self->send(to->second,
                Post{own.rank, introduction(*setup.context, own, fingerprint, fingerprint_text, reply)});
+  }
+
+  // A sum of floats depends on who adds: all its members come before the first view, or the job ends.
+  bool comes_too_late(scheduler::Rank peer) const {
+    return !setup.context->elastic() && decide->view() && !decide->view()->position(peer);
+  }
+
+  void require_all(Self self) {
+    if (setup.context->elastic() || decide->view() || now_us() - began_us < kStartPatienceUs) return;
+    for (scheduler::Rank rank : setup.context->awaited)
+      if (rank != own.rank && !linked.contains(rank))
+        self->send(
+            setup.supervisor,
+            JobFailed{ErrorKind::timeout,
+                      fmt::format("node {} has not come in {} s; with training.sum = \"float\" all nodes "
+                                  "take part from the first step",
+                                  setup.context->name_of(rank), kStartPatienceUs / 1'000'000),
+                      -1});
   }
 
   // A full link drops a message, and who was not there yet has not heard it.
@@ -146,7 +167,7 @@ struct membership_state {
     self->send(peers.follower, gone);
     if (introduced.erase(gone.peer) == 0 || !decide) return;
     const auto& view = decide->view();
-    if (!setup.context->elastic() && view && view->position(gone.peer))
+    if (!setup.context->elastic() && (!view || view->position(gone.peer)))
       self->send(setup.supervisor, JobFailed{ErrorKind::peer_lost, gone.why, int64_t(gone.peer)});
     apply(self, decide->on_peer_down(gone.peer, now_us()));
   }
@@ -157,7 +178,7 @@ struct membership_state {
     if (!decide || !same_job(*setup.context, *post.envelope)) return;
     if (post.envelope->has_introduction())
       return on_introduction(self, post.from, post.envelope->introduction());
-    if (!introduced.contains(post.from)) return;
+    if (!introduced.contains(post.from) || comes_too_late(post.from)) return;
     if (const auto message = membership_message_of(*post.envelope))
       apply(self, decide->on_message(post.from, *message, now_us()));
   }
@@ -170,6 +191,7 @@ struct membership_state {
     }
     ticked_us = now;
     if (now - introduced_us >= kIntroduceAgainUs) introduce_again(self, now);
+    require_all(self);
     apply(self, decide->on_tick(now));
     self->delayed_send(self, kTick, Tick{});
   }

@@ -68,6 +68,24 @@ TEST_CASE("a job grows from one node to eight and shrinks to another one, in the
   run.finish_and_check();
 }
 
+TEST_CASE("a float sum depends on its members: a guest finds no part in the job, which goes on") {
+  const TemporaryFolder folder;
+  const Node alpha(folder, "alpha", kGuests), beta(folder, "beta", kGuests);
+  const std::string cluster = cluster_file(folder, alpha, beta, kGuests);
+  Run job(folder / "run",
+          train_command(folder / "run", 100'000, {"--cluster", cluster, "--set", "training.sum=float"}, 5));
+  Node guest(node_command({"--join", alpha.address, "--name", "guest-1"}));
+  job.wait_for("step 600/");  // some seconds, in each of which a guest asks once
+  const ProcessResult result = job.stop();
+  CHECK(result.err.find("guest-1") == std::string::npos);
+  expect_end(guest.process, SIGTERM, 0);
+
+  const ProcessResult fewer = run(train_command(
+      folder / "fewer", 20, {"--cluster", cluster, "--min-nodes", "1", "--set", "training.sum=float"}));
+  CHECK(fewer.code == 2);
+  CHECK(fewer.err.find("--min-nodes lets nodes come later") != std::string::npos);
+}
+
 TEST_CASE("a guest proves its name where the cluster has certificates") {
   const TemporaryFolder folder;
   const std::string certificates = folder / "certs";
