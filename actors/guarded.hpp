@@ -4,6 +4,7 @@
 #pragma once
 
 #include <exception>
+#include <filesystem>
 #include <utility>
 
 #include <caf/error.hpp>
@@ -31,6 +32,8 @@ inline JobFailed current_failure() {
   } catch (const std::bad_alloc&) {
     return {ErrorKind::out_of_memory, "out of memory: use a smaller model, fewer threads or shorter packs",
             -1};
+  } catch (const std::filesystem::filesystem_error& problem) {
+    return {ErrorKind::file, problem.what(), -1};
   } catch (const std::exception& problem) {
     return {ErrorKind::protocol, problem.what(), -1};
   }

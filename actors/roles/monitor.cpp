@@ -43,9 +43,13 @@ struct monitor_state {
     const JobContext& context = *setup.context;
     if (log || !context.speaks()) return;
     const auto path = std::filesystem::path(context.out_folder) / "train.log";
-    log = std::make_shared<spdlog::logger>(
-        "train", std::make_shared<spdlog::sinks::basic_file_sink_mt>(path.string()));
+    log = std::make_shared<spdlog::logger>("train");  // says nothing where the file cannot be opened
     log->flush_on(spdlog::level::info);
+    try {
+      log->sinks().push_back(std::make_shared<spdlog::sinks::basic_file_sink_mt>(path.string()));
+    } catch (const spdlog::spdlog_ex& problem) {
+      spdlog::warn("trains without {}: {}", path.string(), problem.what());
+    }
   }
 
   void begin(const scheduler::View& view) {
