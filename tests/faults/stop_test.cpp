@@ -80,6 +80,27 @@ TEST_CASE("a run that is done stays done when it is resumed") {
   CHECK(train_to_end(out, 30, {"--threads", "1", "--resume"}) == expected_digest(30));
 }
 
+TEST_CASE("a job whose schedule ends is stopped where --stop-at says, and goes on to the same weights") {
+  const TemporaryFolder folder;
+  const std::string out = folder / "run";
+  const auto cosine = [](std::vector<std::string> more) {
+    more.insert(more.end(), {"--set", "schedule.kind=cosine"});
+    return more;
+  };
+  const std::string digest = train_to_end(folder / "whole", 60, cosine({"--nodes", "1", "--threads", "1"}));
+  CHECK(digest != expected_digest(60));
+  const std::string first =
+      train_to_end(out, 60, cosine({"--nodes", "2", "--threads", "1", "--stop-at", "20"}));
+  CHECK(first ==
+        train_to_end(folder / "short", 20, cosine({"--threads", "1", "--set", "schedule.total_steps=60"})));
+  train_to_end(out, 60, cosine({"--nodes", "1", "--threads", "2", "--stop-at", "30", "--resume"}));
+
+  const ProcessResult longer = run(train_command(out, 90, cosine({"--resume"})), {}, kRunDeadline);
+  CHECK(longer.code == 2);
+  CHECK(longer.err.find("schedule.total_steps = 90 here, 60 there") != std::string::npos);
+  CHECK(train_to_end(out, 60, cosine({"--nodes", "2", "--threads", "1", "--resume"})) == digest);
+}
+
 TEST_CASE("a killed client leaves the nodes to finish the job and end") {
   const TemporaryFolder folder;
   const std::string out = folder / "run";
