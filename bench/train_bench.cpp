@@ -1,9 +1,11 @@
-// Training speed of one node as its trainers work: T threads take slots in turn, fold their gradients into
-// one accumulator and share the commit. Full synthetic batches; prints one JSON line. See --help.
+// Training speed of one node: T workers take slots in turn and share the commit, on the engine that a node of
+// `troupe train` has, its checks of weights and moments included; without actors and without a dataset. Full
+// synthetic batches; prints one JSON line. See --help.
 #include <atomic>
 #include <barrier>
 #include <chrono>
 #include <cstdio>
+#include <memory>
 #include <string>
 #include <thread>
 #include <vector>
@@ -11,10 +13,10 @@
 #include <CLI/CLI.hpp>
 #include <fmt/format.h>
 
-#include "kernels/accumulator.hpp"
+#include "actors/cpu_engine.hpp"
 #include "kernels/base/random.hpp"
 #include "kernels/cpu/backend.hpp"
-#include "model/optimizer.hpp"
+#include "kernels/scratch.hpp"
 #include "model/step.hpp"
 #include "workload.hpp"
 
@@ -49,156 +51,125 @@ Batch synthetic_batch(const Workload& w, int64_t rows, uint64_t key) {
   return batch;
 }
 
-// One node's state and the two kinds of accumulator; workers share it and meet at the barrier.
-struct Node {
-  Node(const Options& o, const Workload& w, kernels::Backend& b, model::Model& m)
-      : options(o),
-        work(w),
-        backend(b),
-        model(m),
-        exact(m.parameters().layout()),
-        floats(o.sum == "float" ? m.parameters().layout() : kernels::BlockLayout{}),
-        measures(m.parameters().layout()),
-        barrier(o.threads) {
-    total.resize(m.parameters().layout());
-    optimizer.schedule.peak = 1e-4;
-    for (int i = 0; i < o.slots; ++i)
-      batches.push_back(synthetic_batch(w, w.sentences / o.slots, mix64(7, uint64_t(i))));
+config::JobConfig job_of(const Options& options, const Workload& work) {
+  config::JobConfig job;
+  job.model = work.config;
+  job.optimizer.schedule.peak = 1e-4;
+  job.slots = options.slots;
+  job.sum = options.sum == "float" ? config::SumKind::floating : config::SumKind::exact;
+  return job;
+}
+
+std::unique_ptr<actors::TrainEngine> make_engine(const Options& options, const Workload& work) {
+  const config::JobConfig job = job_of(options, work);
+  auto model = model::make_model(job.model);
+  auto state = model::first_state(kernels::allocate_host, *model, uint64_t(job.seed));
+  scheduler::SlotPlan plan;
+  plan.training = uint32_t(options.slots);
+  plan.steps = job.steps;
+  return std::make_unique<actors::CpuEngine>(kernels::make_cpu_backend(), job, plan, std::move(model),
+                                             std::move(state), uint32_t(options.threads));
+}
+
+// What the workers of a node share. Every part of a step is done by all of them, with a barrier after it.
+class Node {
+ public:
+  Node(const Options& options, const Workload& work)
+      : options_(options), engine_(make_engine(options, work)), barrier_(options.threads) {
+    for (int i = 0; i < options.slots; ++i)
+      batches_.push_back(synthetic_batch(work, work.sentences / options.slots, mix64(7, uint64_t(i))));
   }
 
-  const Options& options;
-  const Workload& work;
-  kernels::Backend& backend;
-  model::Model& model;
-  kernels::ExactAccumulator exact;
-  kernels::FloatAccumulator floats;
-  kernels::RoundedTotal total;
-  model::CommitMeasures measures;
-  model::OptimizerConfig optimizer;
-  model::TrainState state;
-  model::StepPlan plan;
-  std::vector<Batch> batches;
-  std::barrier<> barrier;
-  std::atomic<int64_t> next{0};
-  std::atomic<bool> running{true};
-  std::atomic<int64_t> loss_units{0};
+  // Until the time is over, and for three steps at least.
+  void run() {
+    std::vector<std::thread> threads;
+    for (int t = 0; t < options_.threads; ++t) threads.emplace_back([this, t] { work(uint32_t(t)); });
+    for (std::thread& thread : threads) thread.join();
+  }
+
+  const actors::TrainEngine& engine() const { return *engine_; }
+  double step_seconds() const { return mean_but_first(steps_); }  // the first warms caches and primitives
+  double commit_seconds() const { return mean_but_first(commits_); }
+  const model::LossTotals& loss() const { return outcome_.training; }  // of the last step
+
+ private:
+  static double mean_but_first(const std::vector<double>& values) {
+    double sum = 0;
+    for (size_t i = 1; i < values.size(); ++i) sum += values[i];
+    return sum / double(values.size() - 1);
+  }
+  static double since(Clock::time_point begin) {
+    return std::chrono::duration<double>(Clock::now() - begin).count();
+  }
+
+  void work(uint32_t worker) {
+    engine_->open_worker(worker);
+    const auto start = Clock::now();
+    while (running_) {
+      const auto begin = Clock::now();
+      const int64_t step = engine_->state().step;
+      for (int slot; (slot = next_slot_.fetch_add(1)) < options_.slots;)
+        engine_->run_slot(worker, step, uint32_t(slot), batches_[size_t(slot)]);
+      const auto computed = Clock::now();
+      share(worker, [&] { return engine_->verify_work(); });
+      share(worker, [&] {
+        engine_->require_sound();
+        return engine_->measure_work(false);
+      });
+      share(worker, [&] { return engine_->apply_work(engine_->own_sum()); });
+      share(worker, [&] { return engine_->pack_work(); });
+      alone(worker, [&] {
+        outcome_ = engine_->finish_commit(engine_->own_sum());
+        next_slot_ = 0;
+        steps_.push_back(since(begin));
+        commits_.push_back(since(computed));
+        running_ = since(start) <= options_.seconds || steps_.size() < 3;
+      });
+    }
+  }
+
+  // On one thread when all have come here; the others wait for its end.
+  template <typename Body>
+  void alone(uint32_t worker, Body&& body) {
+    barrier_.arrive_and_wait();
+    if (worker == 0) body();
+    barrier_.arrive_and_wait();
+  }
+
+  template <typename MakeWork>
+  void share(uint32_t worker, MakeWork&& make_work) {
+    alone(worker, [&] { shared_ = make_work(); });
+    shared_->run(engine_->stream(worker));
+  }
+
+  const Options& options_;
+  std::unique_ptr<actors::TrainEngine> engine_;
+  std::vector<Batch> batches_;
+  std::barrier<> barrier_;
+  std::atomic<int> next_slot_{0};
+  std::atomic<bool> running_{true};
+  std::shared_ptr<actors::SharedWork> shared_;
+  actors::StepOutcome outcome_;
+  std::vector<double> steps_, commits_;
 };
-
-// Takes items [0, count) in turn with the other threads, then waits for them all.
-template <typename Work>
-void share(Node& node, int64_t count, Work&& work) {
-  for (int64_t item; (item = node.next.fetch_add(1)) < count;) work(item);
-  node.barrier.arrive_and_wait();
-}
-
-// What one thread of the node does in a step's barrier: `body` on one thread while the others wait.
-template <typename Body>
-void alone(Node& node, int thread, Body&& body) {
-  if (thread == 0) {
-    node.next = 0;
-    body();
-  }
-  node.barrier.arrive_and_wait();
-}
-
-void compute_slot(Node& node, kernels::Stream& stream, kernels::Arena& arena, int64_t slot) {
-  const model::SlotKey key{1, node.state.step, uint32_t(slot)};
-  const float smoothing = node.optimizer.label_smoothing;
-  const Batch& batch = node.batches[size_t(slot)];
-  kernels::LossSums sums;
-  if (node.options.sum == "float") {
-    kernels::FloatSink sink(node.floats);
-    sums = node.model.train_slot(stream, arena, node.state.view(), batch, key, smoothing, sink);
-  } else {
-    kernels::ExactSink sink(node.exact, {kernels::kFullBits, node.options.slots, 0});
-    sums = node.model.train_slot(stream, arena, node.state.view(), batch, key, smoothing, sink);
-  }
-  model::LossTotals totals;
-  totals.add(sums);
-  node.loss_units += totals.loss_units;
-}
-
-void round_range(Node& node, kernels::Stream& stream, int64_t range) {
-  const auto& layout = node.model.parameters().layout();
-  const int64_t begin = range * model::kRangeBlocks,
-                end = std::min(begin + model::kRangeBlocks, layout.blocks());
-  const size_t first = size_t(layout.block(begin).offset), count = size_t(layout.elements_in(begin, end));
-  if (node.options.sum == "float") {
-    kernels::round_float_total(layout, node.floats.values().subspan(first, count), begin, end, node.total);
-    node.floats.clear(begin, end);
-  } else {
-    kernels::round_total(layout, node.exact.values().subspan(first, count), {}, begin, end, node.total);
-    node.exact.clear(begin, end);
-  }
-  model::measure_range(stream, layout, node.total, range, node.measures);
-}
-
-void run_thread(Node& node, int thread, std::vector<double>& step_seconds, double& commit_seconds) {
-  const auto stream = node.backend.create_stream();
-  const int64_t rows = node.work.sentences / node.options.slots;
-  kernels::Arena arena(node.backend.allocate(node.model.arena_bytes(rows, rows * node.work.length, true)));
-  const auto& table = node.model.parameters();
-  const int64_t ranges = model::commit_ranges(table.layout());
-  const auto start = Clock::now();
-  while (node.running) {
-    const auto begin = Clock::now();
-    share(node, node.options.slots, [&](int64_t slot) { compute_slot(node, *stream, arena, slot); });
-    const auto computed = Clock::now();
-    alone(node, thread, [] {});
-    share(node, ranges, [&](int64_t range) { round_range(node, *stream, range); });
-    alone(node, thread, [&] {
-      node.plan = model::begin_step(node.optimizer, node.state, node.measures,
-                                    node.work.sentences * node.work.length, kernels::kSumClean);
-    });
-    share(node, ranges, [&](int64_t range) {
-      model::apply_range(*stream, node.plan, table, node.total, range, node.state.arrays());
-    });
-    alone(node, thread, [] {});
-    share(node, int64_t(table.all().size()),
-          [&](int64_t index) { model::pack_parameter(*stream, table, size_t(index), node.state); });
-    alone(node, thread, [&] {
-      model::finish_step(node.plan, node.measures, node.state);
-      const auto end = Clock::now();
-      step_seconds.push_back(std::chrono::duration<double>(end - begin).count());
-      commit_seconds += std::chrono::duration<double>(end - computed).count();
-      if (std::chrono::duration<double>(end - start).count() > node.options.seconds &&
-          step_seconds.size() > 2)
-        node.running = false;
-      else
-        node.loss_units = 0;
-    });
-  }
-}
 
 int run(const Options& options) {
   const Workload work = workload_of(options.workload);
-  const auto backend = kernels::make_cpu_backend();
-  const auto shape = model::make_model(work.config);
-  Node node(options, work, *backend, *shape);
-  node.state = model::initial_state(*backend, *backend->create_stream(), *shape, 1);
-  std::vector<double> steps;
-  double commit = 0;
-  std::vector<std::thread> threads;
-  for (int t = 0; t < options.threads; ++t)
-    threads.emplace_back([&, t] { run_thread(node, t, steps, commit); });
-  for (auto& thread : threads) thread.join();
+  Node node(options, work);
+  node.run();
 
-  double seconds = 0;
-  for (size_t i = 1; i < steps.size(); ++i) seconds += steps[i];  // the first one warms caches and primitives
-  seconds /= double(steps.size() - 1);
-  const double tokens = double(work.sentences * work.length);
-  const double flops = flops_a_step(work, shape->parameters());
+  const model::Model& model = node.engine().model();
+  const int64_t rows = work.sentences / options.slots;
+  const double seconds = node.step_seconds();
+  const double flops = flops_a_step(work, model.parameters());
   fmt::print(
       "{{\"system\": \"troupe\", \"model\": \"{}\", \"dtype\": \"{}\", \"mode\": \"{}\", \"threads\": {}, "
       "\"slots\": {}, \"tokens_per_s\": {:.1f}, \"step_ms\": {:.2f}, \"commit_ms\": {:.2f}, "
       "\"gflop_a_step\": {:.1f}, \"gflops\": {:.1f}, \"slot_mb\": {:.1f}, \"loss\": {:.4f}}}\n",
       options.workload.model, options.workload.dtype, options.sum, options.threads, options.slots,
-      tokens / seconds, seconds * 1e3, commit / double(steps.size()) * 1e3, flops * 1e-9,
-      flops * 1e-9 / seconds,
-      double(shape->arena_bytes(work.sentences / options.slots, work.sentences / options.slots * work.length,
-                                true)) *
-          1e-6,
-      double(node.loss_units) * model::LossTotals::kUnit / tokens);
+      double(work.tokens()) / seconds, seconds * 1e3, node.commit_seconds() * 1e3, flops * 1e-9,
+      flops * 1e-9 / seconds, double(model.arena_bytes(rows, rows * work.length, true)) * 1e-6,
+      double(node.loss().loss_units) * model::LossTotals::kUnit / double(work.tokens()));
   return 0;
 }
 
