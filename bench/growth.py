@@ -82,7 +82,8 @@ def main():
     parser.add_argument("--dtypes", nargs="+", default=["bf16", "f32"], choices=["bf16", "f32"])
     parser.add_argument("--picture", type=pathlib.Path, default=ROOT / "docs" / "growth.svg")
     args = parser.parse_args()
-    measure_all(args, "growth", "How training grows", lambda: measure(args), lambda rows, ceiling: table(args, rows, ceiling))
+    measure_all(args, "growth", "How training grows", lambda: measure(args), lambda rows, ceiling: table(args, rows, ceiling),
+                rows_are="Each row is one run.")
 
 
 if __name__ == "__main__":

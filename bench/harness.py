@@ -36,6 +36,9 @@ def run(command, text=""):
     return output.decode(), first, whole, usage.ru_maxrss / 1024
 
 
+failed_systems = []  # of the comparisons so far
+
+
 def last_json(command):
     """Runs a command that prints JSON lines; the last one, with `peak_mb` added, or None when it failed."""
     done = run(command)
@@ -57,6 +60,7 @@ def best_and_repeats(commands, describe, repeats, label, key="tokens_per_s", bet
             print(f"  {label} {system}: {value:,.4g} {key} ({describe(result)})", flush=True)
             if system not in best or better(value, best[system][0]) != best[system][0]:
                 best[system] = (value, command)
+    failed_systems.extend(f"{label} {system}" for system in commands if system not in best)
     results = {system: [] for system in best}
     for _ in range(repeats):
         for system, (_, command) in best.items():
@@ -84,9 +88,9 @@ def add_common_options(parser, name, seconds=None, repeats=3):
     parser.add_argument("--docs", type=pathlib.Path, default=DOCS)
 
 
-def measure_all(args, name, title, rows_of, table):
+def measure_all(args, name, title, rows_of, table, rows_are="Each row is the system's best setting, the median of its repeats."):
     """The rows that `rows_of()` measures, between two measurements of the machine's ceilings, go to a JSON file and, by way of
-    `table(rows, ceiling)`, to a section of docs/benchmarks.md."""
+    `table(rows, ceiling)`, to a section of docs/benchmarks.md, unless a system could not be measured."""
     ceiling_command = [args.build / "bench_ceiling", args.threads, "3"]
     before, rows, after = last_json(ceiling_command), rows_of(), last_json(ceiling_command)
     if before is None or after is None:
@@ -97,10 +101,12 @@ def measure_all(args, name, title, rows_of, table):
         json.dumps({"machine": here, "threads": args.threads, "ceiling": ceiling, "rows": rows}, indent=1) + "\n")
     text = (f"Measured {here['date']} on {here['cores']} cores ({here['cpu']}), {args.threads} threads. Ceilings in the same "
             f"run: products {ceiling['bf16_gflops']:.0f} GFLOP/s bf16 and {ceiling['f32_gflops']:.0f} f32, reading memory "
-            f"{ceiling['read_gb_s']:.0f} GB/s. Each row is the system's best setting, the median of its repeats.\n\n"
+            f"{ceiling['read_gb_s']:.0f} GB/s. {rows_are}\n\n"
             + "\n".join(table(rows, ceiling)))
-    write_section(args.docs, name, title, text)
     print(text)
+    if failed_systems:
+        sys.exit(f"{args.docs} stays as it was, since these could not be measured: {', '.join(failed_systems)}")
+    write_section(args.docs, name, title, text)
 
 
 def write_section(path, name, title, text):

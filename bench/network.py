@@ -7,6 +7,7 @@ ledger says. Delays go through the fault proxies of `troupe drill`, which themse
 them as well. A model of the step is fitted to the rows without proxies, and drawn on to 1,000 nodes.
 """
 import argparse
+import contextlib
 import json
 import os
 import pathlib
@@ -68,6 +69,12 @@ class Hosts:
     def on(self, name, command):
         return ["ip", "netns", "exec", self.prefix + name, *map(str, command)]
 
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self.close()
+
     def close(self):
         for name in self.made:
             subprocess.run(["ip", "netns", "delete", name], check=False)
@@ -77,12 +84,16 @@ class Shares:
     """CPU groups, one a node, of `percent` of a core each."""
 
     def __init__(self, names, percent):
-        self.root = GROUPS / f"troupe-bench-{os.getpid()}"
+        self.root, self.names = GROUPS / f"troupe-bench-{os.getpid()}", names
         self.root.mkdir()
-        for name in names:
-            (self.root / name).mkdir()
-            (self.root / name / "cpu.cfs_period_us").write_text(str(PERIOD_US))
-            (self.root / name / "cpu.cfs_quota_us").write_text(str(PERIOD_US * percent // 100))
+        try:
+            for name in names:
+                (self.root / name).mkdir()
+                (self.root / name / "cpu.cfs_period_us").write_text(str(PERIOD_US))
+                (self.root / name / "cpu.cfs_quota_us").write_text(str(PERIOD_US * percent // 100))
+        except BaseException:
+            self.close()
+            raise
 
     def enter(self, name):
         """For preexec_fn."""
@@ -102,6 +113,12 @@ exec {program} "$@"
 """)
         path.chmod(0o755)
         return path
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self.close()
 
     def close(self):
         for folder in [*self.root.iterdir(), self.root]:
@@ -123,30 +140,35 @@ def steps_for(args, nodes):
     return max(12, args.steps * nodes // 8)
 
 
-def train(args, nodes, mbit, work):
-    names = names_of(nodes)
-    hosts, shares, processes = Hosts([*names, "client"], mbit), Shares(names, args.percent), []
+@contextlib.contextmanager
+def node_processes(args, cluster, hosts, shares, work):
+    """A node on each host but the client's, all of which end with this context."""
+    processes = []
     try:
-        cluster = work / "cluster.toml"
-        cluster.write_text('[cluster]\nname = "bench"\ntransport = "tcp"\n[security]\ninsecure = true\n' + "".join(
-            f'[[nodes]]\nname = "{name}"\naddress = "{hosts.addresses[name]}:7000"\nthreads = 1\n' for name in names))
-        for name in names:
-            processes.append(subprocess.Popen(hosts.on(name, [args.troupe, "node", "--cluster", cluster, "--name", name]),
-                                              stdout=subprocess.DEVNULL, stderr=open(work / f"{name}.log", "w"),
-                                              preexec_fn=shares.enter(name)))
-        out = work / "run"
-        done = subprocess.run(hosts.on("client", [args.troupe, "train", "--cluster", cluster, *JOB, "--out", out, "--steps",
-                                                  steps_for(args, nodes), "--json"]), capture_output=True, text=True)
-        if done.returncode != 0:
-            sys.exit(f"bench/network: training on {nodes} nodes has failed: {done.stderr.strip()[-500:]}")
-        return step_ms(out / "ledger" / "node0.jsonl"), json.loads(done.stdout.splitlines()[-1])["digest"]
+        for name in shares.names:
+            with open(work / f"{name}.log", "w") as log:
+                processes.append(subprocess.Popen(hosts.on(name, [args.troupe, "node", "--cluster", cluster, "--name", name]),
+                                                  stdout=subprocess.DEVNULL, stderr=log, preexec_fn=shares.enter(name)))
+        yield
     finally:
         for process in processes:
             process.send_signal(signal.SIGTERM)
         for process in processes:
             process.wait()
-        shares.close()
-        hosts.close()
+
+
+def train(args, nodes, mbit, work):
+    names = names_of(nodes)
+    cluster, out = work / "cluster.toml", work / "run"
+    with Hosts([*names, "client"], mbit) as hosts, Shares(names, args.percent) as shares:
+        cluster.write_text('[cluster]\nname = "bench"\ntransport = "tcp"\n[security]\ninsecure = true\n' + "".join(
+            f'[[nodes]]\nname = "{name}"\naddress = "{hosts.addresses[name]}:7000"\nthreads = 1\n' for name in names))
+        with node_processes(args, cluster, hosts, shares, work):
+            done = subprocess.run(hosts.on("client", [args.troupe, "train", "--cluster", cluster, *JOB, "--out", out, "--steps",
+                                                      steps_for(args, nodes), "--json"]), capture_output=True, text=True)
+    if done.returncode != 0:
+        sys.exit(f"bench/network: training on {nodes} nodes has failed: {done.stderr.strip()[-500:]}")
+    return step_ms(out / "ledger" / "node0.jsonl"), json.loads(done.stdout.splitlines()[-1])["digest"]
 
 
 def drill(args, nodes, delay_ms, work):
@@ -158,17 +180,14 @@ def drill(args, nodes, delay_ms, work):
                                 f"delay_ms = {delay_ms}\n" for name in afflicted))
     else:
         plan.write_text(f'[[faults]]\nkind = "loss"\nnode = "{afflicted[0]}"\nat_step = 0\nlasts_ms = 1\n')
-    shares = Shares(names_of(nodes), args.percent)
-    try:
-        out = work / "run"
+    out = work / "run"
+    with Shares(names_of(nodes), args.percent) as shares:
         done = subprocess.run(list(map(str, [args.troupe, "drill", *JOB, "--out", out, "--nodes", nodes, "--plan", plan, "--steps",
                                              steps_for(args, nodes), "--json", "--node-program",
                                              shares.wrapper(args.troupe, work / "troupe")])), capture_output=True, text=True)
-        if done.returncode != 0:
-            sys.exit(f"bench/network: a drill with {nodes} nodes has failed: {done.stderr.strip()[-500:]}")
-        return step_ms(out / "ledger" / "node0.jsonl")
-    finally:
-        shares.close()
+    if done.returncode != 0:
+        sys.exit(f"bench/network: a drill with {nodes} nodes has failed: {done.stderr.strip()[-500:]}")
+    return step_ms(out / "ledger" / "node0.jsonl")
 
 
 def measure(args):
@@ -268,7 +287,7 @@ def main():
     parser.add_argument("--docs", type=pathlib.Path, default=DOCS)
     parser.add_argument("--again", action="store_true", help="only draw and write what --json holds")
     args = parser.parse_args()
-    if os.geteuid() != 0 or not (GROUPS / "cpu.cfs_period_us").exists():
+    if not args.again and (os.geteuid() != 0 or not (GROUPS / "cpu.cfs_period_us").exists()):
         parser.error("network namespaces and CPU groups (cgroup v1 at /sys/fs/cgroup/cpu) need root and a kernel with both")
     if args.set:
         for setting in args.set:

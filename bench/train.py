@@ -82,7 +82,7 @@ def step_ceilings(rows):
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     add_common_options(parser, "train", seconds="10")
-    parser.add_argument("--models", nargs="+", default=["small", "base"], choices=["small", "base", "gpt2"])
+    parser.add_argument("--models", nargs="+", default=["small", "base", "gpt2"], choices=["small", "base", "gpt2"])
     parser.add_argument("--dtypes", nargs="+", default=["bf16", "f32"], choices=["bf16", "f32"])
     parser.add_argument("--pytorch", help="python with PyTorch; without it PyTorch is left out")
     parser.add_argument("--tensorflow", help="python with TensorFlow; without it TensorFlow is left out")

@@ -74,7 +74,7 @@ def main():
                                             intra_threads=args.threads // args.inter)
     vocabulary = SHAPES[args.model][4]
     random = numpy.random.default_rng(2)
-    # Eight batches for each worker, so that workers are without work for a small part of the time only.
+    # Four batches for each worker, so that workers are without work for a small part of the time only.
     count = args.batch * (args.inter * 4 if args.inter > 1 else 1)
     sentences = [[f"w{i}" for i in random.integers(4, vocabulary, args.source)] for _ in range(count)]
 
