@@ -100,9 +100,9 @@ std::string download_apt_lists(const std::string& folder, const std::vector<std:
   const int code = run_apt_get(path + "/apt.conf", path + "/apt.log");
   constexpr std::string_view advice =
       "the Debian corpus needs a Debian system with apt and a way to its mirror (see /etc/apt/sources.list). "
-      "Without "
-      "one, give a folder with downloaded lists (--apt-lists), or files of your own (--source aligned, tsv "
-      "or text)";
+      "Without one, give a folder with downloaded lists (--apt-lists), or files of your own (--aligned, "
+      "--tsv "
+      "or --text)";
   if (code == 126 || code == 127)
     throw error(ErrorKind::usage, "cannot fetch Debian's package descriptions: there is no apt-get here; {}",
                 advice);

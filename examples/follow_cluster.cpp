@@ -27,7 +27,7 @@ using namespace troupe;
 class Nodes {
  public:
   Nodes(const config::ClusterConfig& cluster, const std::string& file, const std::string& program) {
-    for (const config::NodeConfig& node : cluster.nodes)
+    for (const config::NodeConfig& node : cluster.listed())
       start({program, "node", "--cluster", file, "--name", node.name});
   }
   ~Nodes() {

@@ -37,7 +37,7 @@ void prepare(const std::string& folder, const std::string& out) {
   fmt::print("{}", data::prepare_local(options, kCores).text());
 }
 
-// Two node processes share the steps; the weights are the same bytes for any number of them.
+// Two node processes share the steps, from where an earlier run of this program has come to; the weights are the same bytes for any number of them.
 int train(const std::string& data, const std::string& out, const std::string& steps) {
   actors::TrainOptions options;
   std::vector<std::string> overrides;
@@ -45,6 +45,7 @@ int train(const std::string& data, const std::string& out, const std::string& st
   options.job = config::read_job_file("examples/jobs/demo.toml", overrides);
   options.data = data;
   options.out = out;
+  options.resume = std::filesystem::exists(out + "/checkpoints");
   options.nodes = 2;
   options.threads = std::max(1, kCores / 2);
   options.program = "build/release/troupe";

@@ -12,6 +12,7 @@
 #include <fcntl.h>
 #include <poll.h>
 #include <spawn.h>
+#include <sys/mman.h>
 #include <sys/mount.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
@@ -34,10 +35,8 @@ void check(bool good, const char* what) {
 // A file without a name that holds the child's standard input.
 int input_file(const std::string& input) {
   if (input.empty()) return open("/dev/null", O_RDONLY | O_CLOEXEC);
-  char name[] = "/tmp/troupe-input-XXXXXX";
-  const int file = mkostemp(name, O_CLOEXEC);
-  check(file >= 0, "temporary file");
-  unlink(name);
+  const int file = memfd_create("input", MFD_CLOEXEC);
+  check(file >= 0, "memory for input");
   for (size_t done = 0; done < input.size();) {
     const ssize_t size = write(file, input.data() + done, input.size() - done);
     check(size > 0, "write input");

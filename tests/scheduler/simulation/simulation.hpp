@@ -55,7 +55,7 @@ using LinkWord =
     std::variant<scheduler::MembershipMessage, scheduler::Claim, scheduler::Grant, scheduler::Seal>;
 using Observer = std::function<void(Rank from, Rank to, const LinkWord& word)>;
 
-struct Sum {  // a SUM as DESIGN has it: set and integers change together
+struct Sum {  // a SUM as docs/design.md has it: set and integers change together
   SlotSet slots;
   Integers integers{};
 };
