@@ -1,8 +1,12 @@
+#include <set>
+#include <sstream>
+
 #include <doctest/doctest.h>
 
 #include "actors/config/cluster.hpp"
 #include "actors/config/device.hpp"
 #include "actors/config/job.hpp"
+#include "actors/config/reader.hpp"
 #include "kernels/base/error.hpp"
 
 using namespace troupe;
@@ -26,7 +30,40 @@ struct Mistake {
   const char* message;  // the beginning of it
 };
 
+// "key" or "key = default" of each row of the tables in docs/settings.md whose section begins with `title`.
+std::set<std::string> documented(const std::string& title) {
+  const std::string text = read_text_file(std::string(TROUPE_SOURCE_DIR) + "/docs/settings.md");
+  std::set<std::string> found;
+  std::istringstream section(text.substr(text.find("## " + title) + 3));
+  for (std::string line; std::getline(section, line) && !line.starts_with("## ");) {
+    if (!line.starts_with("| `")) continue;
+    const size_t key_end = line.find('`', 3), value = line.find("| ", key_end) + 2;
+    std::string row = line.substr(3, key_end - 3);
+    if (line[value] == '`') row += " = " + line.substr(value + 1, line.find('`', value + 1) - value - 1);
+    found.insert(row);
+  }
+  return found;
+}
+
+std::set<std::string> settings_of(const std::string& canonical) {
+  std::set<std::string> found;
+  std::istringstream lines(canonical);
+  for (std::string line; std::getline(lines, line);)
+    if (line.find(" = ") != std::string::npos) found.insert(line);
+  return found;
+}
+
 }  // namespace
+
+TEST_CASE("docs/settings.md has every setting with its default, and no other") {
+  CHECK(documented("Job file") == settings_of(canonical_text(parse_job("defaults", ""))));
+
+  std::set<std::string> cluster =
+      settings_of(to_toml(parse_cluster("defaults", "[[nodes]]\nname = \"a\"\n")));
+  CHECK(cluster.erase("name = \"a\"") == 1);
+  cluster.insert("name");
+  CHECK(documented("Cluster file") == cluster);
+}
 
 TEST_CASE("every mistake in a job file is named by file, line and key, with what would be right") {
   const Mistake mistakes[] = {
