@@ -283,6 +283,10 @@ namespace {
 
 node_actor::behavior_type node(node_state::Self self, NodeSetup setup) {
   use_exception_handler(self);
+  self->attach_functor([ended = setup.ended](const caf::error& reason) {
+    spdlog::error("the actor of this node has ended: {}", to_string(reason));
+    ended(1);
+  });
   self->state.setup = std::move(setup);
   self->set_down_handler([self](const caf::down_msg& down) { self->state.on_actor_down(self, down); });
   self->delayed_send(self, kTick, Tick{});

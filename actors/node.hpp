@@ -13,8 +13,9 @@ namespace troupe::actors {
 
 struct NodeSetup {
   std::shared_ptr<const NodeServices> services;
-  bool one_job = false;            // end with the first job instead of waiting for another
-  std::function<void(int)> ended;  // called once with the exit code, when the node has nothing more to do
+  bool one_job = false;  // end with the first job instead of waiting for another
+  std::function<void(int)>
+      ended;  // with the exit code: this node has nothing more to do; the first call counts
 };
 
 node_actor spawn_node(caf::actor_system& system, NodeSetup setup);

@@ -81,9 +81,13 @@ void node_state::start(Self self, const std::string& from, const wire::StartJob&
   job = begin_setup(self->system(), roles);
   alive = job->all.size();
   for (const caf::actor& role : job->all) self->monitor(role);
-  for (size_t i = 0; i < context().cluster.listed().size(); ++i)
-    if (context().cluster.dials(context().rank(), i) && !linked.contains(scheduler::Rank(i)))
-      setup.services->links->dial(context().cluster.nodes[i].name, context().cluster.nodes[i].address);
+  try {
+    for (size_t i = 0; i < context().cluster.listed().size(); ++i)
+      if (context().cluster.dials(context().rank(), i) && !linked.contains(scheduler::Rank(i)))
+        setup.services->links->dial(context().cluster.nodes[i].name, context().cluster.nodes[i].address);
+  } catch (const Error&) {  // an address of the client's that this node's own security forbids
+    return fail(self, current_failure());
+  }
   const auto silence = report_silence(self, roles.supervisor, "setup");
   self->request(job->loader, kSetupPatience, OpenDataset{})
       .then(

@@ -97,6 +97,22 @@ TEST_CASE("a node that cannot be reached is named") {
   CHECK(result.err.find("cannot reach beta at " + beta.address()) != std::string::npos);
 }
 
+TEST_CASE("a node that may not dial an address of the client's file says so, and goes on") {
+  const TemporaryFolder folder;
+  Node alpha(folder, "alpha");
+  const Node beta(folder, "beta");
+  const std::string anywhere = "0.0.0.0" + beta.address.substr(beta.address.rfind(':'));
+  const std::string cluster =
+      folder.write("cluster.toml", cluster_text(alpha.address, anywhere, "[security]\ninsecure = true\n"));
+  const ProcessResult result =
+      run(train_command(folder / "run", 20, {"--cluster", cluster}), {}, kRunDeadline);
+  CAPTURE(result.err);
+  CHECK(result.code == 2);
+  CHECK(result.err.find(anywhere) != std::string::npos);
+  CHECK(train_to_end(folder / "run", 20, {"--cluster", cluster_file(folder, alpha, beta)}) ==
+        expected_digest(20));
+}
+
 TEST_CASE("a busy cluster refuses a second job") {
   const TemporaryFolder folder;
   const Node alpha(folder, "alpha"), beta(folder, "beta");
