@@ -295,10 +295,7 @@ node_actor::behavior_type node(node_state::Self self, NodeSetup setup) {
       [self](const StepsDone& done) { self->state.steps_done(self, done); },
       [self](const Publish& report) { self->state.publish(report.envelope); },
       [self](const scheduler::BeginView& begins) { self->state.on_view(self, begins.view); },
-      [self](scheduler::EveryoneLeft) {
-        self->state.stopping = true;
-        self->state.steps_done(self, {});
-      },
+      [self](scheduler::EveryoneLeft) { self->state.everyone_left(self); },
       [self](PartEnded) { self->state.part_ended(self); },
       [self](const LinkMessage& message) { self->state.on_message(self, message); },
       [self](const LinkUp& up) { self->state.on_link_up(self, up); },

@@ -151,6 +151,7 @@ void node_state::leave(Self self, const StopWanted& wanted) {
 
 void node_state::begin_to_leave(Self self) {
   self->send(job->member, LeaveWanted{});
+  if (!others_take_part()) return;  // its own step takes as long as it takes
   set_deadline(kLeavePatience,
                {ErrorKind::timeout, "the others have not gone on without this node in time", -1});
 }
@@ -200,11 +201,28 @@ void node_state::rejoin(Self self, const std::string& why) {
 
 void node_state::steps_done(Self self, const StepsDone& done) {
   if (phase != Phase::training) return;
-  phase = Phase::finishing;
   spdlog::info("every node has committed step {}", done.step);
+  save_final(self);
+}
+
+void node_state::everyone_left(Self self) {
+  if (phase != Phase::training) return;
+  spdlog::info("no node stays in the job");
+  stopping = true;
+  save_final(self);
+}
+
+void node_state::save_final(Self self) {
+  begin_finishing();
   self->request(job->aggregator, kWorkPatience, SaveFinal{true})
       .then([this, self](const Saved& written) { saved(self, written); },
             report_silence(self, supervisor_actor(self), "checkpointer"));
+}
+
+// The bound of leaving is none of writing what the job has come to.
+void node_state::begin_finishing() {
+  phase = Phase::finishing;
+  deadline.reset();
 }
 
 // On the leader: the members compare their weights with ours before anyone hears that the job is done.
@@ -228,7 +246,7 @@ void node_state::on_verdict(Self self, const std::string& from, const wire::JobE
   if (!verdict.error().empty()) return end(self, verdict.exit_code(), verdict.error());
   if (phase == Phase::finishing) return;
   if (phase == Phase::starting) return end(self, verdict.exit_code(), "");
-  phase = Phase::finishing;
+  begin_finishing();
   last_code = verdict.exit_code();
   self->request(job->aggregator, kWorkPatience, SaveFinal{false})
       .then(

@@ -48,6 +48,9 @@ struct node_state {
   void fail(Self self, const JobFailed& failure);
   void rejoin(Self self, const std::string& why);
   void steps_done(Self self, const StepsDone& done);
+  void everyone_left(Self self);
+  void save_final(Self self);
+  void begin_finishing();
   void saved(Self self, const Saved& result);
   void on_verdict(Self self, const std::string& from, const wire::JobEnded& verdict);
   void confirm(const std::string& from, const Saved& own) const;
