@@ -1,12 +1,14 @@
 #include "actors/step_total.hpp"
 
+#include <algorithm>
+#include <array>
 #include <cstring>
+#include <map>
 #include <sstream>
 
 #include <cereal/archives/portable_binary.hpp>
 #include <cereal/types/array.hpp>
 #include <cereal/types/map.hpp>
-#include <cereal/types/vector.hpp>
 
 #include "kernels/base/error.hpp"
 #include "kernels/base/hash.hpp"
@@ -17,11 +19,14 @@ namespace {
 
 constexpr size_t kHeadBytesMax = size_t{2} << 20;  // of 1,024 members with 1,024 slots each, and room
 
+// A slot a bit, in as many words whatever they say: no number of a peer's decides how much memory is taken.
+using SlotWords = std::array<uint64_t, scheduler::kSlotsMax / 64>;
+
 struct Head {
   uint64_t ballot_number = 0;
   uint32_t leader = 0;
   int64_t step = 0;
-  std::map<uint32_t, std::vector<uint64_t>> contributions;
+  std::map<uint32_t, SlotWords> contributions;
   int64_t end_step = -1;
   std::array<int64_t, 8> sum{};
   uint32_t flags = 0;
@@ -39,7 +44,8 @@ Head head_of(const StepTotal& total) {
   head.ballot_number = seal.fence.ballot.number;
   head.leader = seal.fence.ballot.leader;
   head.step = seal.fence.step;
-  for (const auto& [rank, slots] : seal.contributions) head.contributions[rank] = slots.words();
+  for (const auto& [rank, slots] : seal.contributions)
+    std::copy(slots.words().begin(), slots.words().end(), head.contributions[rank].begin());
   head.end_step = seal.end_step.value_or(-1);
   const comm::SumMeta& sum = total.sum;
   head.sum = {sum.target_tokens, sum.correct, sum.loss,    sum.nll,
@@ -54,7 +60,7 @@ StepTotal total_of(const Head& head) {
   StepTotal total;
   total.seal.fence = {{head.ballot_number, head.leader}, head.step};
   for (const auto& [rank, words] : head.contributions)
-    total.seal.contributions[rank] = scheduler::SlotSet::from_words(words);
+    total.seal.contributions[rank] = scheduler::SlotSet::from_words({words.begin(), words.end()});
   if (head.end_step >= 0) total.seal.end_step = head.end_step;
   total.sum = {head.sum[0], head.sum[1], head.sum[2],
                head.sum[3], head.sum[4], {head.sum[5], head.sum[6], head.sum[7]},
@@ -66,11 +72,11 @@ StepTotal total_of(const Head& head) {
 class Cursor {
  public:
   explicit Cursor(std::span<const std::byte> bytes) : bytes_(bytes) {}
-  std::span<const std::byte> take(uint64_t count) {
-    if (count > bytes_.size())
+  std::span<const std::byte> take(uint64_t count, size_t unit = 1) {
+    if (count > bytes_.size() / unit)
       throw error(ErrorKind::corrupt, "a total that came from a peer ends too early");
-    const auto taken = bytes_.first(size_t(count));
-    bytes_ = bytes_.subspan(size_t(count));
+    const auto taken = bytes_.first(size_t(count) * unit);
+    bytes_ = bytes_.subspan(taken.size());
     return taken;
   }
   uint64_t take_number() {
@@ -127,7 +133,7 @@ StepTotal step_total_of(std::span<const std::byte> bytes) {
     throw error(ErrorKind::corrupt, "a total that came from a peer has no head: {}", problem.what());
   }
   StepTotal total = total_of(head);
-  const auto mantissa = cursor.take(head.elements * sizeof(int32_t));
+  const auto mantissa = cursor.take(head.elements, sizeof(int32_t));
   const auto shift = cursor.take(head.blocks);
   total.total.mantissa.resize(size_t(head.elements));
   std::memcpy(total.total.mantissa.data(), mantissa.data(), mantissa.size());
