@@ -159,6 +159,13 @@ int run_node(const NodeOptions& options) {
 
   const auto door = std::make_shared<NodeDoor>();
   const std::shared_ptr<NodeServices> services = open_services(options, door);
+  announce(options.announce_fd, *services);
+  spdlog::info("{} listens on {}", services->node, services->links->listen_address());
+  if (services->devices.indices.size() > 1)
+    spdlog::info("{} trains on {}: {}", services->node, to_string(services->devices),
+                 describe_topology(services->devices));
+
+  // From here on nothing throws: the end of an actor system waits for its actors.
   caf::actor_system_config config;
   std::istringstream none;
   config.parse({}, none);
@@ -173,11 +180,6 @@ int run_node(const NodeOptions& options) {
                                           std::call_once(*once, [&] { ended->set_value(code); });
                                         }});
   door->open(node);
-  announce(options.announce_fd, *services);
-  spdlog::info("{} listens on {}", services->node, services->links->listen_address());
-  if (services->devices.indices.size() > 1)
-    spdlog::info("{} trains on {}: {}", services->node, to_string(services->devices),
-                 describe_topology(services->devices));
   const int code = wait_for_end(end, signals, *door);
   door->close();
   services->links->close(2000);

@@ -84,6 +84,18 @@ TEST_CASE("a node with other numerics is named before anything is trained") {
   CHECK(result.err.find("node beta differs from alpha: it has \"numerics=") != std::string::npos);
 }
 
+TEST_CASE("a node that cannot tell its parent where it listens ends") {
+  const TemporaryFolder folder;
+  const std::string file = folder.write("alpha.toml", cluster_text({{"alpha", kAnyPort}}));
+  std::vector<std::string> command = {"/bin/sh", "-c",
+                                      "exec \"$0\" \"$@\" 3</dev/null"};  // it cannot be written to
+  const auto words = node_command({"--cluster", file, "--name", "alpha", "--one-job", "--announce-fd", "3"});
+  command.insert(command.end(), words.begin(), words.end());
+  const ProcessResult result = run(command, {}, kRunDeadline);
+  CHECK(result.code == 1);
+  CHECK(result.err.find("cannot tell the parent process") != std::string::npos);
+}
+
 TEST_CASE("a node that cannot be reached is named") {
   const TemporaryFolder folder;
   const Node alpha(folder, "alpha");
