@@ -6,6 +6,7 @@
 
 #include "actors/cpu_engine.hpp"
 #include "actors/devices.hpp"
+#include "actors/node_names.hpp"
 #include "comm/messages.hpp"
 #include "data/tiny.hpp"
 #include "kernels/base/hash.hpp"
@@ -14,6 +15,8 @@
 namespace troupe::actors {
 
 namespace {
+
+constexpr size_t kNamesMax = 1024;  // bytes of nodes' names in a fingerprint; beyond it their hash
 
 void warn(const std::string& message) {
   spdlog::warn("{}", message);
@@ -163,8 +166,13 @@ void write_memory_map(const JobContext& context, const TrainEngine& engine) {
 
 std::string fingerprint_text(const JobContext& context, const data::Dataset& dataset,
                              const TrainEngine& engine) {
-  return fmt::format("program={}\nwire={}\nnumerics={}\njob={}\ndata={}\ngradient={}\n", kVersion,
-                     wire::kWireVersion, engine.numerics(),
+  std::string nodes = node_names(context.cluster);  // ranks are places in this list
+  if (nodes.size() > kNamesMax) {
+    const auto hash = Sha256().update(nodes).digest();
+    nodes = fmt::format("{} with SHA-256 {}", context.cluster.nodes.size(), to_hex(hash.data(), hash.size()));
+  }
+  return fmt::format("program={}\nwire={}\nnodes={}\nnumerics={}\njob={}\ndata={}\ngradient={}\n", kVersion,
+                     wire::kWireVersion, nodes, engine.numerics(),
                      to_hex(context.job_id.data(), context.job_id.size()), dataset.digest(), engine.probed());
 }
 

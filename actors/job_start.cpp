@@ -1,10 +1,12 @@
 #include "actors/job_start.hpp"
 
+#include <algorithm>
 #include <filesystem>
 #include <thread>
 
 #include <sched.h>
 
+#include "actors/node_names.hpp"
 #include "comm/messages.pb.h"
 #include "kernels/base/hash.hpp"
 
@@ -26,6 +28,24 @@ comm::Transport transport_of(const wire::StartJob& start, const config::ClusterC
   return comm::Transport::automatic;
 }
 
+// Whom the client has found, and where. Ranks are places in the file, so its file must agree with ours.
+void expect_nodes(JobContext& context, const wire::StartJob& start) {
+  std::vector<config::NodeConfig>& nodes = context.cluster.nodes;
+  auto from = nodes.begin();
+  for (const wire::NodeAddress& where : start.nodes()) {
+    const auto node = std::find_if(from, nodes.end(), [&](const auto& n) { return n.name == where.name(); });
+    if (node == nodes.end())
+      throw error(ErrorKind::usage,
+                  "the cluster file of {} lists {}, and the client's has {} in another place; all must list "
+                  "the same nodes in the same order",
+                  context.services->node, node_names(context.cluster), where.name());
+    node->address = where.address();
+    if (!where.bulk_address().empty()) node->bulk_address = where.bulk_address();
+    context.awaited.push_back(scheduler::Rank(node - nodes.begin()));
+    from = node + 1;
+  }
+}
+
 }  // namespace
 
 uint32_t usable_cores() {
@@ -35,18 +55,16 @@ uint32_t usable_cores() {
   return std::max(1u, std::thread::hardware_concurrency());
 }
 
-JobContextPtr job_context(std::shared_ptr<const NodeServices> services, const wire::StartJob& start) {
+std::string job_id_of(const std::string& job_text) {
+  const auto id = Sha256().update(job_text).digest();
+  return {id.begin(), id.end()};
+}
+
+JobContextPtr job_context(const std::shared_ptr<const NodeServices>& services, const wire::StartJob& start) {
   auto context = std::make_shared<JobContext>();
+  context->services = services;
   context->cluster = services->cluster;
-  for (const wire::NodeAddress& where : start.nodes())
-    for (config::NodeConfig& node : context->cluster.nodes)
-      if (node.name == where.name()) {
-        node.address = where.address();
-        if (!where.bulk_address().empty()) node.bulk_address = where.bulk_address();
-      }
-  for (const wire::NodeAddress& where : start.nodes())
-    if (const config::NodeConfig* node = context->cluster.find(where.name()))
-      context->awaited.push_back(scheduler::Rank(node - context->cluster.nodes.data()));
+  expect_nodes(*context, start);
   if (context->awaited.empty())
     for (size_t i = 0; i < context->cluster.listed().size(); ++i)
       context->awaited.push_back(scheduler::Rank(i));
@@ -71,7 +89,6 @@ JobContextPtr job_context(std::shared_ptr<const NodeServices> services, const wi
   if (failed)
     throw error(ErrorKind::file, "cannot make the folder {}: {}; choose another --out", context->out_folder,
                 failed.message());
-  context->services = std::move(services);
   return context;
 }
 

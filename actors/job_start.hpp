@@ -10,7 +10,10 @@ class StartJob;
 namespace troupe::actors {
 
 // Throws Error(usage) for a job that cannot be.
-JobContextPtr job_context(std::shared_ptr<const NodeServices> services, const wire::StartJob& start);
+JobContextPtr job_context(const std::shared_ptr<const NodeServices>& services, const wire::StartJob& start);
+
+// Of a canonical text: its SHA-256, 32 bytes.
+std::string job_id_of(const std::string& job_text);
 
 // Cores that this process may use.
 uint32_t usable_cores();

@@ -8,6 +8,7 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
+#include "actors/node_names.hpp"
 #include "actors/security.hpp"
 #include "comm/address.hpp"
 #include "comm/link.hpp"
@@ -19,12 +20,6 @@ namespace troupe::actors {
 namespace {
 
 constexpr std::chrono::seconds kAnswerPatience{10};
-
-std::string names(const config::ClusterConfig& cluster) {
-  std::string out;
-  for (const config::NodeConfig& node : cluster.nodes) out += (out.empty() ? "" : ", ") + node.name;
-  return out;
-}
 
 // The address of this machine that faces `peer`, by asking the routing table.
 std::string own_host_towards(const comm::Address& peer) {
@@ -144,7 +139,7 @@ Place find_place(const NodeOptions& options) {
   if (found == nullptr)
     throw error(ErrorKind::usage, "{} names no node {}; its nodes are {}",
                 options.join.empty() ? options.cluster_file : "the cluster of " + options.join, place.node,
-                names(place.cluster));
+                node_names(place.cluster));
   config::NodeConfig& node = place.cluster.nodes[size_t(found - place.cluster.nodes.data())];
   if (!options.listen.empty()) node.address = options.listen;
   if (node.address.empty() && options.join.empty())

@@ -1,5 +1,6 @@
 // The engines of the CPU and of the emulated device under many threads and as several "nodes", against the
 // one-thread references of model/.
+#include "comm/messages.hpp"
 #include "kernels/cuda/emulated.hpp"
 #include "model/device_trainer.hpp"
 #include "tests/actors/engine_fixture.hpp"
@@ -293,5 +294,21 @@ TEST_CASE("tf32 products are refused by a CPU, and on a device train to other bi
     run_step(fixture, *again, 0);
     CHECK(digest_of(*engine) == digest_of(*again));
     CHECK(digest_of(*engine) != digest_of(*plain));
+  }
+}
+
+TEST_CASE("nodes with other cluster files have other fingerprints, however many nodes there are") {
+  const Fixture fixture;
+  const auto engine = fixture.engine(DeviceKind::cpu);
+  JobContext context;
+  const auto text = [&] { return fingerprint_text(context, *fixture.dataset, *engine); };
+  for (const int64_t nodes : {2, 1024}) {
+    context.cluster = config::local_cluster(nodes, 1);
+    const std::string first = text();
+    CHECK(first.size() < wire::kTextBytesMax);
+    std::swap(context.cluster.nodes.front().name, context.cluster.nodes.back().name);
+    CHECK(text() != first);
+    CHECK(first.find(nodes == 2 ? "\nnodes=node0, node1\n" : "\nnodes=1024 with SHA-256 ") !=
+          std::string::npos);
   }
 }

@@ -84,6 +84,34 @@ TEST_CASE("a node with other numerics is named before anything is trained") {
   CHECK(result.err.find("node beta differs from alpha: it has \"numerics=") != std::string::npos);
 }
 
+TEST_CASE("a node whose cluster file has other guests is named before anything is trained") {
+  const TemporaryFolder folder;
+  const Node alpha(folder, "alpha", "guests = 1\n"), beta(folder, "beta", "guests = 2\n");
+  const std::string cluster = cluster_file(folder, alpha, beta);
+  const ProcessResult result =
+      run(train_command(folder / "run", 20, {"--cluster", cluster}), {}, kRunDeadline);
+  CAPTURE(result.err);
+  CHECK(result.code == 1);
+  CHECK(
+      result.err.find("node beta differs from alpha: it has \"nodes=alpha, beta, guest-1, guest-2\" instead "
+                      "of \"nodes=alpha, beta, guest-1\"") != std::string::npos);
+}
+
+TEST_CASE("a node whose cluster file has another order is named before anything is trained") {
+  const TemporaryFolder folder;
+  const std::string turned =
+      folder.write("beta.toml", cluster_text({{"beta", kAnyPort}, {"alpha", kAnyPort}}));
+  const Node alpha(folder, "alpha"), beta(node_command({"--cluster", turned, "--name", "beta"}));
+  const std::string cluster = cluster_file(folder, alpha, beta);
+  const ProcessResult result =
+      run(train_command(folder / "run", 20, {"--cluster", cluster}), {}, kRunDeadline);
+  CAPTURE(result.err);
+  CHECK(result.code == 2);
+  CHECK(result.err.find(
+            "the cluster file of beta lists beta, alpha, and the client's has beta in another place") !=
+        std::string::npos);
+}
+
 TEST_CASE("a node that cannot tell its parent where it listens ends") {
   const TemporaryFolder folder;
   const std::string file = folder.write("alpha.toml", cluster_text({{"alpha", kAnyPort}}));
