@@ -185,9 +185,21 @@ void LocalCluster::restart(size_t index) {
   TROUPE_CHECK(!running(index), "{} runs already", config_.nodes.at(index).name);
   if (processes_[index].announce >= 0) close(processes_[index].announce);
   processes_[index] = {};
-  start(index);
-  read_addresses(index);
-  write_json();
+  try {
+    start(index);
+    read_addresses(index);
+    write_json();
+  } catch (...) {
+    end(index);
+    throw;
+  }
+}
+
+void LocalCluster::end(size_t index) {
+  if (!running(index)) return;
+  kill(processes_[index].id, SIGKILL);  // ends a stopped process too
+  waitpid(processes_[index].id, nullptr, 0);
+  processes_[index].ended = true;
 }
 
 void LocalCluster::stop(std::chrono::milliseconds patience) {
@@ -199,12 +211,7 @@ void LocalCluster::stop(std::chrono::milliseconds patience) {
   };
   while (any() && std::chrono::steady_clock::now() < deadline)
     std::this_thread::sleep_for(std::chrono::milliseconds(10));
-  for (size_t i = 0; i < processes_.size(); ++i) {
-    if (!running(i)) continue;
-    kill(processes_[i].id, SIGKILL);  // ends a stopped process too
-    waitpid(processes_[i].id, nullptr, 0);
-    processes_[i].ended = true;
-  }
+  for (size_t i = 0; i < processes_.size(); ++i) end(i);
 }
 
 }  // namespace troupe::actors

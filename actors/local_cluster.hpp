@@ -32,7 +32,7 @@ class LocalCluster {
   bool running(size_t index);
   // From its next start on, `node` reaches the others where this says.
   void give_map(size_t index, const config::ClusterConfig& as_seen);
-  // Starts a node anew that does not run any more. Throws Error.
+  // Starts a node anew that does not run any more. Throws Error; then it does not run.
   void restart(size_t index);
   // Waits for all to end by themselves, then kills those that have not.
   void stop(std::chrono::milliseconds patience);
@@ -46,6 +46,7 @@ class LocalCluster {
     bool ended = false;
   };
   void start(size_t index);
+  void end(size_t index);
   void read_addresses(size_t index);
   std::string cluster_path(size_t index) const;
   void write_json() const;

@@ -23,7 +23,8 @@ using Clock = std::chrono::steady_clock;
 constexpr std::chrono::milliseconds kPoll{20};
 constexpr std::chrono::milliseconds kNowPatience{1500};  // after the second Ctrl-C
 constexpr std::chrono::milliseconds kCheckpointPatience{
-    60'000};                                                  // for the node that wrote the last checkpoint
+    60'000};  // for the node that wrote the last checkpoint
+constexpr std::chrono::seconds kRestartPauseMin{1}, kRestartPauseMax{60};
 constexpr std::chrono::milliseconds kSurvivorsPatience{700};  // for local nodes to end after a failed job
 
 class TrainRun {
@@ -173,8 +174,19 @@ class TrainRun {
   }
 
   void bring_back() {
-    for (size_t i = 0; i < local_->config().nodes.size(); ++i)
-      if (!local_->running(i)) local_->restart(i);
+    for (size_t i = 0; i < local_->config().nodes.size(); ++i) {
+      Restart& next = restarts_[i];
+      if (local_->running(i) || Clock::now() < next.at) continue;
+      try {
+        local_->restart(i);
+        next = {};
+      } catch (const Error& problem) {
+        next.pause = std::clamp(2 * next.pause, kRestartPauseMin, kRestartPauseMax);
+        next.at = Clock::now() + next.pause;
+        progress_.say(fmt::format("cannot start node {} again, next try in {} s: {}",
+                                  local_->config().nodes[i].name, next.pause.count(), problem.what()));
+      }
+    }
   }
 
   void found(const std::string& node) {
@@ -233,6 +245,11 @@ class TrainRun {
     throw Error(ended.exit_code() == 2 ? ErrorKind::usage : ErrorKind::peer_lost, ended.error());
   }
 
+  struct Restart {  // after one that has failed
+    std::chrono::seconds pause{0};
+    Clock::time_point at{};
+  };
+
   const TrainOptions& options_;
   ClusterClient& client_;
   const StopSignals& signals_;
@@ -244,6 +261,7 @@ class TrainRun {
   std::map<std::string, int> view_sizes_;  // of each node's newest view
   std::set<std::string> taking_part_;      // nodes, as far as this client knows
   std::set<std::string> lost_;             // whose links were lost
+  std::map<size_t, Restart> restarts_;     // of local nodes
   bool waits_ = false;                     // until deadline_, for one of those that are gone to come back
   std::optional<wire::JobEnded> verdict_;  // how the job has ended
   wire::JobEnded expected_;                // what is known of that before, for the deadline

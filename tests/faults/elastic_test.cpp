@@ -1,6 +1,7 @@
 // Nodes that are killed, stopped, asked to leave and started again, in the middle of a job: it goes on, and
 // ends with the bits of a run that nobody disturbed.
 #include <csignal>
+#include <filesystem>
 
 #include <doctest/doctest.h>
 
@@ -56,6 +57,19 @@ TEST_CASE("nodes that are killed and started again take part again, the leader t
     run.wait_for(std::string("lost node ") + node);
     run.wait_for_view("node0, node1, node2");
   }
+  run.finish_and_check();
+}
+
+TEST_CASE("a node that cannot be started again is tried again, and the others go on") {
+  LocalRun run("2", {"--restart"});
+  const std::string log = run.out() + "/logs/node1.log";
+  std::filesystem::remove(log);
+  std::filesystem::create_directory(log);  // which no process can write into
+  run.signal("node1", SIGKILL);
+  run.wait_for("cannot start node node1 again, next try in 2 s: ");
+  run.wait_for_view("node0");
+  std::filesystem::remove(log);
+  run.wait_for_view("node0, node1");
   run.finish_and_check();
 }
 
