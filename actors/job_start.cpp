@@ -70,8 +70,7 @@ JobContextPtr job_context(const std::shared_ptr<const NodeServices>& services, c
       context->awaited.push_back(scheduler::Rank(i));
   context->job = config::parse_job("the job", start.job_toml());
   context->job_text = config::canonical_text(context->job);
-  const auto id = Sha256().update(context->job_text).digest();
-  context->job_id = {id.begin(), id.end()};
+  context->job_id = job_id_of(context->job_text);
   context->data_folder = services->data_folder.empty() ? start.data_folder() : services->data_folder;
   context->out_folder = services->out_folder.empty() ? start.out_folder() : services->out_folder;
   context->resume = start.resume();

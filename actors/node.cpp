@@ -146,6 +146,7 @@ void node_state::on_message(Self self, const LinkMessage& message) {
   if (body.has_prepare_start() && message.client) return begin_preparing(self, message);
   if (body.has_prepare_chunk() && message.peer == preparing_for)
     return self->send(preparers[next_preparer++ % preparers.size()], message);
+  if (body.has_stop_job() && message.client && !body.fence().job().empty()) return take_back(self, message);
   if (body.has_stop_job() && busy() && (message.client || same_job(context(), body)))
     return stop(self, {body.stop_job().why(), body.stop_job().now()});
   const auto rank = rank_of(message.peer);

@@ -39,9 +39,10 @@ EnvelopePtr node_state::out_of_it() const {
 }
 
 void node_state::refuse(const std::string& to, const JobFailed& why) const {
+  spdlog::warn("refuses a job that {} has ordered: {}", to, why.message);
   wire::Envelope message;
   message.mutable_job_ended()->set_exit_code(exit_code_of(why.kind));
-  message.mutable_job_ended()->set_error(why.message);
+  message.mutable_job_ended()->set_error(why.message.substr(0, wire::kTextBytesMax));
   send(to, share(std::move(message)));
 }
 
@@ -49,7 +50,8 @@ void node_state::start(Self self, const std::string& from, const wire::StartJob&
   const bool client = !rank_of(from);
   if (!client && (phase != Phase::idle || !preparers.empty() || leave_after)) return;
   if (phase == Phase::starting || phase == Phase::training)
-    if (start.job_toml() == order.job_toml() && start.out_folder() == order.out_folder())
+    if (start.job_toml() == order.job_toml() && start.out_folder() == order.out_folder()) {
+      if (phase == Phase::starting) ordered_by = from;
       return;  // a peer was faster than the client
   // Clients hear of a job's end a little before its roles are gone: the next order waits for that.
   if (phase == Phase::ending && !setup.one_job && !leave_after && !waiting) {
@@ -66,6 +68,7 @@ void node_state::start(Self self, const std::string& from, const wire::StartJob&
     return refuse(from, current_failure());
   }
   order = start;
+  ordered_by = client ? from : "";
   phase = Phase::starting;
   joining = !client && start.resume();
   stopping = told = leaving = rejoining = false;
@@ -120,6 +123,14 @@ void node_state::stop(Self self, const StopWanted& wanted) {
   if (phase == Phase::starting) return end(self, 130, "stopped before the first step: " + wanted.why);
   self->send(job->coordinator, wanted);
   tell_leader_to_stop();
+}
+
+// Another node has refused the order: a job that this client did not order, though the same, goes on.
+void node_state::take_back(Self self, const LinkMessage& message) {
+  if (waiting && waiting->first == message.peer)
+    waiting.reset();
+  else if (busy() && ordered_by == message.peer && same_job(context(), *message.envelope))
+    stop(self, {message.envelope->stop_job().why(), true});
 }
 
 void node_state::tell_leader_to_stop() const {

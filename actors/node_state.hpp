@@ -37,6 +37,7 @@ struct node_state {
   // `from` is a client, or a node that takes part already.
   void start(Self self, const std::string& from, const wire::StartJob& order);
   void refuse(const std::string& to, const JobFailed& why) const;
+  void take_back(Self self, const LinkMessage& message);
   void train(Self self, const std::shared_ptr<TrainEngine>& engine);
   void stop(Self self, const StopWanted& wanted);
   void tell_leader_to_stop() const;
@@ -93,6 +94,7 @@ struct node_state {
   size_t next_preparer = 0;
   std::optional<JobActors> job;
   wire::StartJob order;                 // of the job
+  std::string ordered_by;               // the client that may take it back
   std::optional<scheduler::View> view;  // the newest that this node knows
   std::shared_ptr<const data::Dataset> dataset;
   size_t alive = 0;      // actors of the job that have not ended

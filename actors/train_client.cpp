@@ -14,6 +14,7 @@
 #include "actors/local_cluster.hpp"
 #include "actors/progress.hpp"
 #include "actors/stop_signals.hpp"
+#include "comm/messages.hpp"
 
 namespace troupe::actors {
 
@@ -173,6 +174,7 @@ class TrainRun {
     }
   }
 
+  // A node that does not start is no reason to give up those that run.
   void bring_back() {
     for (size_t i = 0; i < local_->config().nodes.size(); ++i) {
       Restart& next = restarts_[i];
@@ -233,6 +235,15 @@ class TrainRun {
     return false;
   }
 
+  // Who has taken the order is not to wait for who has refused it.
+  void take_back(const std::string& why) {
+    wire::Envelope message;
+    message.mutable_fence()->set_job(job_id_of(config::canonical_text(options_.job)));
+    message.mutable_stop_job()->set_why(why.substr(0, wire::kTextBytesMax));
+    message.mutable_stop_job()->set_now(true);
+    client_.send_all(message);
+  }
+
   int conclude(const wire::JobEnded& ended) {
     if (ended.error().empty() || (ended.exit_code() == 130 && stops_ > 0)) {
       if (ended.digest().empty())
@@ -242,6 +253,7 @@ class TrainRun {
       return ended.exit_code();
     }
     progress_.end_line();
+    if (view_.first == 0) take_back(ended.error());
     throw Error(ended.exit_code() == 2 ? ErrorKind::usage : ErrorKind::peer_lost, ended.error());
   }
 

@@ -153,20 +153,35 @@ TEST_CASE("a node that may not dial an address of the client's file says so, and
         expected_digest(20));
 }
 
-TEST_CASE("a busy cluster refuses a second job") {
+TEST_CASE("an order that one node refuses is taken back from the others") {
+  const TemporaryFolder folder;
+  const std::string nowhere = folder.write("file", "") + "/out";
+  Node alpha(folder, "alpha");
+  const Node beta(folder, "beta", "", {"--out", nowhere});
+  const ProcessResult result =
+      run(train_command(folder / "run", 100'000, {"--cluster", cluster_file(folder, alpha, beta)}), {},
+          kRunDeadline);
+  CAPTURE(result.err);
+  CHECK(result.code == 1);
+  CHECK(result.err.find("cannot make the folder " + nowhere) != std::string::npos);
+  CHECK(alpha.process.wait_for_output("the job has ended with code 130: stopped: ", kRunDeadline));
+}
+
+TEST_CASE("a busy cluster refuses a second job, also the same one, and goes on") {
   const TemporaryFolder folder;
   const Node alpha(folder, "alpha"), beta(folder, "beta");
   const std::string cluster = cluster_file(folder, alpha, beta);
   Process first(train_command(folder / "run", 100'000, {"--cluster", cluster}, 5));
   REQUIRE(first.wait_for_output("step ", kRunDeadline));
   const ProcessResult second =
-      run(train_command(folder / "other", 20, {"--cluster", cluster}), {}, kRunDeadline);
+      run(train_command(folder / "other", 100'000, {"--cluster", cluster}, 5), {}, kRunDeadline);
   CHECK(second.code == 1);
   CHECK(second.err.find("is busy with another job") != std::string::npos);
   first.signal(SIGINT);
   const auto end = first.wait(kRunDeadline);
   REQUIRE(end);
   CHECK(end->code == 130);
+  CHECK(digest_of(*end).size() == 64);
 }
 
 TEST_CASE("a node that is told to end in the middle of a job leaves it to the others and ends") {
