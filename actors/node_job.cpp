@@ -1,3 +1,5 @@
+#include <algorithm>
+
 #include <caf/actor_system.hpp>
 #include <spdlog/spdlog.h>
 
@@ -15,6 +17,7 @@ namespace {
 constexpr std::chrono::milliseconds kEndPatience{1500};  // for the roles of a job to end
 constexpr std::chrono::seconds kAuditPatience{60};
 constexpr std::chrono::seconds kLeavePatience{30};
+constexpr std::chrono::seconds kRestMin{1}, kRestMax{60};
 
 std::string bytes_of_hex(const std::string& hex) {
   std::string bytes;
@@ -48,11 +51,13 @@ void node_state::refuse(const std::string& to, const JobFailed& why) const {
 
 void node_state::start(Self self, const std::string& from, const wire::StartJob& start) {
   const bool client = !rank_of(from);
-  if (!client && (phase != Phase::idle || !preparers.empty() || leave_after)) return;
+  const bool rests = Clock::now() < rests_until;
+  if (!client && (phase != Phase::idle || !preparers.empty() || leave_after || rests)) return;
   if (phase == Phase::starting || phase == Phase::training)
     if (start.job_toml() == order.job_toml() && start.out_folder() == order.out_folder()) {
       if (phase == Phase::starting) ordered_by = from;
       return;  // a peer was faster than the client
+    }
   // Clients hear of a job's end a little before its roles are gone: the next order waits for that.
   if (phase == Phase::ending && !setup.one_job && !leave_after && !waiting) {
     waiting = {from, start};
@@ -65,6 +70,7 @@ void node_state::start(Self self, const std::string& from, const wire::StartJob&
   try {
     job_of_order = job_context(setup.services, start);
   } catch (...) {
+    if (!client) rest();
     return refuse(from, current_failure());
   }
   order = start;
@@ -75,7 +81,10 @@ void node_state::start(Self self, const std::string& from, const wire::StartJob&
   view.reset();
   result = {};
   last_verdict.reset();
-  if (client) missed.clear();
+  if (client) {
+    missed.clear();
+    rests_until = {};
+  }
   unaudited.clear();
   deadline.reset();
   spdlog::info("a job of {} steps, to begin with {} nodes", job_of_order->job.steps,
@@ -194,9 +203,19 @@ void node_state::fail(Self self, const JobFailed& failure) {
   // Only this node's part ends here: its disk, its memory.
   publish_event(wire::Event::FAILED, {}, message);
   send_peers(out_of_it());
+  rest();
   phase = Phase::ending;
   last_code = code;
   end_roles(self);
+}
+
+// Its disk may still be full, and each part that it takes costs the others two views: it pauses before it
+// heeds their offers again, longer each time that it has failed soon after a pause.
+void node_state::rest() {
+  const auto now = Clock::now();
+  pause = now - rests_until < kRestMax ? std::clamp(2 * pause, kRestMin, kRestMax) : kRestMin;
+  rests_until = now + pause;
+  spdlog::warn("takes no part for {} s, unless a client asks", pause.count());
 }
 
 // What is in this node's memory is not to be trusted: it takes part anew, with a state from a peer.

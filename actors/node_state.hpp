@@ -47,6 +47,7 @@ struct node_state {
   void on_view(Self self, const scheduler::View& begins);
   void meet_guest(scheduler::Rank guest, const std::string& address);
   void fail(Self self, const JobFailed& failure);
+  void rest();
   void rejoin(Self self, const std::string& why);
   void steps_done(Self self, const StepsDone& done);
   void everyone_left(Self self);
@@ -110,6 +111,8 @@ struct node_state {
   std::set<scheduler::Rank> unaudited;  // members that have not confirmed the final weights yet
   std::optional<Clock::time_point> deadline;
   JobFailed at_deadline;
+  std::chrono::seconds pause{0};  // the last between a part that has failed and heed of peers' offers
+  Clock::time_point rests_until{};
   Clock::time_point born = Clock::now();
 };
 static_assert(!std::is_aggregate_v<node_state>);

@@ -167,6 +167,28 @@ TEST_CASE("an order that one node refuses is taken back from the others") {
   CHECK(alpha.process.wait_for_output("the job has ended with code 130: stopped: ", kRunDeadline));
 }
 
+TEST_CASE(
+    "a node that cannot take part pauses longer each time before it tries again, and the others go on") {
+  const TemporaryFolder folder;
+  const std::string other = folder / "other";
+  train_to_end(other, 10, {"--threads", "1", "--set", "optimizer.beta1=0.8"});
+  Node beta(folder, "beta", "", {"--out", other});
+  troupe::comm::FaultProxy way({.target = beta.address});
+  troupe::comm::Faults cut;
+  cut.cut = true;
+  way.set(troupe::comm::Direction::both, cut);  // until the others have begun
+  const Node alpha(node_command(
+      {"--cluster", folder.write("alpha.toml", cluster_text(kAnyPort, way.address())), "--name", "alpha"}));
+  const std::string cluster =
+      folder.write("cluster.toml", cluster_text(alpha.address, way.address(), "patience_ms = 1000\n"));
+  Run run(folder / "run",
+          train_command(folder / "run", 100'000, {"--cluster", cluster, "--min-nodes", "1"}, 5));
+  way.set(troupe::comm::Direction::both, {});
+  CHECK(beta.process.wait_for_output("takes no part for 1 s", kRunDeadline));
+  CHECK(beta.process.wait_for_output("takes no part for 2 s", kRunDeadline));
+  run.finish_and_check();
+}
+
 TEST_CASE("a busy cluster refuses a second job, also the same one, and goes on") {
   const TemporaryFolder folder;
   const Node alpha(folder, "alpha"), beta(folder, "beta");
