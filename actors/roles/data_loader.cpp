@@ -1,6 +1,5 @@
 #include <algorithm>
 #include <fstream>
-#include <list>
 #include <optional>
 
 #include <caf/actor_system.hpp>
@@ -13,6 +12,7 @@
 #include "actors/engine_setup.hpp"
 #include "actors/guarded.hpp"
 #include "actors/roles.hpp"
+#include "actors/samples_ahead.hpp"
 #include "actors/wire.hpp"
 #include "comm/messages.hpp"
 #include "data/repair.hpp"
@@ -22,7 +22,6 @@ namespace troupe::actors {
 
 namespace {
 
-constexpr size_t kSamplesAheadMax = 64;  // slots whose samples are kept; the oldest go first
 constexpr std::chrono::milliseconds kTick{100};
 
 struct loader_state {
@@ -34,7 +33,7 @@ struct loader_state {
   RoleSetup setup;
   std::map<scheduler::Rank, post_actor> peers;
   std::shared_ptr<const data::Dataset> dataset;
-  std::list<SlotSamples> ahead;
+  std::optional<SamplesAhead> ahead;
 
   std::optional<DatasetRepair> repair;  // while the folder is not whole
   caf::typed_response_promise<DatasetOpened> opened;
@@ -144,26 +143,6 @@ struct loader_state {
     const uint64_t pack = packs < plan.evaluation ? index : index * packs / plan.evaluation;
     return std::make_shared<const Batch>(dataset->batch_of_pack(data::Split::valid, pack));
   }
-
-  void prefetch(const PrefetchSamples& wanted) {
-    for (uint32_t slot : wanted.slots) {
-      const bool here = std::any_of(ahead.begin(), ahead.end(),
-                                    [&](const auto& s) { return s.step == wanted.step && s.slot == slot; });
-      if (here) continue;
-      ahead.push_back({wanted.step, slot, make(wanted.step, slot)});
-      if (ahead.size() > kSamplesAheadMax) ahead.pop_front();
-    }
-  }
-
-  SlotSamples take(const TakeSamples& wanted) {
-    for (auto it = ahead.begin(); it != ahead.end(); ++it) {
-      if (it->step != wanted.step || it->slot != wanted.slot) continue;
-      SlotSamples found = std::move(*it);
-      ahead.erase(it);
-      return found;
-    }
-    return {wanted.step, wanted.slot, make(wanted.step, wanted.slot)};
-  }
 };
 static_assert(!std::is_aggregate_v<loader_state>);
 
@@ -172,6 +151,9 @@ loader_actor::behavior_type loader(loader_actor::stateful_pointer<loader_state> 
   use_exception_handler(self);
   self->state.setup = std::move(setup);
   self->state.peers = std::move(peers);
+  // A member asks for a step's slots of twice its workers at most.
+  self->state.ahead.emplace(2 * size_t{self->state.setup.context->workers},
+                            [self](int64_t step, uint32_t slot) { return self->state.make(step, slot); });
   const supervisor_actor& supervisor = self->state.setup.supervisor;
   return {
       [self, supervisor](const Post& post) {
@@ -187,10 +169,11 @@ loader_actor::behavior_type loader(loader_actor::stateful_pointer<loader_state> 
                                              [&] { return self->state.open_or_repair(self); });
       },
       [self, supervisor](const PrefetchSamples& wanted) {
-        guarded(self, supervisor, [&] { self->state.prefetch(wanted); });
+        guarded(self, supervisor, [&] { self->state.ahead->prefetch(wanted); });
       },
       [self, supervisor](const TakeSamples& wanted) {
-        return guarded_answer<SlotSamples>(self, supervisor, [&] { return self->state.take(wanted); });
+        return guarded_answer<SlotSamples>(self, supervisor,
+                                           [&] { return self->state.ahead->take(wanted.step, wanted.slot); });
       },
       [self, supervisor](Tick) { guarded(self, supervisor, [&] { self->state.tick(self); }); },
   };
