@@ -33,11 +33,28 @@ std::vector<std::string> SentenceSample::take() {
   return all;
 }
 
+// Cuts text at spaces (where there is none, between characters) into pieces that the tokenizer's training
+// takes.
+template <typename Use>
+void for_each_piece(std::string_view text, const Use& use) {
+  while (text.size() > kTrainingSentenceMax) {
+    const size_t space = text.rfind(' ', kTrainingSentenceMax);
+    size_t end = space == std::string_view::npos ? kTrainingSentenceMax : space;
+    while (end != space && (static_cast<unsigned char>(text[end]) & 0xc0) == 0x80) --end;
+    use(text.substr(0, end));
+    text.remove_prefix(end == space ? end + 1 : end);
+  }
+  use(text);
+}
+
 ScanPart scan_chunk(const TokeniseWork& work, const RawChunk& chunk, bool sentences) {
   ScanPart part;
   SampleCutter cutter(work);
-  const auto sample = [&](std::string_view sentence) {
-    if (sentences && !sentence.empty()) part.sentences.emplace_back(text_hash(sentence).low, sentence);
+  const auto sample = [&](std::string_view text) {
+    if (!sentences || text.empty()) return;
+    for_each_piece(text, [&](std::string_view sentence) {
+      part.sentences.emplace_back(text_hash(sentence).low, sentence);
+    });
   };
   for (size_t i = 0; i < chunk.documents.size(); ++i)
     cutter.cut(chunk.documents[i], chunk.first_document + i, &part.dropped, [&](const TextPart& text) {

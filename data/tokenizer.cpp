@@ -174,7 +174,7 @@ std::string train_tokenizer(const TokenizerOptions& options, std::span<const std
       {"normalization_rule_name", "identity"},  // cleaning has normalised the text
       {"hard_vocab_limit", "false"},
       {"num_threads", std::to_string(kTrainingThreads)},
-      {"max_sentence_length", "8192"},
+      {"max_sentence_length", std::to_string(kTrainingSentenceMax)},
       {"pad_id", "0"},
       {"unk_id", "1"},
       {"bos_id", "2"},

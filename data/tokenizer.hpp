@@ -72,6 +72,9 @@ struct TokenizerOptions {
   bool byte_fallback = true;  // characters outside the vocabulary become their bytes, never unk
 };
 
+// Longer ones are left out of the training, in bytes.
+inline constexpr size_t kTrainingSentenceMax = 8192;
+
 // Trains on the sentences (cleaned text) and returns the model bytes: a pure function of its arguments,
 // independent of the machine's thread count. Ids: pad 0, unk 1, bos 2, eos 3. Throws Error(usage) when the
 // options are impossible or there is no text.

@@ -3,6 +3,7 @@
 #include <set>
 
 #include "data/clean.hpp"
+#include "data/scan.hpp"
 #include "data/shard.hpp"
 #include "data/tiny.hpp"
 #include "data/windows.hpp"
@@ -220,6 +221,41 @@ TEST_CASE("running text is cut into windows that train every token once") {
       }
   }
   CHECK(trained == dataset->info(Split::train).target_tokens);
+}
+
+TEST_CASE(
+    "texts longer than the tokenizer's training takes are cut for it, at spaces or between characters") {
+  std::string words, characters;
+  for (int i = 0; words.size() < 30'000; ++i) words += (i == 0 ? "" : " ") + std::to_string(i * i);
+  while (characters.size() < 30'000) characters += "猫";
+  TokeniseWork work;
+  work.kind = DatasetKind::text;
+  work.unit = SampleUnit::token;
+  const auto pieces = [&](const std::string& text) {
+    RawChunk chunk;
+    chunk.documents.push_back({"", {}, {text}});
+    std::vector<std::string> all;
+    for (auto& [hash, piece] : scan_chunk(work, chunk, true).sentences) {
+      CHECK(piece.size() <= kTrainingSentenceMax);
+      CHECK(find_invalid_utf8(piece) == std::string::npos);
+      all.push_back(std::move(piece));
+    }
+    return all;
+  };
+  const auto join = [](const std::vector<std::string>& all, std::string_view with) {
+    return fmt::format("{}", fmt::join(all, with));
+  };
+  CHECK(pieces(words).size() == 4);
+  CHECK(join(pieces(words), " ") == words);
+  CHECK(pieces(characters).size() == 4);
+  CHECK(join(pieces(characters), "") == characters);
+
+  const test::TemporaryFolder folder;
+  auto options = test::small_options(folder / "out", {{"", {}, {words}}});
+  options.unit = SampleUnit::token;
+  options.clean.characters_max = UINT32_MAX;
+  prepare_local(options, 1);
+  CHECK(Dataset::open(folder / "out")->samples(Split::train) > 0);
 }
 
 TEST_CASE("impossible options and corpora without text are refused with the way out") {
