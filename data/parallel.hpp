@@ -7,9 +7,9 @@
 #include <exception>
 #include <mutex>
 #include <optional>
-#include <thread>
 #include <utility>
-#include <vector>
+
+#include "kernels/base/thread_group.hpp"
 
 namespace troupe::data {
 
@@ -50,8 +50,7 @@ void for_each_chunk(int threads, const Produce& produce, const MakeWorker& make_
       fail();
     }
   };
-  std::vector<std::jthread> pool;
-  for (int i = 0; i < threads; ++i) pool.emplace_back(run);
+  ThreadGroup pool(size_t(threads), run);
   try {
     while (std::optional<Chunk> chunk = produce()) {
       std::unique_lock lock(mutex);
@@ -66,7 +65,7 @@ void for_each_chunk(int threads, const Produce& produce, const MakeWorker& make_
   } catch (...) {
     fail();
   }
-  pool.clear();  // joins
+  pool.join();
   if (failure) std::rethrow_exception(failure);
 }
 

@@ -3,11 +3,10 @@
 #include <algorithm>
 #include <atomic>
 #include <cmath>
-#include <exception>
 #include <mutex>
 #include <numeric>
-#include <thread>
 
+#include "kernels/base/thread_group.hpp"
 #include "model/generate_batch.hpp"
 
 namespace troupe::model {
@@ -114,8 +113,6 @@ std::vector<std::vector<Hypothesis>> Generator::generate(std::span<const std::ve
   const auto batches = plan_batches(inputs, options_);
   std::vector<std::vector<Hypothesis>> results(inputs.size());
   std::atomic<size_t> next{0};
-  std::mutex failed;
-  std::exception_ptr failure;
   const auto work = [&] {
     try {
       const auto stream = backend_.create_stream();
@@ -129,16 +126,11 @@ std::vector<std::vector<Hypothesis>> Generator::generate(std::span<const std::ve
       }
       memories_->give(std::move(memory));
     } catch (...) {
-      const std::lock_guard lock(failed);
       next = batches.size();
-      if (!failure) failure = std::current_exception();
+      throw;
     }
   };
-  std::vector<std::thread> running;
-  const size_t count = std::min(size_t(threads), batches.size());
-  for (size_t t = 0; t < count; ++t) running.emplace_back(work);
-  for (auto& thread : running) thread.join();
-  if (failure) std::rethrow_exception(failure);
+  ThreadGroup(std::min(size_t(threads), batches.size()), work).join();
   return results;
 }
 

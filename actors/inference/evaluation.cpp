@@ -2,11 +2,10 @@
 
 #include <algorithm>
 #include <atomic>
-#include <exception>
 #include <mutex>
-#include <thread>
 
 #include "kernels/base/error.hpp"
+#include "kernels/base/thread_group.hpp"
 
 namespace troupe::inference {
 
@@ -28,7 +27,6 @@ model::LossTotals evaluate_loss(const TrainedModel& trained, const data::Dataset
   std::atomic<uint64_t> next{0};
   std::mutex mutex;
   model::LossTotals totals;
-  std::exception_ptr failure;
   const auto work = [&] {
     try {
       const auto stream = trained.backend().create_stream();
@@ -45,15 +43,11 @@ model::LossTotals evaluate_loss(const TrainedModel& trained, const data::Dataset
       const std::lock_guard lock(mutex);
       totals += own;
     } catch (...) {
-      const std::lock_guard lock(mutex);
       next = dataset.packs(split);
-      if (!failure) failure = std::current_exception();
+      throw;
     }
   };
-  std::vector<std::thread> running;
-  for (int t = 0; t < threads; ++t) running.emplace_back(work);
-  for (auto& thread : running) thread.join();
-  if (failure) std::rethrow_exception(failure);
+  ThreadGroup(size_t(threads), work).join();
   return totals;
 }
 
