@@ -26,6 +26,10 @@ void require_path(const std::string& path, std::string_view what) {
   if (path.empty()) throw error(ErrorKind::usage, "cannot prepare: no {} was given", what);
   if (std::filesystem::is_directory(path))
     throw error(ErrorKind::file, "cannot read {}: it is a folder; give the path of a UTF-8 text file", path);
+  if (std::filesystem::exists(path) && !std::filesystem::is_regular_file(path))
+    throw error(ErrorKind::file,
+                "cannot read {}: it is no plain file; the text is read twice, so write it to a file first",
+                path);
 }
 
 class AlignedSource : public DocumentSource {

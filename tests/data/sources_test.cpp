@@ -1,5 +1,7 @@
 #include "data/sources.hpp"
 
+#include <unistd.h>
+
 #include "tests/data/support.hpp"
 
 using namespace troupe;
@@ -98,6 +100,18 @@ TEST_CASE("plain text: blank lines end documents, lines are joined, endless ones
     bytes += document.target[0].size() + 1;
   }
   CHECK(bytes == endless.size());
+}
+
+TEST_CASE("what can be read but once is refused") {
+  int ends[2];
+  REQUIRE(::pipe(ends) == 0);
+  SourceOptions options;
+  options.kind = SourceKind::text;
+  options.source_path = "/proc/self/fd/" + std::to_string(ends[0]);
+  test::check_error(ErrorKind::file, {options.source_path, "no plain file"},
+                    [&] { open_source(options, "", {}); });
+  ::close(ends[0]);
+  ::close(ends[1]);
 }
 
 TEST_CASE("bad text is an error that names file and line, or is skipped and counted") {
