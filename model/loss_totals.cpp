@@ -1,11 +1,14 @@
 #include "model/loss_totals.hpp"
 
+#include <algorithm>
+#include <cmath>
+
 namespace troupe::model {
 
 namespace {
 int64_t to_units(double nats) {
-  constexpr double kLossMax = double(int64_t{1} << 40);
-  if (!(nats > -kLossMax && nats < kLossMax)) return 0;
+  nats =
+      std::isnan(nats) ? LossTotals::kSlotMax : std::clamp(nats, -LossTotals::kSlotMax, LossTotals::kSlotMax);
   const double units = nats / LossTotals::kUnit;  // a power of two: exact
   return int64_t(units < 0 ? units - 0.5 : units + 0.5);
 }

@@ -9,14 +9,14 @@ namespace troupe::model {
 
 struct LossTotals {
   static constexpr double kUnit = 1.0 / (1 << 20);  // nats; a slot's sum is rounded to this once
+  static constexpr double kSlotMax = 1 << 30;       // nats; 1024 slots of it fit
 
   int64_t loss_units = 0;  // smoothed loss
   int64_t nll_units = 0;   // without smoothing
   int64_t tokens = 0;
   int64_t correct = 0;
 
-  // A slot whose loss is not finite or beyond 2^40 nats adds nothing to the losses (its SUM is flagged
-  // anyway).
+  // A loss beyond kSlotMax counts as that, and so does one that is no number: what diverges looks bad.
   void add(const kernels::LossSums& slot);
   LossTotals& operator+=(const LossTotals& other);
   double mean_loss() const { return tokens == 0 ? 0 : double(loss_units) * kUnit / double(tokens); }

@@ -123,7 +123,8 @@ TEST_CASE("a commit is the same bits in whatever order its ranges are done") {
   CommitMeasures measures(table.layout());
   for (int64_t r = ranges; r-- > 0;) measure_range(*shuffled.stream, table.layout(), total, r, measures);
   const StepPlan plan = begin_step(optimizer, shuffled.state, measures, 100, 0);
-  for (int64_t r = ranges; r-- > 0;) apply_range(*shuffled.stream, plan, table, total, r, shuffled.state.arrays());
+  for (int64_t r = ranges; r-- > 0;)
+    apply_range(*shuffled.stream, plan, table, total, r, shuffled.state.arrays());
   for (size_t i = table.all().size(); i-- > 0;) pack_parameter(*shuffled.stream, table, i, shuffled.state);
   finish_step(plan, measures, shuffled.state);
   CHECK(state_digest(straight.state) == state_digest(shuffled.state));
@@ -300,6 +301,15 @@ TEST_CASE("losses add up as integers, whatever their order") {
   for (int i = 3; i-- > 0;) backward.add(slots[i]);
   CHECK(forward == backward);
   CHECK(forward.mean_loss() == doctest::Approx((1.1 + 2.7e6 + 0.3) / 12));
-  forward.add({std::numeric_limits<double>::quiet_NaN(), 0, 1, 0});
-  CHECK(forward.loss_units == backward.loss_units);
+}
+
+TEST_CASE("what diverges has a large loss, whatever it diverges to, and no sum of slots overflows") {
+  for (const double loss : {std::numeric_limits<double>::quiet_NaN(), std::numeric_limits<double>::infinity(),
+                            1e35, 2.0 * (int64_t{1} << 33)}) {
+    CAPTURE(loss);
+    LossTotals totals;
+    for (int slot = 0; slot < 1024; ++slot) totals.add({loss, loss, 1, 0});
+    CHECK(totals.mean_loss() == LossTotals::kSlotMax);
+    CHECK(totals.mean_nll() == LossTotals::kSlotMax);
+  }
 }
