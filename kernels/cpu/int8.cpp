@@ -2,6 +2,7 @@
 // they come (LLM.int8(), Dettmers et al. 2022, section 2, without its outliers).
 #include "kernels/cpu/loops/int8.hpp"
 
+#include "kernels/base/error.hpp"
 #include "kernels/cpu/stream.hpp"
 
 namespace troupe::kernels {
@@ -30,7 +31,11 @@ size_t CpuStream::packed_bytes_int8(int64_t n, int64_t k) {
 }
 
 PackedWeight CpuStream::pack_int8(ConstView master, void* destination) {
-  TROUPE_CHECK(master.dtype == DType::f32 && master.cols <= kDepthMax);
+  TROUPE_CHECK(master.dtype == DType::f32);
+  if (master.cols > kDepthMax)
+    throw error(ErrorKind::usage,
+                "cannot round a matrix with rows of {} to 8 bits: at most {}; leave --int8 out", master.cols,
+                kDepthMax);
   loops_.int8->pack(master.as<float>(), master.cols, master.stride,
                     layout(master.rows, master.cols, destination));
   return {destination, master.rows, master.cols, DType::i8, Packing::inference};

@@ -118,3 +118,10 @@ TEST_CASE("an 8-bit weight has no backward pass, and shapes must match") {
   CHECK_THROWS_AS(stream.linear_forward(x.view(), packed.weight, {}, y.view()), CheckFailure);
   CHECK_THROWS_AS(stream.linear_backward_input(y.view(), packed.weight, dx.view(), false), CheckFailure);
 }
+
+TEST_CASE("rows too long for 8-bit products are refused before they are packed") {
+  CpuStream stream(best_isa_level());
+  CHECK_NOTHROW(Packed(stream, random_matrix(1, 65'536, 1), DType::i8));
+  CHECK_THROWS_WITH_AS(Packed(stream, random_matrix(1, 65'537, 1), DType::i8),
+                       doctest::Contains("at most 65536"), Error);
+}
