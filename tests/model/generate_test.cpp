@@ -32,6 +32,13 @@ std::vector<model::ModelConfig> tiny_models() {
   return {pre, post, gpt2, rotary, rotary_decoder};
 }
 
+// Heads that attention reads in place, and more keys than it takes at once.
+model::ModelConfig wide_model(model::ModelConfig config) {
+  config.width = 32;
+  config.max_length = 160;
+  return config;
+}
+
 void check_same(const std::vector<Hypothesis>& got, const std::vector<Hypothesis>& expected) {
   REQUIRE(got.size() == expected.size());
   for (size_t i = 0; i < got.size(); ++i) {
@@ -121,27 +128,36 @@ TEST_CASE(
     "packed for inference, a sentence's outputs are the same bits alone and in twenty different batches") {
   using kernels::DType;
   const auto backend = kernels::make_cpu_backend();
-  for (auto config : tiny_models())
+  const std::vector<size_t> short_lengths{9, 1, 4, 17, 2, 2, 0, 30, 8, 6, 1, 3},
+      long_lengths{1, 127, 128, 150};
+  auto models = tiny_models();
+  const size_t short_models = models.size();
+  for (const size_t one : {0, 2}) models.push_back(wide_model(models[one]));
+  for (size_t m = 0; m < models.size(); ++m)
     for (const auto& [compute, type] : std::vector<std::pair<DType, DType>>{{DType::f32, DType::f32},
                                                                             {DType::bf16, DType::bf16},
                                                                             {DType::f32, DType::i8},
                                                                             {DType::bf16, DType::i8}}) {
+      CAPTURE(m);
       CAPTURE(to_string(type));
+      model::ModelConfig config = models[m];
       config.compute = compute;
       GenerationSetup setup = make_setup(*backend, config, 12);
       const auto packed = model::pack_weights(*backend, *setup.stream, *setup.model,
                                               setup.state.weight_data(), {type, kernels::Packing::inference});
       const model::WeightsView weights{setup.state.weight_data(), &packed.views};
-      auto inputs = random_inputs(config, {9, 1, 4, 17, 2, 2, 0, 30, 8, 6, 1, 3}, 12);
+      const auto inputs = random_inputs(config, m < short_models ? short_lengths : long_lengths, 12);
       for (const int64_t beam : {1, 3}) {
         GenerateOptions options;
         options.beam = options.n_best = beam;
+        options.tokens_max = m < short_models ? 0 : 12;
         options.batch_sequences = 1;
         const auto alone = Generator(*backend, *setup.model, weights, options).generate(inputs, 1);
         for (int batches = 0; batches < 20; ++batches) {
           // Others beside it, in another order, and cut into batches elsewhere.
           std::vector<size_t> order(inputs.size());
-          for (size_t i = 0; i < order.size(); ++i) order[i] = (i * size_t(batches % 5 * 2 + 1) + 3) % 12;
+          for (size_t i = 0; i < order.size(); ++i)
+            order[i] = (i * size_t(batches % 5 * 2 + 1) + 3) % order.size();
           std::vector<std::vector<int32_t>> shuffled;
           for (const size_t i : order) shuffled.push_back(inputs[i]);
           options.batch_sequences = 2 + batches % 11;
