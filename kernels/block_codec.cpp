@@ -5,6 +5,7 @@
 #include <bit>
 
 #include "kernels/block_rounder.hpp"
+#include "kernels/checks.hpp"
 #include "kernels/cpu/loops/block_codec.hpp"
 #include "kernels/cpu/stream.hpp"
 
@@ -161,11 +162,6 @@ void for_each_sum(const BlockLayout& layout, int64_t begin, int64_t end, std::sp
   reader.finish();
 }
 
-void check_total(const BlockLayout& layout, const RoundedTotal& total) {
-  TROUPE_CHECK(
-      int64_t(total.mantissa.size()) == layout.elements() && int64_t(total.shift.size()) == layout.blocks(),
-      "the rounded total has not been resized to the layout");
-}
 void check_room(size_t bytes, size_t needed) {
   TROUPE_CHECK(bytes >= needed, "room for {} bytes", bytes);
 }

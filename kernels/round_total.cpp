@@ -2,6 +2,7 @@
 #include <array>
 
 #include "kernels/block_rounder.hpp"
+#include "kernels/checks.hpp"
 #include "kernels/cpu/stream.hpp"
 
 namespace troupe::kernels {
@@ -19,9 +20,7 @@ void check_sizes(const BlockLayout& layout, size_t values, int64_t begin, int64_
                  const RoundedTotal& out) {
   TROUPE_CHECK(int64_t(values) == layout.elements_in(begin, end), "{} values for {} elements", values,
                layout.elements_in(begin, end));
-  TROUPE_CHECK(
-      int64_t(out.mantissa.size()) == layout.elements() && int64_t(out.shift.size()) == layout.blocks(),
-      "the rounded total has not been resized to the layout");
+  check_total(layout, out);
 }
 
 // A value on the grid, saturated far below what 64 bits hold; NaN becomes the largest.
