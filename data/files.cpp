@@ -159,13 +159,4 @@ void make_folder(const std::string& path) {
   if (!std::filesystem::is_directory(path)) fail("use as a folder", path, ENOTDIR);
 }
 
-void sync_folder(const std::string& path) {
-  const int fd = ::open(path.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-  if (fd < 0) fail("open the folder", path, errno);
-  const int result = ::fsync(fd);
-  const int reason = errno;
-  ::close(fd);
-  if (result != 0) fail("sync the folder", path, reason);
-}
-
 }  // namespace troupe::data

@@ -78,6 +78,5 @@ class MappedFile {
 
 std::string read_file(const std::string& path);
 void make_folder(const std::string& path);  // and its parents
-void sync_folder(const std::string& path);  // makes renames in it durable
 
 }  // namespace troupe::data

@@ -9,6 +9,7 @@
 #include "data/sources.hpp"
 #include "data/work_folder.hpp"
 #include "kernels/base/error.hpp"
+#include "kernels/base/sync_folder.hpp"
 
 namespace troupe::data {
 namespace {

@@ -4,6 +4,7 @@
 
 #include "data/manifest.hpp"
 #include "kernels/base/error.hpp"
+#include "kernels/base/sync_folder.hpp"
 
 namespace troupe::data {
 

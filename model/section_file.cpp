@@ -13,6 +13,7 @@
 #include <unistd.h>
 
 #include "kernels/base/error.hpp"
+#include "kernels/base/sync_folder.hpp"
 
 namespace troupe::model {
 
@@ -43,18 +44,6 @@ SectionHeader section_header(const char* tag, uint64_t bytes, uint64_t checksum)
   header.bytes = bytes;
   header.checksum = checksum;
   return header;
-}
-
-void sync_folder(const std::filesystem::path& file) {
-  const auto folder = file.parent_path().empty() ? std::filesystem::path(".") : file.parent_path();
-  const int descriptor = ::open(folder.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-  if (descriptor < 0)
-    throw error(ErrorKind::file, "cannot open folder {}: {}", folder.string(), std::strerror(errno));
-  const int result = ::fsync(descriptor);
-  const int reason = errno;
-  ::close(descriptor);
-  if (result != 0 && reason != EINVAL)  // some file systems cannot sync folders
-    throw error(ErrorKind::file, "cannot sync folder {}: {}", folder.string(), std::strerror(reason));
 }
 
 }  // namespace
@@ -162,7 +151,7 @@ void SectionWriter::finish() {
     ::unlink(partial_.c_str());
     fail("finish", reason);
   }
-  sync_folder(path_);
+  sync_folder(path_.has_parent_path() ? path_.parent_path().string() : ".");
 }
 
 SectionReader::SectionReader(const FileKind& kind, std::filesystem::path path, bool whole)
