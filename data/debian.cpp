@@ -218,8 +218,7 @@ void check_language(const std::string& language) {
                     std::all_of(language.begin(), language.end(),
                                 [](unsigned char c) { return std::isalnum(c) != 0 || c == '_' || c == '@'; });
   if (!good)
-    throw error(ErrorKind::usage, "cannot use \"{}\" as a language: give codes such as en-fr, or en alone",
-                language);
+    throw error(ErrorKind::usage, "cannot use \"{}\" as a language: give codes such as en-fr", language);
 }
 
 }  // namespace

@@ -60,9 +60,8 @@ bool LineReader::next(std::string_view* line) {
     const size_t end = rest.find('\n', searched);
     const size_t length = end == std::string_view::npos ? rest.size() : end;
     if (length > options_.bytes_max)
-      throw error(ErrorKind::file,
-                  "cannot use {}:{}: the line is longer than {} bytes; split it, or raise the bound on lines",
-                  path_, line_number_ + 1, options_.bytes_max);
+      throw error(ErrorKind::file, "cannot use {}:{}: the line is longer than {} bytes; split it", path_,
+                  line_number_ + 1, options_.bytes_max);
     if (end == std::string_view::npos && !at_end_) {
       searched = rest.size();
       at_end_ = !fill();
