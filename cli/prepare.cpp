@@ -19,7 +19,7 @@ namespace {
 struct PrepareArguments {
   data::PrepareOptions options;
   std::vector<std::string> aligned;
-  std::string tsv, text, source, pair, columns, unit = "document", tokenizer = "bpe";
+  std::string tsv, text, source, pair, unit = "document", tokenizer = "bpe";
   int threads = 0;
   int64_t nodes = 0;  // 0: this process does all of it
   std::string cluster;

@@ -104,7 +104,7 @@ std::string_view to_string(DatasetKind kind) {
 }
 
 struct Dataset::State {
-  std::string folder, json, digest;
+  std::string folder, digest;
   Manifest manifest;
   std::unique_ptr<Tokenizer> tokenizer;
   std::array<OpenSplit, 3> splits;
@@ -117,14 +117,15 @@ std::shared_ptr<const Dataset> Dataset::open(const std::string& folder) {
   auto state = std::make_unique<State>();
   state->folder = folder;
   const std::string path = folder + "/" + std::string(kManifestName);
+  std::string json;
   try {
-    state->json = read_file(path);
+    json = read_file(path);
   } catch (const Error& reason) {
     throw error(ErrorKind::file, "cannot open the dataset {}: {} ({}); make one with troupe prepare", folder,
                 "it has no readable manifest.json", reason.what());
   }
-  state->manifest = parse_manifest(state->json, path);
-  state->digest = sha256_hex(state->json.data(), state->json.size());
+  state->manifest = parse_manifest(json, path);
+  state->digest = sha256_hex(json.data(), json.size());
   const FileEntry& model = state->manifest.tokenizer;
   state->tokenizer = std::make_unique<Tokenizer>(std::string(open_verified(folder, model).bytes()),
                                                  folder + "/" + model.name);
@@ -159,9 +160,6 @@ const Tokenizer& Dataset::tokenizer() const {
 }
 const std::string& Dataset::digest() const {
   return state_->digest;
-}
-const std::string& Dataset::manifest_json() const {
-  return state_->json;
 }
 const std::string& Dataset::folder() const {
   return state_->folder;

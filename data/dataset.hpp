@@ -85,7 +85,6 @@ class Dataset {
 
   const Tokenizer& tokenizer() const;
   const std::string& digest() const;  // SHA-256 of manifest.json, hex: names the dataset
-  const std::string& manifest_json() const;
   const std::string& folder() const;
 
  private:
