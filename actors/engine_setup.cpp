@@ -128,9 +128,9 @@ std::filesystem::path checkpoint_folder(const JobContext& context) {
 }
 
 model::CheckpointInfo checkpoint_info(const JobContext& context, const TrainEngine& engine,
-                                      std::string tokenizer_bytes) {
+                                      const data::Dataset& dataset) {
   return {engine.job().model, config::resolved_optimizer(engine.job()), context.job_text,
-          std::move(tokenizer_bytes)};
+          dataset.tokenizer().model_bytes(), dataset.compatibility_forms()};
 }
 
 std::shared_ptr<TrainEngine> build_engine(const JobContext& context, const data::Dataset& dataset) {

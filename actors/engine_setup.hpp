@@ -24,7 +24,7 @@ model::ModelConfig complete_model(const config::JobConfig& job, const data::Data
 
 std::filesystem::path checkpoint_folder(const JobContext& context);
 model::CheckpointInfo checkpoint_info(const JobContext& context, const TrainEngine& engine,
-                                      std::string tokenizer_bytes);
+                                      const data::Dataset& dataset);
 
 // With context.resume, the newest whole checkpoint of OUT where there is one; broken ones are skipped with a
 // warning in the log. Throws Error(usage) when OUT holds another job's checkpoints, or any and resume was not

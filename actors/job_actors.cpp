@@ -50,8 +50,8 @@ std::vector<caf::actor> begin_training(caf::actor_system& system, JobActors& job
                                        const std::vector<scheduler::Rank>& linked) {
   const size_t before = job.all.size();
   const JobContext& context = job.context();
-  const auto info = std::make_shared<const model::CheckpointInfo>(
-      checkpoint_info(context, *engine, dataset->tokenizer().model_bytes()));
+  const auto info =
+      std::make_shared<const model::CheckpointInfo>(checkpoint_info(context, *engine, *dataset));
   for (uint32_t i = 0; i < context.workers; ++i) {
     job.trainers.push_back(spawn_trainer(system, job.setup, engine, i));
     remember(job, job.trainers.back());

@@ -152,6 +152,9 @@ const std::string& Dataset::source_language() const {
 const std::string& Dataset::target_language() const {
   return state_->manifest.target_language;
 }
+bool Dataset::compatibility_forms() const {
+  return state_->manifest.compatibility_forms;
+}
 const std::vector<std::string>& Dataset::labels() const {
   return state_->manifest.labels;
 }

@@ -65,6 +65,7 @@ class Dataset {
   int32_t max_length() const;   // no row of a batch is longer than this
   const std::string& source_language() const;  // "en"; empty when it was not said
   const std::string& target_language() const;
+  bool compatibility_forms() const;                // whether its text was cleaned to NFKC
   const std::vector<std::string>& labels() const;  // labels()[0] is "" (no label)
 
   // REQUIRES pack < packs(split). Rows come in the canonical order of the pack.

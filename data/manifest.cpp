@@ -59,6 +59,7 @@ Manifest manifest_from(const Json& json) {
   manifest.unit = json.at("unit");
   manifest.source_language = json.at("source_language");
   manifest.target_language = json.at("target_language");
+  manifest.compatibility_forms = json.value("compatibility_forms", false);
   manifest.vocabulary = json.at("vocabulary");
   manifest.pack_tokens = json.at("pack_tokens");
   manifest.max_length = json.at("max_length");
@@ -112,6 +113,7 @@ std::string write_manifest(const Manifest& manifest) {
                {"labels", manifest.labels},
                {"tokenizer", to_json(manifest.tokenizer)},
                {"splits", Json::object()}};
+  if (manifest.compatibility_forms) json["compatibility_forms"] = true;
   for (const Split split : kSplits)
     json["splits"][std::string(to_string(split))] = to_json(manifest.splits[size_t(split)]);
   json["sha256_of_the_above"] = hash_of(json);

@@ -27,6 +27,7 @@ struct Manifest {
   DatasetKind kind = DatasetKind::pairs;
   std::string unit;  // "document", "sentence", "token"
   std::string source_language, target_language;
+  bool compatibility_forms = false;  // the text was cleaned to NFKC; written when it was
   int32_t vocabulary = 0, pack_tokens = 0, max_length = 0;
   std::string source_checksum;  // of the raw text
   std::vector<std::string> labels;

@@ -230,6 +230,7 @@ PrepareReport PreparePlan::finish() {
   manifest.unit = to_string(s.work.unit);
   manifest.source_language = s.work.source_language;
   manifest.target_language = s.work.target_language;
+  manifest.compatibility_forms = s.work.clean.compatibility_forms;
   manifest.vocabulary = s.tokenizer->vocabulary_size();
   manifest.pack_tokens = s.options.pack_tokens;
   manifest.max_length = s.options.max_length;

@@ -3,9 +3,9 @@
 // whole. A torn, truncated, corrupt or newer-version file is refused with one Error that names the file, what
 // is wrong and what to do.
 //
-// Format 2: magic, version, then sections (tag, bytes, XXH3 checksum, payload): a portable binary Cereal
-// record of the settings and counters, the weights, the two moments (f32, little-endian, flat); SHA-256 of
-// all of it last. Format 1 lacks settings that are newer than it (model/record.cpp) and is read as well.
+// Magic, format, then sections (tag, bytes, XXH3 checksum, payload): a portable binary Cereal record of the
+// settings and counters (model/record.hpp), the weights, the two moments (f32, little-endian, flat); SHA-256
+// of all of it last. Files of older formats are read as well.
 #pragma once
 
 #include <cstdint>
@@ -24,8 +24,9 @@ namespace troupe::model {
 struct CheckpointInfo {
   ModelConfig model;
   OptimizerConfig optimizer;
-  std::string job_text;   // the canonical job file
-  std::string tokenizer;  // the bytes of its model file; may be empty
+  std::string job_text;              // the canonical job file
+  std::string tokenizer;             // the bytes of its model file; may be empty
+  bool compatibility_forms = false;  // its text was cleaned to NFKC
 
   bool operator==(const CheckpointInfo&) const = default;
 };

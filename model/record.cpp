@@ -46,6 +46,7 @@ template <class Archive, class Info, class State>
 void all_fields(Archive& archive, Info& info, State& state, uint32_t format) {
   model_fields(archive, info.model, format);
   archive(info.optimizer, info.job_text, info.tokenizer);
+  if (format >= 4) archive(info.compatibility_forms);
   archive(state.step, state.updates, state.skipped, state.target_tokens, state.chain, state.evaluation,
           state.elements);
 }

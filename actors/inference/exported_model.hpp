@@ -2,9 +2,8 @@
 // read as such (embeddings, biases, norms). It is mapped, not read: its pages come from the file, and
 // processes share them.
 //
-// Format 2, in the sections of model/section_file.hpp: the record of a checkpoint, the type of the packed
-// weights, vectors and embeddings (f32, each at a multiple of 64 bytes, in the table's order), and the packed
-// weights.
+// Sections as of model/section_file.hpp: the record of a checkpoint, the type of the packed weights, vectors
+// and embeddings (f32, each at a multiple of 64 bytes, in the table's order), and the packed weights.
 #pragma once
 
 #include <cstdint>

@@ -71,7 +71,7 @@ std::vector<std::vector<Output>> Translator::run(std::span<const std::string> li
   std::vector<std::vector<int32_t>> inputs;
   std::vector<size_t> places;  // of the inputs among the lines
   for (size_t i = 0; i < lines.size(); ++i) {
-    std::vector<int32_t> ids = tokenizer.encode(data::clean_line(lines[i]));
+    std::vector<int32_t> ids = tokenizer.encode(data::clean_line(lines[i], nfkc));
     if (ids.empty() && trained_->translates()) continue;
     if (ids.size() > tokens_max) {
       ids.resize(tokens_max);
@@ -80,6 +80,7 @@ std::vector<std::vector<Output>> Translator::run(std::span<const std::string> li
     inputs.push_back(std::move(ids));
     places.push_back(i);
   }
+  const bool nfkc = trained_->info().compatibility_forms;
   const auto generated = generator_.generate(inputs, threads_);
   std::vector<std::vector<Output>> outputs(lines.size(), std::vector<Output>(1));
   for (size_t i = 0; i < generated.size(); ++i) {

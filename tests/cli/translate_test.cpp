@@ -10,6 +10,7 @@
 #include "data/tiny.hpp"
 #include "kernels/cpu/backend.hpp"
 #include "model/checkpoint.hpp"
+#include "model/record.hpp"
 #include "model/step.hpp"
 #include "tests/cli/mistake.hpp"
 
@@ -223,6 +224,39 @@ TEST_CASE("a model with RMS norm and rotary positions learns the made-up languag
   CHECK(nlohmann::json::parse(scored.out)["bleu"]["score"].get<double>() > 50);
 }
 
+TEST_CASE("a model of text in compatibility forms takes it in any form, also when exported") {
+  const TemporaryFolder folder;
+  std::string source, target;
+  for (int i = 0; i < 300; ++i) {
+    source += fmt::format("file {} of five", i * i) + "\n";
+    target += fmt::format("dosiero {} el kvin", i * i) + "\n";
+  }
+  const std::string data = folder / "data", out = folder / "run", exported = folder / "exported";
+  const std::string job = folder.write(
+      "job.toml",
+      "[model]\nwidth = 16\ninner = 16\nheads = 2\nencoder_layers = 1\ndecoder_layers = 1\nmax_length = 64\n"
+      "compute = \"f32\"\n[training]\nsteps = 2\nslots = 2\n[evaluation]\nevery = 0\n");
+  const auto done = [](const std::vector<std::string>& words, const std::string& input = {}) {
+    const ProcessResult result = run(words, input);
+    CAPTURE(result.err);
+    REQUIRE(result.code == 0);
+    return result.out;
+  };
+  done({TROUPE_PROGRAM, "prepare", "--out", data, "--aligned", folder.write("source", source),
+        folder.write("target", target), "--vocabulary", "300", "--max-length", "64",
+        "--compatibility-forms"});
+  done({TROUPE_PROGRAM, "train", "--job", job, "--data", data, "--out", out, "--threads", "1"});
+  done({TROUPE_PROGRAM, "export", "--checkpoint", out, "--out", exported});
+  for (const std::string& checkpoint : {out, exported}) {
+    const auto scored = [&](const std::string& line) {
+      return done({TROUPE_PROGRAM, "translate", "--checkpoint", checkpoint, "--n-best", "2", "--beam", "2"},
+                  line);
+    };
+    CHECK(scored("the ﬁne ﬁle x² 16\n") == scored("the fine file x2 16\n"));
+    CHECK(scored("the fine file x2 16\n") != scored("the file fine x2 16\n"));
+  }
+}
+
 TEST_CASE("an exported model translates as its checkpoint does, and a damaged one is refused") {
   const TrainedTiny tiny(3);
   const std::string exported = tiny.folder / "exported", broken = tiny.folder / "broken";
@@ -254,7 +288,7 @@ TEST_CASE("an exported model translates as its checkpoint does, and a damaged on
   refuses(bytes.substr(0, bytes.size() - 1), "too early");
   refuses(bytes + "x", "follow its end");
   std::string newer = bytes;
-  newer[8] = 4;
+  newer[8] = char(model::kRecordFormat + 1);
   refuses(newer, "newer troupe");
 }
 

@@ -258,6 +258,18 @@ TEST_CASE(
   CHECK(Dataset::open(folder / "out")->samples(Split::train) > 0);
 }
 
+TEST_CASE("the form of the text is written down where it is not the usual one") {
+  const test::TemporaryFolder folder;
+  for (const bool nfkc : {false, true}) {
+    auto options = test::small_options(folder / (nfkc ? "nfkc" : "nfc"), test::made_up_pairs(50));
+    options.clean.compatibility_forms = nfkc;
+    prepare_local(options, 1);
+    CHECK(Dataset::open(options.out)->compatibility_forms() == nfkc);
+    const std::string manifest = read_file(options.out + "/manifest.json");
+    CHECK((manifest.find("compatibility_forms") != std::string::npos) == nfkc);
+  }
+}
+
 TEST_CASE("impossible options and corpora without text are refused with the way out") {
   const test::TemporaryFolder folder;
   const auto with = [&](auto change) {

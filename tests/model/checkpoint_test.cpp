@@ -90,12 +90,13 @@ TEST_CASE("a checkpoint gives back what was saved") {
         1);  // no debris
 }
 
-TEST_CASE("the kinds of norm, positions and products come back from a checkpoint") {
+TEST_CASE("the kinds of norm, positions, products and text come back from a checkpoint") {
   Saved saved;
   saved.info.model.norm_kind = kernels::NormKind::rms;
   saved.info.model.positions = Positions::rotary;
   saved.info.model.compute = kernels::DType::bf16;
   saved.info.model.products = Products::fp8;
+  saved.info.compatibility_forms = true;
   saved.model = make_model(saved.info.model);
   saved.state = first_state([&](size_t bytes) { return saved.backend->allocate(bytes); }, *saved.model, 11);
   save_checkpoint(saved.path, saved.info, saved.state);
@@ -104,25 +105,28 @@ TEST_CASE("the kinds of norm, positions and products come back from a checkpoint
   CHECK(state_digest(loaded.state) == state_digest(saved.state));
 }
 
-TEST_CASE("checkpoints of formats 1 and 2, which knew fewer settings, are read") {
+TEST_CASE("checkpoints of formats 1 to 3, which knew fewer settings, are read") {
   const Saved saved;
   const std::string record = encode_record(saved.info, saved.state);
   // Where the record holds what `change` changes: one byte.
-  const auto place_of = [&](const std::function<void(ModelConfig&)>& change) {
+  const auto place_of = [&](const std::function<void(CheckpointInfo&)>& change) {
     CheckpointInfo other = saved.info;
-    change(other.model);
+    change(other);
     const std::string differs = encode_record(other, saved.state);
     REQUIRE(record.size() == differs.size());
     return size_t(std::mismatch(record.begin(), record.end(), differs.begin()).first - record.begin());
   };
-  const size_t products = place_of([](ModelConfig&c) { c.products = Products::fp8; }),
-               norm = place_of([](ModelConfig&c) { c.norm_kind = kernels::NormKind::rms; });
+  const size_t form = place_of([](CheckpointInfo&c) { c.compatibility_forms = true; }),
+               products = place_of([](CheckpointInfo&c) { c.model.products = Products::fp8; }),
+               norm = place_of([](CheckpointInfo&c) { c.model.norm_kind = kernels::NormKind::rms; });
   REQUIRE(norm < products);
+  REQUIRE(products < form);
   const uint64_t bytes = uint64_t(saved.state.elements) * sizeof(float);
-  for (const uint32_t format : {1u, 2u}) {
+  for (const uint32_t format : {1u, 2u, 3u}) {
     CAPTURE(format);
     std::string older = record;
-    older.erase(products, 1);
+    older.erase(form, 1);
+    if (format < 3) older.erase(products, 1);
     if (format < 2) older.erase(norm, 1);
     SectionWriter writer(FileKind{"TROUPECK", format, "checkpoint", ""}, saved.path, 0);
     writer.section("record", older.data(), older.size());
@@ -184,12 +188,12 @@ TEST_CASE("a checkpoint with a flipped bit anywhere is refused") {
 TEST_CASE("a checkpoint of a newer version is refused as such") {
   const Saved saved;
   std::string newer = saved.read();
-  newer[8] = 4;
+  newer[8] = char(kRecordFormat + 1);
   saved.write(newer);
   CHECK(saved.refusal() == ErrorKind::version);
   CHECK_THROWS_WITH_AS(
       load_weights_only(saved.path, *saved.backend),
-      doctest::Contains("written by a newer troupe; this one reads up to format 3: update troupe"), Error);
+      doctest::Contains("written by a newer troupe; this one reads up to format 4: update troupe"), Error);
 }
 
 TEST_CASE("what is not a checkpoint is refused") {
