@@ -9,8 +9,10 @@
 namespace troupe::inference {
 
 std::string find_checkpoint(const std::string& given, const Warn& warn) {
-  for (const auto& place : {std::filesystem::path(given), std::filesystem::path(given) / "checkpoints"})
-    if (const auto found = model::latest_checkpoint(place, warn)) return found->string();
+  auto found = model::latest_checkpoint(given, warn);
+  const auto inside = std::filesystem::path(given) / "checkpoints";
+  if (!found && std::filesystem::is_directory(inside)) found = model::latest_checkpoint(inside, warn);
+  if (found) return found->string();
   throw error(ErrorKind::file,
               "{}: no checkpoint here; give a checkpoint file or the --out folder of troupe train", given);
 }

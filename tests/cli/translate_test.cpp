@@ -313,6 +313,10 @@ TEST_CASE("mistakes of translate and evaluate") {
   const std::vector<Mistake> mistakes = {
       {"no checkpoint named", {"translate"}, 2, {"--checkpoint"}},
       {"no such checkpoint", {"translate", "--checkpoint", "/nowhere"}, 1, {"/nowhere"}},
+      {"a folder without checkpoints",
+       {"translate", "--checkpoint", tiny.data},
+       1,
+       {"no checkpoint here; give"}},
       {"a cut checkpoint", {"translate", "--checkpoint", broken}, 1, {"broken.troupe"}},
       {"beam 0", {"translate", "--checkpoint", good, "--beam", "0"}, 2, {"beam is 0"}},
       {"beam too large", {"translate", "--checkpoint", good, "--beam", "65"}, 2, {"beam is 65"}},
