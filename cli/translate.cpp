@@ -30,20 +30,13 @@ void write_all(int descriptor, const std::string& text) {
   }
 }
 
-// An output is one line, whatever the model says.
-std::string one_line(std::string text) {
-  for (char& c : text)
-    if (c == '\n' || c == '\r') c = ' ';
-  return text;
-}
-
 std::string format_outputs(const std::vector<std::vector<inference::Output>>& outputs, bool n_best,
                            size_t first) {
   std::string text;
   for (size_t i = 0; i < outputs.size(); ++i)
     for (const inference::Output& output : outputs[i])
-      text += n_best ? fmt::format("{}\t{:.4f}\t{}\n", first + i, output.score, one_line(output.text))
-                     : one_line(output.text) + "\n";
+      text +=
+          n_best ? fmt::format("{}\t{:.4f}\t{}\n", first + i, output.score, output.text) : output.text + "\n";
   return text;
 }
 

@@ -8,6 +8,17 @@
 
 namespace troupe::inference {
 
+namespace {
+
+// Bytes that a model falls back to may be line ends.
+std::string one_line(std::string text) {
+  for (char& c : text)
+    if (c == '\n' || c == '\r') c = ' ';
+  return text;
+}
+
+}  // namespace
+
 std::string find_checkpoint(const std::string& given, const Warn& warn) {
   auto found = model::latest_checkpoint(given, warn);
   const auto inside = std::filesystem::path(given) / "checkpoints";
@@ -69,6 +80,7 @@ Translator::Translator(std::shared_ptr<const TrainedModel> trained, const model:
 std::vector<std::vector<Output>> Translator::run(std::span<const std::string> lines,
                                                  const std::function<void(size_t)>& cut) const {
   const data::Tokenizer& tokenizer = trained_->tokenizer();
+  const bool nfkc = trained_->info().compatibility_forms;
   const size_t tokens_max = size_t(generator_.input_tokens_max());
   std::vector<std::vector<int32_t>> inputs;
   std::vector<size_t> places;  // of the inputs among the lines
@@ -82,14 +94,14 @@ std::vector<std::vector<Output>> Translator::run(std::span<const std::string> li
     inputs.push_back(std::move(ids));
     places.push_back(i);
   }
-  const bool nfkc = trained_->info().compatibility_forms;
   const auto generated = generator_.generate(inputs, threads_);
   std::vector<std::vector<Output>> outputs(lines.size(), std::vector<Output>(1));
   for (size_t i = 0; i < generated.size(); ++i) {
     std::vector<Output>& output = outputs[places[i]];
     output.clear();
     for (const model::Hypothesis& hypothesis : generated[i])
-      output.push_back({tokenizer.decode(hypothesis.tokens), hypothesis.score, hypothesis.log_probability});
+      output.push_back(
+          {one_line(tokenizer.decode(hypothesis.tokens)), hypothesis.score, hypothesis.log_probability});
   }
   return outputs;
 }

@@ -67,7 +67,7 @@ class TrainedModel {
 };
 
 struct Output {
-  std::string text;
+  std::string text;  // one line, whatever the model says
   double score = 0;  // with the length penalty
   double log_probability = 0;
 };
