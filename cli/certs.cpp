@@ -3,6 +3,7 @@
 
 #include "actors/config/cluster.hpp"
 #include "cli/commands.hpp"
+#include "comm/address.hpp"
 #include "comm/certificates.hpp"
 #include "kernels/base/error.hpp"
 
@@ -34,7 +35,7 @@ void add_cluster(CertsArguments& a) {
   const config::ClusterConfig cluster = config::read_cluster_file(a.cluster);
   a.options.cluster = cluster.name;
   for (const auto& node : cluster.listed())
-    a.options.nodes.push_back({node.name, {node.address.substr(0, node.address.rfind(':'))}});
+    a.options.nodes.push_back({node.name, {comm::parse_address(node.address).host}});
   for (const auto& guest : std::span(cluster.nodes).subspan(cluster.listed().size()))
     a.options.nodes.push_back({guest.name, {}});  // from anywhere
 }

@@ -18,6 +18,7 @@
 #include "actors/config/cluster.hpp"
 #include "actors/devices.hpp"
 #include "cli/commands.hpp"
+#include "comm/address.hpp"
 #include "kernels/base/error.hpp"
 #include "kernels/base/version.hpp"
 #include "kernels/cpu/backend.hpp"
@@ -90,14 +91,11 @@ void examine_limits(Examination& e) {
 
 // Resolves host:port and calls `use` with each address until one works; returns the last reason.
 std::string with_address(const std::string& address, const std::function<bool(const addrinfo&)>& use) {
-  const auto colon = address.rfind(':');
-  std::string host = address.substr(0, colon);
-  if (host.size() > 2 && host.front() == '[') host = host.substr(1, host.size() - 2);
+  const auto [host, port] = comm::parse_address(address);
   addrinfo hints{};
   hints.ai_socktype = SOCK_STREAM;
   addrinfo* found = nullptr;
-  if (const int code = getaddrinfo(host.c_str(), address.substr(colon + 1).c_str(), &hints, &found);
-      code != 0)
+  if (const int code = getaddrinfo(host.c_str(), std::to_string(port).c_str(), &hints, &found); code != 0)
     return gai_strerror(code);
   std::string reason = "no address";
   for (const addrinfo* a = found; a != nullptr; a = a->ai_next) {

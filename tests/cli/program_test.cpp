@@ -15,6 +15,22 @@ TEST_CASE("the program says what it is and how it is used") {
     CHECK(help.out.find(command) != std::string::npos);
 }
 
+TEST_CASE("certificates of a cluster file are for its hosts, IPv6 addresses too") {
+  const TemporaryFolder folder;
+  const std::string cluster = folder.write("cluster.toml",
+                                           "[[nodes]]\nname = \"a\"\naddress = \"[fd00::1]:7000\"\n"
+                                           "[[nodes]]\nname = \"b\"\naddress = \"b.example:7000\"\n");
+  const ProcessResult result =
+      run({TROUPE_PROGRAM, "certs", "--cluster", cluster, "--out", folder / "certs"});
+  CAPTURE(result.err);
+  CHECK(result.code == 0);
+  const auto certificate = [&](const std::string& name) {
+    return run({"openssl", "x509", "-noout", "-text", "-in", folder / ("certs/" + name + ".pem")}).out;
+  };
+  CHECK(certificate("a").find("IP Address:FD00:0:0:0:0:0:0:1") != std::string::npos);
+  CHECK(certificate("b").find("DNS:b.example") != std::string::npos);
+}
+
 TEST_CASE("doctor finds nothing wrong here, and names a node that cannot be reached") {
   const ProcessResult good = run({TROUPE_PROGRAM, "doctor"});
   CAPTURE(good.out);
