@@ -1,6 +1,8 @@
 // troupe: one program, a subcommand for each job. Every error ends in one line on standard error and an exit code:
 // 0 done, 1 the work failed, 2 wrong usage or configuration, 130 interrupted.
+#include <cerrno>
 #include <cstdio>
+#include <cstring>
 #include <exception>
 #include <new>
 
@@ -39,9 +41,7 @@ int report_usage(const CLI::App& app, const CLI::ParseError& problem, int argc, 
   return report(fmt::format("{}; see {} --help", problem.what(), name).c_str(), cli::kUsage);
 }
 
-}  // namespace
-
-int main(int argc, char** argv) {
+int run(int argc, char** argv) {
   CLI::App app("Trains Transformers on machines that come and go, with the same bits whatever happens.", "troupe");
   app.set_version_flag("--version", std::string(kVersion));
   app.require_subcommand(1);
@@ -71,4 +71,14 @@ int main(int argc, char** argv) {
   } catch (const std::exception& problem) {
     return report(problem.what(), cli::kFailed);
   }
+}
+
+}  // namespace
+
+int main(int argc, char** argv) {
+  const int code = run(argc, argv);
+  const bool flushed = std::fflush(stdout) == 0;
+  if (code != cli::kDone || (flushed && std::ferror(stdout) == 0)) return code;
+  return report(fmt::format("cannot write to standard output: {}",
+                            flushed ? "some of it was lost" : std::strerror(errno)).c_str(), cli::kFailed);
 }

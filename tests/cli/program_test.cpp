@@ -15,6 +15,16 @@ TEST_CASE("the program says what it is and how it is used") {
     CHECK(help.out.find(command) != std::string::npos);
 }
 
+TEST_CASE("output that nothing takes is a failure") {
+  for (const char* words : {"--version", "--help", "doctor"}) {
+    CAPTURE(words);
+    const ProcessResult result =
+        run({"sh", "-c", std::string("'" TROUPE_PROGRAM "' ") + words + " > /dev/full"});
+    CHECK(result.code == 1);
+    CHECK(result.err.find("troupe: cannot write to standard output") != std::string::npos);
+  }
+}
+
 TEST_CASE("certificates of a cluster file are for its hosts, IPv6 addresses too") {
   const TemporaryFolder folder;
   const std::string cluster = folder.write("cluster.toml",
