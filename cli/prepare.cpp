@@ -59,10 +59,13 @@ data::SourceOptions source_of(const PrepareArguments& a) {
   return out;
 }
 
+bool on_terminal() {
+  return isatty(STDERR_FILENO) == 1;
+}
+
 // One live line on a terminal, one line a phase elsewhere.
 data::ProgressFunction progress_line() {
-  const bool terminal = isatty(STDERR_FILENO) == 1;
-  return [terminal, last = std::string()](const data::PrepareProgress& p) mutable {
+  return [terminal = on_terminal(), last = std::string()](const data::PrepareProgress& p) mutable {
     if (terminal) {
       const std::string share =
           p.total > 0 ? fmt::format("{:3.0f} %", 100.0 * double(p.done) / double(p.total)) : "";
@@ -75,7 +78,15 @@ data::ProgressFunction progress_line() {
   };
 }
 
+// Clears the live line when the work is done, or has failed and an error follows.
+struct ClearLine {
+  ~ClearLine() {
+    if (on_terminal()) fmt::print(stderr, "\r\033[K");
+  }
+};
+
 data::PrepareReport prepare(const PrepareArguments& a, int threads) {
+  const ClearLine at_the_end;
   if (!a.cluster.empty()) {
     const config::ClusterConfig cluster = config::read_cluster_file(a.cluster);
     actors::ClusterClient client(cluster);
@@ -83,8 +94,8 @@ data::PrepareReport prepare(const PrepareArguments& a, int threads) {
     return actors::prepare_on_cluster(a.options, client, threads, progress_line());
   }
   if (a.nodes > 0)
-    return actors::prepare_on_local_nodes(a.options, a.nodes, std::max<int64_t>(1, threads / a.nodes), own_program(),
-                                          progress_line());
+    return actors::prepare_on_local_nodes(a.options, a.nodes, std::max<int64_t>(1, threads / a.nodes),
+                                          own_program(), progress_line());
   return data::prepare_local(a.options, threads, progress_line());
 }
 
@@ -92,7 +103,6 @@ void run(PrepareArguments& a) {
   a.options.source = source_of(a);
   const int threads = a.threads > 0 ? a.threads : int(std::max(1u, std::thread::hardware_concurrency()));
   const data::PrepareReport report = prepare(a, threads);
-  if (isatty(STDERR_FILENO) == 1) fmt::print(stderr, "\r\033[K");
   fmt::print("{}", report.text());
 }
 
