@@ -29,9 +29,6 @@ BulkConnection& BulkConnection::operator=(BulkConnection&&) noexcept = default;
 const BulkPeer& BulkConnection::peer() const {
   return core_->peer;
 }
-BulkPurpose BulkConnection::purpose() const {
-  return core_->purpose;
-}
 Transport BulkConnection::transport() const {
   return core_->transport;
 }

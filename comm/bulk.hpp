@@ -56,7 +56,6 @@ class PeerError : public Error {
   uint32_t rank_;
 };
 
-enum class BulkPurpose : uint8_t { ring = 1, fetch };
 enum class Transport : uint8_t { automatic = 1, tcp, shm };  // automatic: shm where both ends can, else tcp
 
 // What all bulk connections of a view have in common, and who we are in it.
@@ -124,7 +123,6 @@ class BulkConnection {
   BulkConnection& operator=(BulkConnection&&) noexcept;
 
   const BulkPeer& peer() const;
-  BulkPurpose purpose() const;
   Transport transport() const;  // tcp or shm, as negotiated
   bool encrypted() const;
   uint64_t resends_asked() const;  // so far, because something came damaged
@@ -195,7 +193,7 @@ class BulkListener {
 // Dials until the peer answers or the deadline comes. Throws PeerError: timeout (nobody answered), security
 // (the peer does not have the key, or its certificate another name), protocol (it is in a later ballot or
 // another job), cancelled. `tls` is of make_client_context, or empty.
-BulkConnection bulk_connect(const BulkSession& session, const BulkPeer& peer, BulkPurpose purpose,
+BulkConnection bulk_connect(const BulkSession& session, const BulkPeer& peer,
                             const std::shared_ptr<SSL_CTX>& tls, Deadline deadline);
 
 }  // namespace troupe::comm

@@ -11,10 +11,9 @@ constexpr size_t kReadAhead = 4096;  // beyond the frame being read: control fra
 }  // namespace
 
 BulkConnection::Core::Core(std::unique_ptr<ByteChannel> bytes, const BulkPeer& who,
-                           const BulkSession& session, BulkPurpose use, Transport negotiated)
+                           const BulkSession& session, Transport negotiated)
     : peer(who),
       ballot(session.ballot),
-      purpose(use),
       transport(negotiated),
       silence_max(std::max(session.silence_ms_max, 8)),
       window_bytes(session.window_bytes),

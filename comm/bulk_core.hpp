@@ -25,7 +25,7 @@ inline constexpr size_t kAbortTextMax = 512;
 
 struct BulkConnection::Core {
   Core(std::unique_ptr<ByteChannel> channel, const BulkPeer& peer, const BulkSession& session,
-       BulkPurpose purpose, Transport transport);
+       Transport transport);
 
   struct Outgoing {
     FrameBuffer buffer;
@@ -40,7 +40,6 @@ struct BulkConnection::Core {
 
   const BulkPeer peer;
   const BulkBallot ballot;
-  const BulkPurpose purpose;
   const Transport transport;
   const std::chrono::milliseconds silence_max;
   const size_t window_bytes;

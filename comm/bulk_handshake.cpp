@@ -17,13 +17,13 @@ struct Hello {
   uint32_t ballot_leader = 0;
   uint32_t from = 0;
   uint32_t to = 0;
-  uint8_t purpose = 0;
+  uint8_t reserved = 0;
   uint8_t transport = 0;
   uint16_t host_id_bytes = 0;
   std::array<uint8_t, 32> job{};
   std::array<uint8_t, 32> nonce{};
   std::array<char, 152> host_id{};
-  uint64_t reserved = 0;
+  uint64_t reserved_too = 0;
 };
 static_assert(sizeof(Hello) == 256);
 
@@ -54,14 +54,13 @@ std::string_view host_of(const Hello& hello) {
   return {hello.host_id.data(), std::min<size_t>(hello.host_id_bytes, hello.host_id.size())};
 }
 
-Hello make_hello(const BulkSession& session, const BulkPeer& peer, BulkPurpose purpose) {
+Hello make_hello(const BulkSession& session, const BulkPeer& peer) {
   TROUPE_CHECK(session.host_id.size() <= kHostIdBytesMax, "a host id of {} bytes", session.host_id.size());
   Hello hello;
   hello.ballot_number = session.ballot.number;
   hello.ballot_leader = session.ballot.leader;
   hello.from = session.rank;
   hello.to = peer.rank;
-  hello.purpose = uint8_t(purpose);
   hello.transport = uint8_t(session.transport);
   hello.job = session.job;
   hello.nonce = random_bytes();
@@ -85,9 +84,7 @@ Verdict judge(const Hello& hello, const BulkSession& session, const BulkPeer* pe
   if (hello.job != session.job) return Verdict::other_job;
   if (ballot > session.ballot) return Verdict::later;
   if (ballot < session.ballot) return Verdict::old_ballot;
-  const bool known_purpose =
-      hello.purpose >= uint8_t(BulkPurpose::ring) && hello.purpose <= uint8_t(BulkPurpose::fetch);
-  if (peer == nullptr || hello.to != session.rank || !known_purpose) return Verdict::not_a_member;
+  if (peer == nullptr || hello.to != session.rank) return Verdict::not_a_member;
   if (!channel.peer_carries(peer->name)) return Verdict::other_name;
   if (shm_demanded(hello, session) && !may_share(hello, session)) return Verdict::no_shared_memory;
   return Verdict::welcome;
@@ -126,10 +123,10 @@ PeerError no_shared_memory(const BulkPeer& peer, std::string_view why) {
 }  // namespace
 
 std::optional<Handshaken> dial_handshake(std::unique_ptr<ByteChannel> channel, const BulkSession& session,
-                                         const BulkPeer& peer, BulkPurpose purpose, const Patience& patience,
+                                         const BulkPeer& peer, const Patience& patience,
                                          std::string& why) try {
   HandshakeExchange exchange(*channel, session.key, patience);
-  exchange.send(make_hello(session, peer, purpose));
+  exchange.send(make_hello(session, peer));
   const auto challenge = exchange.receive<Challenge>();
   if (Verdict(challenge.verdict) == Verdict::later) {
     why = "it has not reached our ballot yet";
@@ -142,17 +139,16 @@ std::optional<Handshaken> dial_handshake(std::unique_ptr<ByteChannel> channel, c
   const auto offer = exchange.receive<Offer>();
   if (!exchange.receive_mac("offer"))
     throw PeerError(ErrorKind::security, peer.rank, peer.text() + " does not have the key of this view");
-  if (offer.shared == 0) return Handshaken{peer, purpose, Transport::tcp, std::move(channel)};
+  if (offer.shared == 0) return Handshaken{peer, Transport::tcp, std::move(channel)};
   std::string reason;
   auto region = ShmRegion::open(offer.memory, reason);
   if (region) region->confirm();
   exchange.send(Answer{region != nullptr});
   exchange.send_mac("answer");
   if (region)
-    return Handshaken{peer, purpose, Transport::shm,
-                      make_shm_channel(std::move(*region), false, std::move(channel))};
+    return Handshaken{peer, Transport::shm, make_shm_channel(std::move(*region), false, std::move(channel))};
   if (session.transport == Transport::shm) throw no_shared_memory(peer, reason);
-  return Handshaken{peer, purpose, Transport::tcp, std::move(channel)};
+  return Handshaken{peer, Transport::tcp, std::move(channel)};
 } catch (const PeerError&) {
   throw;
 } catch (const Error& lost) {
@@ -168,7 +164,7 @@ struct AcceptHandshake::Core {
     return State::refused;
   }
   State finish(Transport transport) {
-    done = Handshaken{peer, purpose, transport, std::move(channel)};
+    done = Handshaken{peer, transport, std::move(channel)};
     return State::done;
   }
   State advance(const BulkSession& now, std::span<const BulkPeer> peers, std::string& why);
@@ -182,7 +178,6 @@ struct AcceptHandshake::Core {
   BulkSession session;  // from the hello on
   Hello hello;
   BulkPeer peer;
-  BulkPurpose purpose{};
   std::optional<ShmRegion> region;
   Handshaken done;
 };
@@ -239,7 +234,6 @@ AcceptHandshake::State AcceptHandshake::Core::take_hello(const BulkSession& now,
         why, fmt::format("a node that says it is rank {} was refused (reason {})", hello.from, int(verdict)));
   session = now;
   peer = *found;
-  purpose = BulkPurpose(hello.purpose);
   exchange->set_key(session.key);
   exchange->send_mac("acceptor");
   stage = Stage::proof;

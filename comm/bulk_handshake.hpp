@@ -1,7 +1,7 @@
 // How two ends of a new channel agree that they belong to the same view before either believes a byte of the
 // other:
 //
-//   - dialler: Hello {job, ballot, ranks, purpose, transport, host, nonce}
+//   - dialler: Hello {job, ballot, ranks, transport, host, nonce}
 //   - acceptor: Challenge {verdict, nonce}, MAC: it has the key, and this is no old conversation
 //   - dialler: MAC: so has the dialler
 //   - acceptor: Offer {tcp, or where the shared memory is}, MAC
@@ -21,7 +21,6 @@ namespace troupe::comm {
 
 struct Handshaken {
   BulkPeer peer;
-  BulkPurpose purpose = BulkPurpose::ring;
   Transport transport = Transport::tcp;
   std::unique_ptr<ByteChannel> channel;
 };
@@ -29,8 +28,7 @@ struct Handshaken {
 // Empty when the peer asks to try again later or went away half-way (`why` says which). Throws PeerError when
 // trying again cannot help.
 std::optional<Handshaken> dial_handshake(std::unique_ptr<ByteChannel> channel, const BulkSession& session,
-                                         const BulkPeer& peer, BulkPurpose purpose, const Patience& patience,
-                                         std::string& why);
+                                         const BulkPeer& peer, const Patience& patience, std::string& why);
 
 // The accepting end, one step at a time, so that a dialler who is slow or silent keeps nobody else waiting.
 class AcceptHandshake {

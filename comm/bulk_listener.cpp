@@ -30,8 +30,8 @@ bool has_spoken(int fd) {
 }
 
 BulkConnection connection_of(Handshaken done, const BulkSession& session) {
-  return BulkConnection(std::make_unique<BulkConnection::Core>(std::move(done.channel), done.peer, session,
-                                                               done.purpose, done.transport));
+  return BulkConnection(
+      std::make_unique<BulkConnection::Core>(std::move(done.channel), done.peer, session, done.transport));
 }
 
 }  // namespace
@@ -145,7 +145,7 @@ BulkConnection BulkListener::accept(const BulkSession& session, std::span<const 
               core_->address, last_refused.empty() ? "" : "; the last one turned away: ", last_refused);
 }
 
-BulkConnection bulk_connect(const BulkSession& session, const BulkPeer& peer, BulkPurpose purpose,
+BulkConnection bulk_connect(const BulkSession& session, const BulkPeer& peer,
                             const std::shared_ptr<SSL_CTX>& tls, Deadline deadline) {
   const Patience patience(deadline, session.cancelled);
   std::string why = "no attempt was made";
@@ -154,8 +154,7 @@ BulkConnection bulk_connect(const BulkSession& session, const BulkPeer& peer, Bu
     if (Descriptor socket = connect_to(peer.address, patience, why); socket.valid()) {
       auto channel = tls ? dial_tls_channel(std::move(socket), tls, peer.name, patience, why)
                          : make_tcp_channel(std::move(socket));
-      auto done =
-          channel ? dial_handshake(std::move(channel), session, peer, purpose, patience, why) : std::nullopt;
+      auto done = channel ? dial_handshake(std::move(channel), session, peer, patience, why) : std::nullopt;
       if (done) return connection_of(std::move(*done), session);
     }
     if (patience.cancelled())

@@ -109,7 +109,7 @@ RingLinks connect_ring(BulkListener& listener, const BulkSession& session, std::
   // Both at once: each member's dial is answered by the next one's accept.
   auto dialled = std::async(std::launch::async, [&] {
     try {
-      return bulk_connect(session, next, BulkPurpose::ring, tls, deadline);
+      return bulk_connect(session, next, tls, deadline);
     } catch (...) {
       listener.cancel();  // no use in waiting for the other side
       throw;

@@ -56,7 +56,7 @@ PeerError refused_dial(Change change, Deadline deadline = soon()) {
   change(session);
   std::optional<PeerError> thrown;
   try {
-    bulk_connect(session, acceptor, BulkPurpose::ring, {}, deadline);
+    bulk_connect(session, acceptor, {}, deadline);
   } catch (const PeerError& error) {
     thrown = error;
   }
@@ -124,8 +124,7 @@ TEST_CASE("a dialler in a later ballot gets through once the listener has arrive
   const BulkPeer dialler{0, member_name(0), "", host_id()};
   BulkSession later = test_session(0), mine = test_session(1);
   later.ballot = {4, 1};
-  auto dialled = std::async(std::launch::async,
-                            [&] { return bulk_connect(later, acceptor, BulkPurpose::fetch, {}, soon()); });
+  auto dialled = std::async(std::launch::async, [&] { return bulk_connect(later, acceptor, {}, soon()); });
   auto early = std::async(std::launch::async, [&] {
     CHECK_THROWS_AS(listener.accept(mine, {&dialler, 1}, soon()), Error);
   });
@@ -134,7 +133,6 @@ TEST_CASE("a dialler in a later ballot gets through once the listener has arrive
   early.get();
   mine.ballot = {4, 1};
   const auto connection = listener.accept(mine, {&dialler, 1}, soon());
-  CHECK(connection.purpose() == BulkPurpose::fetch);
   CHECK(dialled.get().peer().rank == 1);
 }
 
@@ -149,8 +147,7 @@ TEST_CASE("demanded shared memory that cannot be had is an error; automatic fall
   const BulkPeer dialler{0, member_name(0), "", ""};
   BulkSession away = test_session(0, {Transport::automatic});
   away.host_id = "elsewhere";
-  auto dialled = std::async(std::launch::async,
-                            [&] { return bulk_connect(away, acceptor, BulkPurpose::ring, {}, soon()); });
+  auto dialled = std::async(std::launch::async, [&] { return bulk_connect(away, acceptor, {}, soon()); });
   CHECK(listener.accept(test_session(1, {Transport::automatic}), {&dialler, 1}, soon()).transport() ==
         Transport::tcp);
   CHECK(dialled.get().transport() == Transport::tcp);
@@ -167,9 +164,8 @@ TEST_CASE("random bytes and silent connections at the listener do not keep a mem
     const auto noise = random_payload(i * 13, i);
     if (!noise.empty()) ::send(strangers.back().get(), noise.data(), noise.size(), MSG_NOSIGNAL);
   }
-  auto dialled = std::async(std::launch::async, [&] {
-    return bulk_connect(test_session(0), acceptor, BulkPurpose::ring, {}, soon());
-  });
+  auto dialled =
+      std::async(std::launch::async, [&] { return bulk_connect(test_session(0), acceptor, {}, soon()); });
   CHECK(listener.accept(test_session(1), {&dialler, 1}, soon()).peer().rank == 0);
   CHECK(listener.refused() > 0);
   dialled.get();
@@ -187,7 +183,7 @@ TEST_CASE("random bytes after the handshake end the connection with an error and
     auto sending = std::async(std::launch::async, [&] {
       BulkSession session = test_session(0);
       session.silence_ms_max = 300;
-      auto connection = bulk_connect(session, acceptor, BulkPurpose::ring, {}, soon());
+      auto connection = bulk_connect(session, acceptor, {}, soon());
       CHECK_THROWS_AS(([&] {
                         connection.send(head_of(1), random_payload(50'000, 2), soon());
                         connection.flush(soon());
@@ -219,7 +215,7 @@ TEST_CASE("a frame that arrives damaged is asked for again, wherever the byte li
     });
     const BulkPeer acceptor{1, member_name(1), proxy.address(), ""}, dialler{0, member_name(0), "", ""};
     auto sending = std::async(std::launch::async, [&] {
-      auto connection = bulk_connect(test_session(0), acceptor, BulkPurpose::ring, {}, soon());
+      auto connection = bulk_connect(test_session(0), acceptor, {}, soon());
       for (uint32_t i = 0; i < 10; ++i) connection.send(head_of(i), random_payload(1000, i), soon());
       connection.flush(soon());
     });
@@ -247,7 +243,7 @@ TEST_CASE("a path that damages every frame is given up when the patience is over
   });
   const BulkPeer acceptor{1, member_name(1), proxy.address(), ""}, dialler{0, member_name(0), "", ""};
   auto sending = std::async(std::launch::async, [&] {
-    auto connection = bulk_connect(test_session(0, options), acceptor, BulkPurpose::ring, {}, soon());
+    auto connection = bulk_connect(test_session(0, options), acceptor, {}, soon());
     CHECK_THROWS_AS(([&] {
                       connection.send(head_of(1), random_payload(5000, 1), soon());
                       connection.flush(soon());

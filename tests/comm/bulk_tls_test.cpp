@@ -41,7 +41,7 @@ Error refused_with(const std::string& server_folder, const std::string& dialler_
   });
   std::optional<Error> thrown;
   try {
-    bulk_connect(test_session(0), acceptor, BulkPurpose::ring,
+    bulk_connect(test_session(0), acceptor,
                  test_context({.certificates = dialler_folder}, dialler_name, End::dial), soon());
   } catch (const Error& error) {
     thrown = error;
@@ -137,12 +137,10 @@ TEST_CASE("a dialler without TLS and random bytes do not keep a member from an e
     if (!noise.empty()) ::send(strangers.back().get(), noise.data(), noise.size(), MSG_NOSIGNAL);
   }
   auto plain = std::async(std::launch::async, [&] {
-    CHECK_THROWS_AS(bulk_connect(test_session(0), acceptor, BulkPurpose::ring, {}, deadline_in_ms(300)),
-                    PeerError);
+    CHECK_THROWS_AS(bulk_connect(test_session(0), acceptor, {}, deadline_in_ms(300)), PeerError);
   });
   auto dialled = std::async(std::launch::async, [&] {
-    return bulk_connect(test_session(0), acceptor, BulkPurpose::ring,
-                        test_context(options, "node-0", End::dial), soon());
+    return bulk_connect(test_session(0), acceptor, test_context(options, "node-0", End::dial), soon());
   });
   CHECK(listener.accept(test_session(1), {&dialler, 1}, soon()).encrypted());
   dialled.get();
@@ -159,8 +157,8 @@ TEST_CASE("a byte changed under TLS ends the connection with an error") {
   });
   const BulkPeer acceptor{1, member_name(1), proxy.address(), ""}, dialler{0, member_name(0), "", ""};
   auto sending = std::async(std::launch::async, [&] {
-    auto connection = bulk_connect(test_session(0), acceptor, BulkPurpose::ring,
-                                   test_context(options, "node-0", End::dial), soon());
+    auto connection =
+        bulk_connect(test_session(0), acceptor, test_context(options, "node-0", End::dial), soon());
     CHECK_THROWS_AS(([&] {
                       connection.send({1, 0, 0, 0, {}}, some_bytes(500'000), soon());
                       connection.flush(soon());

@@ -155,8 +155,8 @@ TEST_CASE("sixty strangers who stop in the middle of their handshakes keep no me
     const BulkPeer acceptor{1, member_name(1), listener.address(), ""}, dialler{0, member_name(0), "", ""};
     const auto begin = Clock::now();
     auto dialled = std::async(std::launch::async, [&] {
-      return bulk_connect(test_session(0), acceptor, BulkPurpose::ring,
-                          test_context(options, member_name(0), End::dial), soon());
+      return bulk_connect(test_session(0), acceptor, test_context(options, member_name(0), End::dial),
+                          soon());
     });
     CHECK(listener.accept(test_session(1), {&dialler, 1}, soon()).peer().rank == 0);
     dialled.get();

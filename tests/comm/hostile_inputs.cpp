@@ -18,7 +18,7 @@ constexpr size_t kFrameHeadBytes = 9;
 constexpr uint8_t kData = 0, kHeaders = 1;
 
 // Offsets in the hello of a bulk connection.
-constexpr size_t kBallotAt = 8, kFromAt = 20, kPurposeAt = 28, kHostIdBytesAt = 30, kJobAt = 32,
+constexpr size_t kBallotAt = 8, kFromAt = 20, kReservedAt = 28, kHostIdBytesAt = 30, kJobAt = 32,
                  kBulkHelloBytes = 256;
 
 std::string big_endian(uint64_t value, int bytes) {
@@ -221,8 +221,7 @@ BulkInputs::BulkInputs() {
       connection.acknowledge(troupe::test::soon());
     });
     {
-      auto connection =
-          bulk_connect(troupe::test::test_session(0), acceptor, BulkPurpose::ring, {}, troupe::test::soon());
+      auto connection = bulk_connect(troupe::test::test_session(0), acceptor, {}, troupe::test::soon());
       connection.send({1, 0, 0, 0, {}}, std::vector<std::byte>(500), troupe::test::soon());
       connection.flush(troupe::test::soon());
     }
@@ -263,7 +262,7 @@ std::string BulkInputs::make(uint64_t index, uint64_t ballot) const {
       put(kFromAt, 8);  // ranks, of which nobody has heard
       return bytes;
     case 5:
-      put(kPurposeAt, 2);  // purpose and transport
+      put(kReservedAt, 2);  // and the transport
       return bytes;
     case 6:
       put(kJobAt, 32);

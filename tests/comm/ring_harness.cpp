@@ -89,8 +89,8 @@ ConnectedPair connect_pair(const RingTestOptions& options) {
   const BulkPeer acceptor{1, member_name(1), way_to(1, *pair.listener, options), host_id()};
   const BulkPeer dialler{0, member_name(0), "", host_id()};
   auto dialled = std::async(std::launch::async, [&] {
-    return bulk_connect(test_session(0, options), acceptor, BulkPurpose::ring,
-                        test_context(options, member_name(0), End::dial), soon());
+    return bulk_connect(test_session(0, options), acceptor, test_context(options, member_name(0), End::dial),
+                        soon());
   });
   pair.acceptor = std::make_unique<BulkConnection>(
       pair.listener->accept(test_session(1, options), {&dialler, 1}, soon()));

@@ -190,7 +190,7 @@ TEST_CASE("a frame that claims to lie in shared memory is refused where there is
   });
   const BulkPeer acceptor{1, member_name(1), proxy.address(), ""}, dialler{0, member_name(0), "", ""};
   auto sending = std::async(std::launch::async, [&] {
-    auto connection = bulk_connect(test_session(0), acceptor, BulkPurpose::ring, {}, soon());
+    auto connection = bulk_connect(test_session(0), acceptor, {}, soon());
     connection.send(head_of(1), random_payload(kSmall, 1), soon());
     CHECK_THROWS_AS(connection.flush(soon()), PeerError);
   });
