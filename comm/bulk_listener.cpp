@@ -145,18 +145,34 @@ BulkConnection BulkListener::accept(const BulkSession& session, std::span<const 
               core_->address, last_refused.empty() ? "" : "; the last one turned away: ", last_refused);
 }
 
+namespace {
+
+// One attempt. Empty when another may succeed; `why` says what stood in the way.
+std::optional<Handshaken> dial(const BulkSession& session, const BulkPeer& peer,
+                               const std::shared_ptr<SSL_CTX>& tls, const Patience& patience,
+                               std::string& why) try {
+  Descriptor socket = connect_to(peer.address, patience, why);
+  if (!socket.valid()) return std::nullopt;
+  auto channel = tls ? dial_tls_channel(std::move(socket), tls, peer.name, patience, why)
+                     : make_tcp_channel(std::move(socket));
+  if (!channel) return std::nullopt;
+  return dial_handshake(std::move(channel), session, peer, patience, why);
+} catch (const PeerError&) {
+  throw;
+} catch (const Error& failure) {
+  throw PeerError(failure.kind(), peer.rank,
+                  fmt::format("cannot open a bulk connection to {}: {}", peer.text(), failure.what()));
+}
+
+}  // namespace
+
 BulkConnection bulk_connect(const BulkSession& session, const BulkPeer& peer,
                             const std::shared_ptr<SSL_CTX>& tls, Deadline deadline) {
   const Patience patience(deadline, session.cancelled);
   std::string why = "no attempt was made";
   Wakeup never;
   for (int64_t pause_ms = 5;; pause_ms = std::min(2 * pause_ms, kDialPauseMsMax)) {
-    if (Descriptor socket = connect_to(peer.address, patience, why); socket.valid()) {
-      auto channel = tls ? dial_tls_channel(std::move(socket), tls, peer.name, patience, why)
-                         : make_tcp_channel(std::move(socket));
-      auto done = channel ? dial_handshake(std::move(channel), session, peer, patience, why) : std::nullopt;
-      if (done) return connection_of(std::move(*done), session);
-    }
+    if (auto done = dial(session, peer, tls, patience, why)) return connection_of(std::move(*done), session);
     if (patience.cancelled())
       throw PeerError(ErrorKind::cancelled, peer.rank,
                       fmt::format("connecting to {} was cancelled", peer.text()));

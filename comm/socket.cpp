@@ -22,17 +22,20 @@ struct FreeAddresses {
   void operator()(addrinfo* list) const { freeaddrinfo(list); }
 };
 
-std::unique_ptr<addrinfo, FreeAddresses> resolve(const Address& address, bool passive) {
+using AddressList = std::unique_ptr<addrinfo, FreeAddresses>;
+
+// Empty, with `why`, when the host has no address now.
+AddressList resolve(const Address& address, bool passive, std::string& why) {
   addrinfo hints{};
   hints.ai_family = AF_UNSPEC;
   hints.ai_socktype = SOCK_STREAM;
   hints.ai_flags = AI_NUMERICSERV | (passive ? AI_PASSIVE : 0);
   addrinfo* list = nullptr;
   const int failure = getaddrinfo(address.host.c_str(), std::to_string(address.port).c_str(), &hints, &list);
-  if (failure != 0)
-    throw error(ErrorKind::network, "cannot resolve '{}': {}; check the name or give an IP address",
-                address.host, gai_strerror(failure));
-  return std::unique_ptr<addrinfo, FreeAddresses>(list);
+  if (failure == 0) return AddressList(list);
+  why = fmt::format("cannot resolve '{}': {}; check the name or give an IP address", address.host,
+                    gai_strerror(failure));
+  return nullptr;
 }
 
 void set_no_delay(int fd) {
@@ -88,7 +91,9 @@ int milliseconds_until(Deadline deadline) {
 
 Descriptor listen_on(const std::string& text, std::string& real_address) {
   Address address = parse_address(text);
-  const auto list = resolve(address, true);
+  std::string why;
+  const AddressList list = resolve(address, true, why);
+  if (!list) throw error(ErrorKind::network, "{}", why);
   Descriptor socket(::socket(list->ai_family, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0));
   const int on = 1;
   if (!socket.valid() || setsockopt(socket.get(), SOL_SOCKET, SO_REUSEADDR, &on, sizeof on) != 0 ||
@@ -102,7 +107,7 @@ Descriptor listen_on(const std::string& text, std::string& real_address) {
 }
 
 Descriptor connect_to(const std::string& text, const Patience& patience, std::string& why) {
-  const auto list = resolve(parse_address(text), false);
+  const AddressList list = resolve(parse_address(text), false, why);
   for (const addrinfo* entry = list.get(); entry != nullptr; entry = entry->ai_next) {
     Descriptor socket(::socket(entry->ai_family, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0));
     int failure = socket.valid() ? 0 : errno;

@@ -45,8 +45,8 @@ int milliseconds_until(Deadline deadline);  // rounded up, 0 when past
 
 // Listens on "host:port" and gives back the address with the real port. Throws Error(network).
 Descriptor listen_on(const std::string& address, std::string& real_address);
-// One attempt; invalid when the peer refused or cannot be reached (`why` says so). Throws Error(network) when
-// the host has no address.
+// One attempt; invalid when the host has no address now, the peer refused or cannot be reached (`why` says
+// which). Throws Error(usage) when this is no address.
 Descriptor connect_to(const std::string& address, const Patience& patience, std::string& why);
 // One waiting connection, made non-blocking and without delay; invalid when there is none.
 Descriptor accept_from(int listener);

@@ -136,6 +136,23 @@ TEST_CASE("a dialler in a later ballot gets through once the listener has arrive
   CHECK(dialled.get().peer().rank == 1);
 }
 
+TEST_CASE("a host without an address is dialled until the deadline; what is no address is an error at once") {
+  const auto dial_error = [](const std::string& address) {
+    try {
+      bulk_connect(test_session(0), {1, member_name(1), address, ""}, {}, deadline_in_ms(100));
+    } catch (const PeerError& error) {
+      CHECK(error.peer_rank() == 1);
+      return error;
+    }
+    throw std::runtime_error("connected to nobody");
+  };
+  // A label of more than 63 letters is no name to ask a server for.
+  const PeerError unresolved = dial_error(std::string(64, 'n') + ".invalid:9100");
+  CHECK(unresolved.kind() == ErrorKind::timeout);
+  CHECK(std::string(unresolved.what()).find("cannot resolve") != std::string::npos);
+  CHECK(dial_error("no address").kind() == ErrorKind::usage);
+}
+
 TEST_CASE("demanded shared memory that cannot be had is an error; automatic falls back to tcp") {
   const auto error = refused_dial([](BulkSession& s) {
     s.transport = Transport::shm;
