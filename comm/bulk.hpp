@@ -192,8 +192,8 @@ class BulkListener {
 
 // Dials until the peer answers or the deadline comes. Throws PeerError: timeout (nobody answered, or the host
 // has no address), security (the peer does not have the key, or its certificate another name), protocol (it
-// is in a later ballot or another job), usage (its address is none), cancelled. `tls` is of
-// make_client_context, or empty.
+// is in a later ballot or another job), usage (its address is none), cancelled. Without TLS a refusal counts
+// the third time in a row: before, it may be damage on the way. `tls` is of make_client_context, or empty.
 BulkConnection bulk_connect(const BulkSession& session, const BulkPeer& peer,
                             const std::shared_ptr<SSL_CTX>& tls, Deadline deadline);
 

@@ -98,25 +98,29 @@ PeerError no_shared_memory(const BulkPeer& peer, std::string_view why) {
                   peer.text(), why));
 }
 
-// Throws what a verdict other than welcome and later means to the dialler.
-[[noreturn]] void throw_refused(Verdict verdict, const BulkPeer& peer) {
+PeerError lacks_key(const BulkPeer& peer) {
+  return PeerError(ErrorKind::security, peer.rank, peer.text() + " does not have the key of this view");
+}
+
+// What a verdict other than welcome and later means to the dialler.
+PeerError refusal_of(Verdict verdict, const BulkPeer& peer) {
+  const auto refused = [&](ErrorKind kind, std::string_view why) {
+    return PeerError(kind, peer.rank, fmt::format("{} refused us: {}", peer.text(), why));
+  };
   switch (verdict) {
     case Verdict::old_ballot:
-      throw PeerError(ErrorKind::protocol, peer.rank, peer.text() + " refused us: it is in a later ballot");
+      return refused(ErrorKind::protocol, "it is in a later ballot");
     case Verdict::other_job:
-      throw PeerError(ErrorKind::protocol, peer.rank, peer.text() + " refused us: it works on another job");
+      return refused(ErrorKind::protocol, "it works on another job");
     case Verdict::not_a_member:
-      throw PeerError(
-          ErrorKind::security, peer.rank,
-          peer.text() + " refused us: we are no member whom it expects; do both have the same cluster file?");
+      return refused(ErrorKind::security,
+                     "we are no member whom it expects; do both have the same cluster file?");
     case Verdict::other_name:
-      throw PeerError(
-          ErrorKind::security, peer.rank,
-          peer.text() + " refused us: our certificate does not carry our name in the cluster file");
+      return refused(ErrorKind::security, "our certificate does not carry our name in the cluster file");
     case Verdict::no_shared_memory:
-      throw no_shared_memory(peer, "it runs elsewhere, or demands another transport");
+      return no_shared_memory(peer, "it runs elsewhere, or demands another transport");
     default:
-      throw PeerError(ErrorKind::protocol, peer.rank, peer.text() + " gave an answer that no node gives");
+      return refused(ErrorKind::protocol, "with an answer that no node gives");
   }
 }
 
@@ -132,13 +136,12 @@ std::optional<Handshaken> dial_handshake(std::unique_ptr<ByteChannel> channel, c
     why = "it has not reached our ballot yet";
     return std::nullopt;
   }
-  if (Verdict(challenge.verdict) != Verdict::welcome) throw_refused(Verdict(challenge.verdict), peer);
-  if (!exchange.receive_mac("acceptor"))
-    throw PeerError(ErrorKind::security, peer.rank, peer.text() + " does not have the key of this view");
+  if (Verdict(challenge.verdict) != Verdict::welcome)
+    throw UnprovedRefusal(refusal_of(Verdict(challenge.verdict), peer));
+  if (!exchange.receive_mac("acceptor")) throw UnprovedRefusal(lacks_key(peer));
   exchange.send_mac("dialler");
   const auto offer = exchange.receive<Offer>();
-  if (!exchange.receive_mac("offer"))
-    throw PeerError(ErrorKind::security, peer.rank, peer.text() + " does not have the key of this view");
+  if (!exchange.receive_mac("offer")) throw UnprovedRefusal(lacks_key(peer));
   if (offer.shared == 0) return Handshaken{peer, Transport::tcp, std::move(channel)};
   std::string reason;
   auto region = ShmRegion::open(offer.memory, reason);

@@ -25,8 +25,15 @@ struct Handshaken {
   std::unique_ptr<ByteChannel> channel;
 };
 
+// A refusal of which nothing proves that it is meant: over plain TCP, one flipped bit in the handshake looks
+// the same.
+class UnprovedRefusal : public PeerError {
+ public:
+  explicit UnprovedRefusal(const PeerError& refusal) : PeerError(refusal) {}
+};
+
 // Empty when the peer asks to try again later or went away half-way (`why` says which). Throws PeerError when
-// trying again cannot help.
+// trying again cannot help, UnprovedRefusal when it most likely cannot.
 std::optional<Handshaken> dial_handshake(std::unique_ptr<ByteChannel> channel, const BulkSession& session,
                                          const BulkPeer& peer, const Patience& patience, std::string& why);
 

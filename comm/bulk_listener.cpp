@@ -16,6 +16,7 @@ namespace {
 constexpr size_t kCandidatesMax = 64;  // who dialled and is not yet let in
 constexpr int64_t kCandidateMs = 5'000;
 constexpr int64_t kDialPauseMsMax = 100;
+constexpr int kRefusalsMax = 3;  // in a row, until they count as meant
 
 struct Candidate {
   int fd = -1;  // the handshake's
@@ -171,8 +172,16 @@ BulkConnection bulk_connect(const BulkSession& session, const BulkPeer& peer,
   const Patience patience(deadline, session.cancelled);
   std::string why = "no attempt was made";
   Wakeup never;
+  int refusals = 0;
   for (int64_t pause_ms = 5;; pause_ms = std::min(2 * pause_ms, kDialPauseMsMax)) {
-    if (auto done = dial(session, peer, tls, patience, why)) return connection_of(std::move(*done), session);
+    try {
+      if (auto done = dial(session, peer, tls, patience, why))
+        return connection_of(std::move(*done), session);
+      refusals = 0;
+    } catch (const UnprovedRefusal& refusal) {
+      if (tls || ++refusals == kRefusalsMax) throw;
+      why = refusal.what();
+    }
     if (patience.cancelled())
       throw PeerError(ErrorKind::cancelled, peer.rank,
                       fmt::format("connecting to {} was cancelled", peer.text()));

@@ -188,6 +188,31 @@ TEST_CASE("random bytes and silent connections at the listener do not keep a mem
   dialled.get();
 }
 
+TEST_CASE("a bit that flips in the handshake costs a dial more, wherever it lies") {
+  // From the dialler: hello of 256 bytes, proof of 32. To it: challenge of 40, proof of 32.
+  for (const bool answers : {false, true})
+    for (uint64_t at = 0; at < (answers ? 72u : 288u); at += 3) {
+      CAPTURE(answers);
+      CAPTURE(at);
+      BulkListener listener({});
+      std::atomic<int> flipped = 0;
+      const auto flip_once = [&](uint64_t offset, std::span<std::byte> bytes) {
+        if (flipped > 0 || at < offset || at >= offset + bytes.size()) return;
+        bytes[at - offset] ^= std::byte{16};
+        ++flipped;
+      };
+      FlipProxy proxy(listener.address(), answers ? FlipProxy::Alter() : flip_once,
+                      answers ? flip_once : FlipProxy::Alter());
+      const BulkPeer acceptor{1, member_name(1), proxy.address(), ""}, dialler{0, member_name(0), "", ""};
+      auto dialled =
+          std::async(std::launch::async, [&] { return bulk_connect(test_session(0), acceptor, {}, soon()); });
+      const auto connection = listener.accept(test_session(1), {&dialler, 1}, soon());
+      CHECK(connection.peer().rank == 0);
+      CHECK_NOTHROW(dialled.get());
+      CHECK(flipped == 1);
+    }
+}
+
 TEST_CASE("random bytes after the handshake end the connection with an error and nothing worse") {
   for (uint64_t seed = 0; seed < 6; ++seed) {
     BulkListener listener({});

@@ -1,5 +1,5 @@
-// A TCP proxy on loopback that passes bytes both ways and changes some of those that go from the dialler to
-// the target.
+// A TCP proxy on loopback that passes bytes both ways, for one connection after another, and changes some of
+// them.
 #pragma once
 
 #include <atomic>
@@ -17,19 +17,20 @@ namespace troupe::test {
 
 class FlipProxy {
  public:
-  // `alter(offset, bytes)` may change what passes from the dialler; offset counts from the start of the
-  // connection.
+  // `alter(offset, bytes)` may change what passes from the dialler, `alter_answers` what passes to it; offset
+  // counts from the start of a connection.
   using Alter = std::function<void(uint64_t offset, std::span<std::byte> bytes)>;
-  FlipProxy(const std::string& target, Alter alter);
+  FlipProxy(const std::string& target, Alter alter, Alter alter_answers = {});
   ~FlipProxy();
   const std::string& address() const { return address_; }
 
  private:
   void run();
-  bool pass(int from, int to, uint64_t* offset);
+  bool serve();
+  bool pass(int from, int to, const Alter& alter, uint64_t& offset);
 
   const std::string target_;
-  const Alter alter_;
+  const Alter alter_, alter_answers_;
   std::string address_;
   comm::Descriptor listener_;
   comm::Wakeup stop_;
