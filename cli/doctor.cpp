@@ -1,4 +1,5 @@
 #include <cerrno>
+#include <csignal>
 #include <cstring>
 #include <fstream>
 #include <functional>
@@ -10,7 +11,6 @@
 #include <netdb.h>
 #include <poll.h>
 #include <sched.h>
-#include <sys/mman.h>
 #include <sys/resource.h>
 #include <sys/socket.h>
 #include <unistd.h>
@@ -19,6 +19,7 @@
 #include "actors/devices.hpp"
 #include "cli/commands.hpp"
 #include "comm/address.hpp"
+#include "comm/shared_memory.hpp"
 #include "kernels/base/error.hpp"
 #include "kernels/base/version.hpp"
 #include "kernels/cpu/backend.hpp"
@@ -81,12 +82,13 @@ void examine_limits(Examination& e) {
     e.bad("open files", fmt::format("at most {}", files.rlim_max), "raise the hard limit: ulimit -Hn 4096");
   else
     e.good("open files", fmt::format("{} now, up to {}", files.rlim_cur, files.rlim_max));
-  const int memory = memfd_create("troupe-doctor", MFD_CLOEXEC);
-  if (memory < 0 || ftruncate(memory, 1 << 20) != 0)
-    e.bad("shared memory", std::strerror(errno), "set transport = \"tcp\" in the cluster file");
+  signal(SIGXFSZ, SIG_IGN);  // as in a node
+  if (const std::string why = comm::why_no_shared_memory(); !why.empty())
+    e.bad("shared memory", why,
+          "raise the limit of file sizes (ulimit -f) if there is one, or set transport = \"tcp\" in the "
+          "cluster file");
   else
     e.good("shared memory", "anonymous shared memory works");
-  if (memory >= 0) close(memory);
 }
 
 // Resolves host:port and calls `use` with each address until one works; returns the last reason.

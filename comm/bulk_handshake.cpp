@@ -142,6 +142,8 @@ std::optional<Handshaken> dial_handshake(std::unique_ptr<ByteChannel> channel, c
   exchange.send_mac("dialler");
   const auto offer = exchange.receive<Offer>();
   if (!exchange.receive_mac("offer")) throw UnprovedRefusal(lacks_key(peer));
+  if (offer.shared == 0 && session.transport == Transport::shm)
+    throw no_shared_memory(peer, "it could not make any");
   if (offer.shared == 0) return Handshaken{peer, Transport::tcp, std::move(channel)};
   std::string reason;
   auto region = ShmRegion::open(offer.memory, reason);
@@ -181,7 +183,7 @@ struct AcceptHandshake::Core {
   BulkSession session;  // from the hello on
   Hello hello;
   BulkPeer peer;
-  std::optional<ShmRegion> region;
+  std::unique_ptr<ShmRegion> region;
   Handshaken done;
 };
 
@@ -246,9 +248,11 @@ AcceptHandshake::State AcceptHandshake::Core::take_hello(const BulkSession& now,
 AcceptHandshake::State AcceptHandshake::Core::take_proof(std::string& why) {
   if (!exchange->receive_mac("dialler"))
     return refuse(why, fmt::format("a node that says it is rank {} does not have the key", hello.from));
-  if (may_share(hello, session)) region.emplace(ShmRegion::create());
-  exchange->send(Offer{region.has_value(), region ? region->offer() : ShmOffer{}});
+  std::string no_memory;
+  if (may_share(hello, session)) region = ShmRegion::create(no_memory);
+  exchange->send(Offer{region != nullptr, region ? region->offer() : ShmOffer{}});
   exchange->send_mac("offer");
+  if (!region && shm_demanded(hello, session)) throw no_shared_memory(peer, no_memory);
   if (!region) return finish(Transport::tcp);
   stage = Stage::answer;
   return State::waiting;

@@ -70,6 +70,12 @@ std::string host_id() {
                      geteuid());
 }
 
+std::string why_no_shared_memory() {
+  std::string why;
+  ShmRegion::create(why);
+  return why;
+}
+
 ShmRegion::ShmRegion(ShmRegion&& other) noexcept
     : fd_(std::exchange(other.fd_, -1)), layout_(std::exchange(other.layout_, nullptr)) {}
 
@@ -78,20 +84,20 @@ ShmRegion::~ShmRegion() {
   if (fd_ >= 0) close(fd_);
 }
 
-ShmRegion ShmRegion::create() {
-  ShmRegion region;
-  region.fd_ = memfd_create("troupe-bulk", MFD_CLOEXEC | MFD_ALLOW_SEALING);
+std::unique_ptr<ShmRegion> ShmRegion::create(std::string& why) {
+  std::unique_ptr<ShmRegion> region(new ShmRegion);
+  region->fd_ = memfd_create("troupe-bulk", MFD_CLOEXEC | MFD_ALLOW_SEALING);
   // Sealed: nobody can shrink it under the other's feet.
   void* memory = MAP_FAILED;
-  if (region.fd_ >= 0 && ftruncate(region.fd_, sizeof(Layout)) == 0 &&
-      fcntl(region.fd_, F_ADD_SEALS, F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_SEAL) == 0)
-    memory = mmap(nullptr, sizeof(Layout), PROT_READ | PROT_WRITE, MAP_SHARED, region.fd_, 0);
-  if (memory == MAP_FAILED)
-    throw error(ErrorKind::out_of_memory,
-                "cannot make {} bytes of shared memory: {}; the transport 'tcp' does without", sizeof(Layout),
-                std::strerror(errno));
-  region.layout_ = static_cast<Layout*>(memory);
-  region.layout_->nonce = random_bytes();
+  if (region->fd_ >= 0 && ftruncate(region->fd_, sizeof(Layout)) == 0 &&
+      fcntl(region->fd_, F_ADD_SEALS, F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_SEAL) == 0)
+    memory = mmap(nullptr, sizeof(Layout), PROT_READ | PROT_WRITE, MAP_SHARED, region->fd_, 0);
+  if (memory == MAP_FAILED) {
+    why = fmt::format("{} bytes of shared memory: {}", sizeof(Layout), std::strerror(errno));
+    return nullptr;
+  }
+  region->layout_ = static_cast<Layout*>(memory);
+  region->layout_->nonce = random_bytes();
   return region;
 }
 

@@ -13,4 +13,7 @@ namespace troupe::comm {
 // /proc). Empty where the system does not tell. Whether it really works is tried when two nodes connect.
 std::string host_id();
 
+// Why this process cannot make the memory of a connection; empty when it can.
+std::string why_no_shared_memory();
+
 }  // namespace troupe::comm

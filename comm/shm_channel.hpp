@@ -21,8 +21,8 @@ struct ShmOffer {
 // A mapping of one memfd, with a ring of bytes each way.
 class ShmRegion {
  public:
-  // Throws Error(out_of_memory) when the system gives no memory.
-  static ShmRegion create();
+  // Empty with `why` when the system gives no such memory.
+  static std::unique_ptr<ShmRegion> create(std::string& why);
   // Empty with `why` when the memory cannot be opened or is not what was offered.
   static std::unique_ptr<ShmRegion> open(const ShmOffer& offer, std::string& why);
   ShmRegion(ShmRegion&& other) noexcept;

@@ -52,6 +52,9 @@ TEST_CASE("doctor finds nothing wrong here, and names a node that cannot be reac
   const ProcessResult bad = run({TROUPE_PROGRAM, "doctor", "--cluster", cluster});
   CHECK(bad.code == 1);
   CHECK(bad.out.find("WRONG node far") != std::string::npos);
+  const ProcessResult small = run({"/bin/sh", "-c", "ulimit -f 20000; exec " TROUPE_PROGRAM " doctor"});
+  CHECK(small.code == 1);
+  CHECK(small.out.find("WRONG shared memory") != std::string::npos);
 }
 
 TEST_CASE("prepare gives the same bytes for any number of loaders") {

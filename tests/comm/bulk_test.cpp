@@ -1,11 +1,13 @@
 #include "comm/bulk.hpp"
 
 #include <algorithm>
+#include <csignal>
 #include <cstring>
 #include <future>
 #include <thread>
 
 #include <doctest/doctest.h>
+#include <sys/resource.h>
 #include <sys/socket.h>
 
 #include "comm/shared_memory.hpp"
@@ -45,14 +47,14 @@ void exchange_both_ways(ConnectedPair& pair, int rounds) {
 
 // Dials `session` against a listener that expects `expected`, and gives the error of the dial.
 template <typename Change>
-PeerError refused_dial(Change change, Deadline deadline = soon()) {
+PeerError refused_dial(Change change, Deadline deadline = soon(), const RingTestOptions& options = {}) {
   BulkListener listener({});
   const BulkPeer acceptor{1, member_name(1), listener.address(), host_id()};
   const BulkPeer dialler{0, member_name(0), "", host_id()};
   auto accepting = std::async(std::launch::async, [&] {
-    CHECK_THROWS_AS(listener.accept(test_session(1), {&dialler, 1}, soon()), Error);
+    CHECK_THROWS_AS(listener.accept(test_session(1, options), {&dialler, 1}, soon()), Error);
   });
-  BulkSession session = test_session(0);
+  BulkSession session = test_session(0, options);
   change(session);
   std::optional<PeerError> thrown;
   try {
@@ -65,6 +67,24 @@ PeerError refused_dial(Change change, Deadline deadline = soon()) {
   REQUIRE(thrown.has_value());
   return *thrown;
 }
+
+// No file of this process, nor shared memory, grows beyond so many bytes while this lives.
+class FileSizeLimit {
+ public:
+  explicit FileSizeLimit(rlim_t bytes) : handler_(std::signal(SIGXFSZ, SIG_IGN)) {
+    REQUIRE(getrlimit(RLIMIT_FSIZE, &before_) == 0);
+    const rlimit limit{bytes, before_.rlim_max};
+    REQUIRE(setrlimit(RLIMIT_FSIZE, &limit) == 0);
+  }
+  ~FileSizeLimit() {
+    setrlimit(RLIMIT_FSIZE, &before_);
+    std::signal(SIGXFSZ, handler_);
+  }
+
+ private:
+  sighandler_t handler_;
+  rlimit before_{};
+};
 
 }  // namespace
 
@@ -168,6 +188,14 @@ TEST_CASE("demanded shared memory that cannot be had is an error; automatic fall
   CHECK(listener.accept(test_session(1, {Transport::automatic}), {&dialler, 1}, soon()).transport() ==
         Transport::tcp);
   CHECK(dialled.get().transport() == Transport::tcp);
+}
+
+TEST_CASE("shared memory that the system does not give is an error where demanded, and else does without") {
+  const FileSizeLimit limit(rlim_t{16} << 20);
+  CHECK(why_no_shared_memory().find("File too large") != std::string::npos);
+  const auto unchanged = [](BulkSession&) {};
+  CHECK(refused_dial(unchanged, soon(), {Transport::shm}).kind() == ErrorKind::usage);
+  CHECK(connect_pair({Transport::automatic}).acceptor->transport() == Transport::tcp);
 }
 
 TEST_CASE("random bytes and silent connections at the listener do not keep a member from connecting") {
