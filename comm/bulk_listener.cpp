@@ -1,5 +1,7 @@
 #include <algorithm>
 #include <atomic>
+#include <cerrno>
+#include <cstring>
 
 #include <poll.h>
 #include <sys/socket.h>
@@ -15,6 +17,7 @@ namespace {
 
 constexpr size_t kCandidatesMax = 64;  // who dialled and is not yet let in
 constexpr int64_t kCandidateMs = 5'000;
+constexpr int64_t kAcceptPauseMs = 20;  // when the system gives no descriptor
 constexpr int64_t kDialPauseMsMax = 100;
 constexpr int kRefusalsMax = 3;  // in a row, until they count as meant
 
@@ -44,11 +47,17 @@ struct BulkListener::Core {
   Wakeup cancelled;
   std::vector<Candidate> candidates;
   std::atomic<uint64_t> refused = 0;
+  Deadline accepts_again;
 
-  void take_in() {
+  void take_in(std::string& last_refused) {
     for (size_t i = 0; i < kCandidatesMax; ++i) {
       Descriptor fresh = accept_from(socket.get());
-      if (!fresh.valid()) return;
+      if (!fresh.valid()) {
+        if (errno == EAGAIN || errno == EINTR || errno == ECONNABORTED) return;
+        last_refused = fmt::format("cannot accept it: {}", std::strerror(errno));
+        accepts_again = deadline_in_ms(kAcceptPauseMs);
+        return;
+      }
       if (candidates.size() >= kCandidatesMax) drop(least_promising());
       const int fd = fresh.get();
       auto channel = tls ? accept_tls_channel(std::move(fresh), tls) : make_tcp_channel(std::move(fresh));
@@ -69,7 +78,9 @@ struct BulkListener::Core {
 
   // Waits for something to happen. True when accept() was cancelled.
   bool wait(Deadline deadline) {
-    std::vector<pollfd> entries{{socket.get(), POLLIN, 0}, {cancelled.fd(), POLLIN, 0}};
+    const bool pauses = Clock::now() < accepts_again;  // else who waits to be accepted keeps poll() from it
+    if (pauses) deadline = std::min(deadline, accepts_again);
+    std::vector<pollfd> entries{{pauses ? -1 : socket.get(), POLLIN, 0}, {cancelled.fd(), POLLIN, 0}};
     for (const Candidate& candidate : candidates) {
       entries.push_back({candidate.fd, POLLIN, 0});
       deadline = std::min(deadline, candidate.deadline);
@@ -131,7 +142,7 @@ BulkConnection BulkListener::accept(const BulkSession& session, std::span<const 
   const Patience patience(deadline, session.cancelled);
   std::string last_refused;
   for (;;) {
-    core_->take_in();
+    core_->take_in(last_refused);
     if (auto connection = core_->try_candidates(session, peers, last_refused)) return std::move(*connection);
     if (Clock::now() >= deadline) break;
     const bool cancelled = core_->wait(patience.next_look());

@@ -3,10 +3,12 @@
 #include <algorithm>
 #include <csignal>
 #include <cstring>
+#include <ctime>
 #include <future>
 #include <thread>
 
 #include <doctest/doctest.h>
+#include <sys/eventfd.h>
 #include <sys/resource.h>
 #include <sys/socket.h>
 
@@ -66,6 +68,28 @@ PeerError refused_dial(Change change, Deadline deadline = soon(), const RingTest
   accepting.get();
   REQUIRE(thrown.has_value());
   return *thrown;
+}
+
+// This process opens no more files while this lives.
+class NoMoreFiles {
+ public:
+  NoMoreFiles() {
+    REQUIRE(getrlimit(RLIMIT_NOFILE, &before_) == 0);
+    const Descriptor lowest_free(eventfd(0, EFD_CLOEXEC));
+    REQUIRE(lowest_free.valid());
+    const rlimit limit{rlim_t(lowest_free.get()), before_.rlim_max};
+    REQUIRE(setrlimit(RLIMIT_NOFILE, &limit) == 0);
+  }
+  ~NoMoreFiles() { setrlimit(RLIMIT_NOFILE, &before_); }
+
+ private:
+  rlimit before_{};
+};
+
+double processor_seconds_of_thread() {
+  timespec used{};
+  clock_gettime(CLOCK_THREAD_CPUTIME_ID, &used);
+  return double(used.tv_sec) + 1e-9 * double(used.tv_nsec);
 }
 
 // No file of this process, nor shared memory, grows beyond so many bytes while this lives.
@@ -196,6 +220,25 @@ TEST_CASE("shared memory that the system does not give is an error where demande
   const auto unchanged = [](BulkSession&) {};
   CHECK(refused_dial(unchanged, soon(), {Transport::shm}).kind() == ErrorKind::usage);
   CHECK(connect_pair({Transport::automatic}).acceptor->transport() == Transport::tcp);
+}
+
+TEST_CASE("a listener without a free descriptor waits for one, at rest, and says so") {
+  BulkListener listener({});
+  const BulkPeer acceptor{1, member_name(1), listener.address(), ""}, dialler{0, member_name(0), "", ""};
+  std::string why;
+  const Descriptor waits = connect_to(listener.address(), soon(), why);
+  REQUIRE(waits.valid());
+  {
+    const NoMoreFiles limit;
+    const double before = processor_seconds_of_thread();
+    CHECK_THROWS_WITH_AS(listener.accept(test_session(1), {&dialler, 1}, deadline_in_ms(500)),
+                         doctest::Contains("Too many open files"), Error);
+    CHECK(processor_seconds_of_thread() - before < 0.1);
+  }
+  auto dialled =
+      std::async(std::launch::async, [&] { return bulk_connect(test_session(0), acceptor, {}, soon()); });
+  CHECK(listener.accept(test_session(1), {&dialler, 1}, soon()).peer().rank == 0);
+  dialled.get();
 }
 
 TEST_CASE("random bytes and silent connections at the listener do not keep a member from connecting") {
