@@ -6,6 +6,7 @@
 #include <cstring>
 
 #include <openssl/bio.h>
+#include <openssl/err.h>
 #include <openssl/ssl.h>
 #include <poll.h>
 #include <sys/socket.h>
@@ -72,6 +73,7 @@ class TlsChannel : public ByteChannel {
   SSL* ssl() { return ssl_.get(); }
   // Of the handshake. Empty `why` and false: has to wait.
   bool handshake_step(std::string& why) {
+    errno = 0;
     const int done = SSL_connect(ssl_.get());
     return done == 1 || (result(done, why), false);
   }
@@ -80,6 +82,7 @@ class TlsChannel : public ByteChannel {
     if (into.empty()) return {};
     size_t bytes = 0;
     Moved moved;
+    errno = 0;
     if (SSL_read_ex(ssl_.get(), into.data(), into.size(), &bytes) == 1) return {bytes, false, {}};
     moved.closed = result(0, moved.why);
     return moved;
@@ -87,6 +90,7 @@ class TlsChannel : public ByteChannel {
   Moved write(std::span<const std::byte> from) override {
     size_t bytes = 0;
     Moved moved;
+    errno = 0;
     if (from.empty() || SSL_write_ex(ssl_.get(), from.data(), from.size(), &bytes) == 1)
       return {bytes, false, {}};
     moved.closed = result(0, moved.why);
@@ -107,16 +111,15 @@ class TlsChannel : public ByteChannel {
   bool peer_carries(const std::string& name) const override { return peer_carries_name(ssl_.get(), name); }
 
  private:
-  // After a call that did not succeed: true when the connection is over.
+  // After a call, begun with errno 0, that did not succeed: true when the connection is over.
   bool result(int code, std::string& why) {
     const int system_error = errno;
     const int kind = SSL_get_error(ssl_.get(), code);
+    const bool openssl_says = ERR_peek_error() != 0;
     const std::string reasons = take_ssl_errors();
     wanted_ = kind;
     if (kind == SSL_ERROR_WANT_READ || kind == SSL_ERROR_WANT_WRITE) return false;
-    if (kind == SSL_ERROR_ZERO_RETURN)
-      why = "it closed the connection";
-    else if (!reasons.empty())
+    if (openssl_says)
       why = reasons;
     else
       why = system_error != 0 ? std::strerror(system_error) : "it closed the connection";

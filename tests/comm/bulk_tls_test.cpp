@@ -147,6 +147,23 @@ TEST_CASE("a dialler without TLS and random bytes do not keep a member from an e
   plain.get();
 }
 
+TEST_CASE("who loses an encrypted connection is told how") {
+  TemporaryFolder folder;
+  certify(folder / "certs", {"node-0", "node-1"});
+  auto pair = connect_pair({.certificates = folder / "certs"});
+  pair.dialler.reset();
+  try {
+    pair.acceptor->receive(soon());
+    FAIL_CHECK("received what nobody sent");
+  } catch (const PeerError& error) {
+    const std::string what = error.what();
+    CAPTURE(what);
+    CHECK(error.kind() == ErrorKind::peer_lost);
+    CHECK((what.find("closed the connection") != std::string::npos ||
+           what.find("Connection reset by peer") != std::string::npos));
+  }
+}
+
 TEST_CASE("a byte changed under TLS ends the connection with an error") {
   TemporaryFolder folder;
   certify(folder / "certs", {"node-0", "node-1"});
