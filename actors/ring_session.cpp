@@ -179,6 +179,8 @@ void RingSession::stop_fed() {
     const std::lock_guard lock(mutex_);
     ring.swap(ring_);
   }
+  // supersede() and cancel() may hold it still, so letting go of it is not enough.
+  if (ring) ring->stop("its step is given up");
   ring.reset();
   if (in_group_.value_or(false)) fed_from_->group()->leave();
   fed_from_.reset();

@@ -79,6 +79,9 @@ void Ring::broadcast(size_t root, std::vector<std::byte>& bytes, size_t bytes_ma
 void Ring::cancel(const std::string& why) {
   core_->engine.cancel(why);
 }
+void Ring::stop(const std::string& why) {
+  core_->engine.stop(why);
+}
 RingStats Ring::stats() const {
   return core_->engine.stats();
 }

@@ -3,7 +3,7 @@
 // operations in the same order. A reduction runs bucket by bucket as buckets become ready, in chunks of
 // bounded size, on two threads that the Ring owns; a small one on the thread that waits for it. One member:
 // everything is local. Each member ends with the same bits, or with a PeerError that names the member who
-// failed; after an error only cancel() and the destructor may be called.
+// failed; after an error only cancel(), stop() and the destructor may be called.
 #pragma once
 
 #include <array>
@@ -117,6 +117,8 @@ class Ring {
   // From any thread: ends what is under way, here with PeerError(cancelled), at the others with what `why`
   // says.
   void cancel(const std::string& why);
+  // The same, and returns when the ring's threads have no more use for what start() was given.
+  void stop(const std::string& why);
   RingStats stats() const;  // of the last reduction; REQUIRES that nothing is under way
 
  private:

@@ -13,7 +13,7 @@ void RingEngine::broadcast(size_t root, std::vector<std::byte>& bytes, size_t by
   {
     std::lock_guard lock(mutex_);
     throw_if_failed();
-    TROUPE_CHECK(!sending_ && !receiving_ && !here_, "a reduction is under way");
+    TROUPE_CHECK(idle() && !here_, "a reduction is under way");
     if (size() == 1) return;
     at_work_here_ = true;
   }

@@ -56,7 +56,7 @@ RingEngine::~RingEngine() {
 void RingEngine::start(RingJob job) {
   std::lock_guard lock(mutex_);
   throw_if_failed();
-  TROUPE_CHECK(!sending_ && !receiving_ && !here_, "a reduction is under way");
+  TROUPE_CHECK(idle() && !here_, "a reduction is under way");
   const size_t groups = job.plan.groups(), frames = groups * 2 * (size() - 1) + (size() - 1);
   job_ = std::move(job);
   seen_.assign(groups * size(), 0);
@@ -108,7 +108,6 @@ void RingEngine::finish(const SumMeta& own) {
 
 SumMeta RingEngine::wait(Deadline deadline) {
   std::unique_lock lock(mutex_);
-  const auto idle = [this] { return !sending_ && !receiving_; };
   const auto over = [&] { return (here_ ? own_meta_.has_value() : idle()) || (failure_ && !completed_); };
   const bool in_time = ended_.wait_until(lock, deadline, over);
   const bool reduces = in_time && here_ && !failure_;
@@ -119,7 +118,9 @@ SumMeta RingEngine::wait(Deadline deadline) {
   lock.lock();
   if (std::exchange(here_, false)) completed_ = reduces && !failure_;
   at_work_here_ = false;
-  ended_.wait(lock, idle);  // after a failure all waits have ended: the callers' memory is free again
+  ended_.wait(lock, [this] {
+    return idle();
+  });  // after a failure all waits have ended: the callers' memory is free again
   if (!completed_) throw_if_failed();  // a member that left once all was done does no harm
   return meta_;
 }
@@ -136,6 +137,12 @@ void RingEngine::cancel(const std::string& why) {
   const PeerError reason(ErrorKind::cancelled, self.rank,
                          fmt::format("{} ended the ring: {}", self.text(), why));
   fail(std::make_exception_ptr(reason), reason);
+}
+
+void RingEngine::stop(const std::string& why) {
+  cancel(why);
+  std::unique_lock lock(mutex_);
+  ended_.wait(lock, [this] { return idle(); });
 }
 
 RingStats RingEngine::stats() {
@@ -199,7 +206,7 @@ void RingEngine::run(void (RingEngine::*work)(), bool& working, std::optional<Bu
     lock.lock();
     if (!woken) continue;
     working = false;
-    completed_ = !sending_ && !receiving_ && !failure_;
+    completed_ = idle() && !failure_;
     ended_.notify_all();
   }
 }
@@ -207,7 +214,7 @@ void RingEngine::run(void (RingEngine::*work)(), bool& working, std::optional<Bu
 // A member that is ahead of us must not think us dead. Within a reduction, when our part is done, the
 // neighbour may have all it needs and be gone: that is no failure yet, and the next use of the link tells.
 void RingEngine::tend(BulkConnection& link) try { link.tend(); } catch (const PeerError& error) {
-  if (std::lock_guard lock(mutex_); sending_ || receiving_ || at_work_here_) return;
+  if (std::lock_guard lock(mutex_); !idle() || at_work_here_) return;
   fail(std::current_exception(), error);
 }
 

@@ -40,6 +40,7 @@ class RingEngine {
   void finish(const SumMeta& own);
   SumMeta wait(Deadline deadline);
   void cancel(const std::string& why);
+  void stop(const std::string& why);
   void broadcast(size_t root, std::vector<std::byte>& bytes, size_t bytes_max, Deadline deadline);
   RingStats stats();
   size_t size() const { return members_.size(); }
@@ -75,9 +76,10 @@ class RingEngine {
   void send(Item item);
   void send_or_leave(Item item);
   void send_own_or_leave();
-  void wake_sender();                                    // REQUIRES mutex_
-  void count_sent(const FrameHead& head, size_t bytes);  // REQUIRES mutex_
-  void throw_if_failed();                                // REQUIRES mutex_
+  void wake_sender();                                     // REQUIRES mutex_
+  void count_sent(const FrameHead& head, size_t bytes);   // REQUIRES mutex_
+  bool idle() const { return !sending_ && !receiving_; }  // REQUIRES mutex_
+  void throw_if_failed();                                 // REQUIRES mutex_
   void guarded(const std::function<void()>& action);
   void fail(std::exception_ptr failure, const PeerError& reason);
   PeerError protocol_error(const std::string& what) const;

@@ -1,10 +1,12 @@
 #include "comm/ring.hpp"
 
 #include <algorithm>
+#include <atomic>
 #include <cmath>
 #include <condition_variable>
 #include <functional>
 #include <mutex>
+#include <thread>
 
 #include <doctest/doctest.h>
 
@@ -193,6 +195,27 @@ TEST_CASE("a member whose buckets are not ready hears that the reduction is over
   for (const auto& error : thrown) {
     REQUIRE(error != nullptr);
     CHECK_THROWS_WITH_AS(std::rethrow_exception(error), doctest::Contains("enough"), PeerError);
+  }
+}
+
+TEST_CASE("a reduction that was stopped leaves sum and total alone, also when somebody else cancels it") {
+  const BlockLayout layout = layout_of({{400'000, 400'000}});
+  const auto buckets = buckets_last_first(layout, 10'000);
+  for (int round = 0; round < 5; ++round) {
+    std::atomic<int> changed = 0;
+    run_ranks(2, {Transport::tcp, small_chunks()}, [&](Ring& ring) {
+      auto values = test_values(layout, ring.position());
+      RoundedTotal total;
+      ring.start(exact_of(layout, values, total, 2, buckets));
+      for (size_t i = 0; i < buckets.size(); ++i) ring.bucket_ready(i);
+      std::thread other([&] { ring.cancel("a new view"); });
+      ring.stop("given up");
+      const RoundedTotal left = total;
+      values.assign(values.size(), 0);
+      other.join();
+      changed += total != left;
+    });
+    CHECK(changed == 0);
   }
 }
 
