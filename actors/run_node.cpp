@@ -12,7 +12,6 @@
 #include <caf/actor_system_config.hpp>
 #include <caf/send.hpp>
 #include <spdlog/spdlog.h>
-#include <sys/resource.h>
 #include <unistd.h>
 
 #include "actors/clock.hpp"
@@ -114,13 +113,6 @@ std::shared_ptr<NodeServices> open_services(const NodeOptions& options,
   return services;
 }
 
-void raise_file_limit() {
-  rlimit files{};
-  if (getrlimit(RLIMIT_NOFILE, &files) != 0) return;
-  files.rlim_cur = files.rlim_max;
-  setrlimit(RLIMIT_NOFILE, &files);
-}
-
 // The first line a parent reads: where this node listens.
 void announce(int descriptor, const NodeServices& services) {
   if (descriptor < 0) return;
@@ -155,7 +147,6 @@ int run_node(const NodeOptions& options) {
   pthread_sigmask(SIG_BLOCK, &signals, nullptr);  // before any thread is made
   signal(SIGPIPE, SIG_IGN);
   signal(SIGXFSZ, SIG_IGN);  // a file that may not grow is an error like a full disk
-  raise_file_limit();
 
   const auto door = std::make_shared<NodeDoor>();
   const std::shared_ptr<NodeServices> services = open_services(options, door);
