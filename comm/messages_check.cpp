@@ -87,6 +87,7 @@ void check(Check& c, const Contribution& m) {
 void check(Check& c, const Seal& m) {
   c.count("seal.contributions", m.contributions_size(), kRanksMax);
   for (const Contribution& contribution : m.contributions()) check(c, contribution);
+  c.at_least("seal.end_step", m.end_step(), 0);
 }
 
 void check(Check& c, const Member& m) {
@@ -114,6 +115,7 @@ void check(Check& c, const View& m) {
   for (const Contribution& contribution : m.kept()) check(c, contribution);
   c.at_most("view.total_source", m.total_source(), kRanksMax);
   c.none_or("view.bulk_key", m.bulk_key(), kHashBytes);
+  c.at_least("view.end_step", m.end_step(), 0);
 }
 
 void check(Check& c, const Join& m) {

@@ -57,6 +57,7 @@ std::vector<Envelope> one_of_each() {
   View& view = *add().mutable_view();
   for (uint32_t i = 0; i < kRanksMax; ++i) member(view.add_members());
   view.set_bulk_key(std::string(kHashBytes, 'k'));
+  view.set_end_step(0);
   add().mutable_suspect()->set_why("it was silent");
   add().mutable_leave()->set_why("asked to");
   add().mutable_follow()->add_sources(kRanksMax - 1);
@@ -141,6 +142,9 @@ TEST_CASE("a field beyond its bound is refused by its name, when sending and whe
   refuses("seal.contributions", [](Envelope& e) {
     for (uint32_t i = 0; i <= kRanksMax; ++i) e.mutable_seal()->add_contributions();
   });
+  refuses("seal.end_step", [](Envelope& e) { e.mutable_seal()->set_end_step(-1); });
+  refuses("inventory.end_step", [](Envelope& e) { e.mutable_inventory()->set_end_step(-1); });
+  refuses("view.end_step", [](Envelope& e) { e.mutable_view()->set_end_step(-1); });
   refuses("view.total_source", [](Envelope& e) { e.mutable_view()->set_total_source(kRanksMax + 1); });
   refuses("view.bulk_key", [](Envelope& e) { e.mutable_view()->set_bulk_key("k"); });
   refuses("member.name",
