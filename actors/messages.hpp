@@ -137,7 +137,6 @@ struct SlotDone {
   int64_t step = 0;
   uint32_t slot = 0;
   double seconds = 0;
-  uint32_t flags = 0;
 };
 struct ShareWork {  // take ranges until none is left
   std::shared_ptr<SharedWork> work;

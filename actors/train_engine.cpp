@@ -17,10 +17,10 @@ std::string TrainEngine::chain() const {
   return {state().chain.begin(), state().chain.end()};
 }
 
-uint32_t TrainEngine::run_slot(uint32_t worker, int64_t step, uint32_t slot, const Batch& batch) {
+void TrainEngine::run_slot(uint32_t worker, int64_t step, uint32_t slot, const Batch& batch) {
   TROUPE_CHECK(step == state().step, "slot {} of step {} meets a state at step {}", slot, step, state().step);
-  uint32_t flags = kernels::kSumClean;
   if (!batch.empty()) {
+    uint32_t flags = kernels::kSumClean;
     const bool held_out = plan_.is_evaluation(slot);
     const kernels::LossSums sums = held_out ? evaluate(worker, batch) : train(worker, slot, batch, flags);
     const std::lock_guard lock(sums_mutex_);
@@ -28,7 +28,6 @@ uint32_t TrainEngine::run_slot(uint32_t worker, int64_t step, uint32_t slot, con
     flags_ |= flags;
   }
   progress_.reached(slot, 0);
-  return flags;
 }
 
 void TrainEngine::probe(const Batch& batch) {

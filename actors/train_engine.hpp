@@ -69,9 +69,8 @@ class TrainEngine {
   // On the worker's own thread, before its first slot.
   virtual void open_worker(uint32_t worker) = 0;
   virtual kernels::Stream& stream(uint32_t worker) = 0;
-  // Forward and backward of a training slot into the step's sum, or forward of a held-out one. Returns its
-  // flags.
-  uint32_t run_slot(uint32_t worker, int64_t step, uint32_t slot, const Batch& batch);
+  // Forward and backward of a training slot into the step's sum, or forward of a held-out one.
+  void run_slot(uint32_t worker, int64_t step, uint32_t slot, const Batch& batch);
 
   // Finds out what this machine makes of a slot: a hash of its gradient and losses, leaving nothing behind.
   // The same on all nodes that could compute together, so it is asked of all with the same weights and batch.

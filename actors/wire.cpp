@@ -25,7 +25,6 @@ EnvelopePtr to_wire(const JobContext& context, const scheduler::Claim& claim) {
   wire::Claim& out = *message.mutable_claim();
   out.set_sequence(claim.sequence);
   put(claim.done, *out.mutable_done());
-  out.set_flags(claim.flags);
   out.set_wanted(claim.wanted);
   out.set_workers(claim.workers);
   out.set_digest(claim.digest);
@@ -36,7 +35,7 @@ EnvelopePtr to_wire(const JobContext& context, const scheduler::Claim& claim) {
 
 scheduler::Claim claim_of(const wire::Envelope& message) {
   const wire::Claim& in = message.claim();
-  return {fence_of(message), in.sequence(), get(in.done()),    in.flags(), in.wanted(),
+  return {fence_of(message), in.sequence(), get(in.done()),    in.wanted(),
           in.workers(),      in.digest(),   in.slot_seconds(), in.sealed()};
 }
 

@@ -63,7 +63,6 @@ CoordinatorActions Coordinator::stop() {
 
 void Coordinator::begin_step(int64_t step, Microseconds now_us) {
   step_ = step;
-  began_at_us_ = now_us;
   sealed_ = false;
   digest_.reset();
   free_ = step < end_step_ ? SlotSet::first(plan_.slots(step)) : SlotSet();

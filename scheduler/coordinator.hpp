@@ -84,7 +84,6 @@ class Coordinator {
   Microseconds stuck_us_;
   int64_t step_ = 0;
   int64_t end_step_ = 0;
-  Microseconds began_at_us_ = 0;
   SlotSet free_;  // of this step, not granted yet
   bool sealed_ = false;
   bool ended_ = false;

@@ -126,12 +126,10 @@ MemberActions MemberRole::on_seal(const Seal& seal, Microseconds now_us) {
   return actions;
 }
 
-MemberActions MemberRole::on_slot_done(int64_t step, uint32_t slot, double seconds, uint32_t flags,
-                                       Microseconds now_us) {
+MemberActions MemberRole::on_slot_done(int64_t step, uint32_t slot, double seconds, Microseconds now_us) {
   if (step != step_ || !started_.contains(slot) || done_.contains(slot))
     return {wrong("slot " + std::to_string(slot) + " ended that was not running")};
   done_.insert(slot);
-  flags_ |= flags;
   --running_;
   if (!plan_.is_evaluation(slot))
     slot_seconds_ = slot_seconds_ == 0 ? seconds : slot_seconds_ + kSmoothing * (seconds - slot_seconds_);
@@ -211,7 +209,6 @@ MemberActions MemberRole::start_over(Microseconds now_us) {
 void MemberRole::forget_slots() {
   granted_ = started_ = done_ = told_ = SlotSet();
   waiting_.clear();
-  flags_ = 0;
   seal_.reset();
   outstanding_.reset();
   claim_after_us_ = 0;
@@ -265,7 +262,6 @@ void MemberRole::claim(MemberActions& actions, uint32_t wanted, Microseconds now
   claim.fence = {view_.ballot, step_};
   claim.sequence = ++sequence_;
   claim.done = done_;
-  claim.flags = flags_;
   claim.wanted = wanted;
   claim.workers = options_.workers;
   claim.digest = digest_;

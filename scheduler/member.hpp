@@ -94,8 +94,7 @@ class MemberRole {
 
   MemberActions on_grant(const Grant& grant, Microseconds now_us);
   MemberActions on_seal(const Seal& seal, Microseconds now_us);
-  MemberActions on_slot_done(int64_t step, uint32_t slot, double seconds, uint32_t flags,
-                             Microseconds now_us);
+  MemberActions on_slot_done(int64_t step, uint32_t slot, double seconds, Microseconds now_us);
   MemberActions on_reduced(const Fence& fence);
   MemberActions on_reduce_failed(const Fence& fence);
   MemberActions on_total_fetched(const Fence& fence);
@@ -142,7 +141,6 @@ class MemberRole {
   SlotSet told_;                   // of done_, what the leader knows: it has answered
   std::vector<uint32_t> waiting_;  // granted, not started; bounded by what was claimed
   uint32_t running_ = 0;
-  uint32_t flags_ = 0;
   double slot_seconds_ = 0;
   uint64_t sequence_ = 0;
   std::optional<Claim> outstanding_;

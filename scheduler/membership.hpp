@@ -154,9 +154,8 @@ class Membership {
   std::optional<Inventory> inventory_;  // the answer to promised_
   std::optional<Attempt> attempt_;
   std::set<Rank> up_;
-  std::set<Rank> awaited_;        // before the first view: all nodes but those that came and went
-  std::map<Rank, Join> joins_;    // of nodes that are in no view, newest
-  std::map<Rank, Member> known_;  // where each node was last heard to be
+  std::set<Rank> awaited_;      // before the first view: all nodes but those that came and went
+  std::map<Rank, Join> joins_;  // of nodes that are in no view, newest
   std::map<Rank, Pause> pauses_;
   std::optional<std::pair<Rank, std::string>> broken_;  // this node's own report, until a ballot answers it
   std::optional<Rank> leader_hint_;                     // who leads, as far as a node in no view knows

@@ -27,7 +27,6 @@ struct Claim {
   Fence fence;
   uint64_t sequence = 0;
   SlotSet done;
-  uint32_t flags = 0;
   uint32_t wanted = 0;      // slots it could take on now
   uint32_t workers = 1;     // slots it runs at once
   std::string digest;       // of x(step)

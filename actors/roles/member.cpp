@@ -139,7 +139,7 @@ struct member_state {
   }
   void slot_done(Self self, const SlotDone& done) {
     free.push_back(done.worker);
-    apply(self, role->on_slot_done(done.step, done.slot, done.seconds, done.flags, now_us()));
+    apply(self, role->on_slot_done(done.step, done.slot, done.seconds, now_us()));
   }
 };
 static_assert(!std::is_aggregate_v<member_state>);

@@ -21,9 +21,9 @@ struct trainer_state {
 
   SlotDone run(const SlotSamples& slot) {
     const auto begin = std::chrono::steady_clock::now();
-    const uint32_t flags = engine->run_slot(worker, slot.step, slot.slot, *slot.batch);
+    engine->run_slot(worker, slot.step, slot.slot, *slot.batch);
     const std::chrono::duration<double> took = std::chrono::steady_clock::now() - begin;
-    return {worker, slot.step, slot.slot, took.count(), flags};
+    return {worker, slot.step, slot.slot, took.count()};
   }
 };
 static_assert(!std::is_aggregate_v<trainer_state>);

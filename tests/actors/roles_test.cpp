@@ -37,7 +37,7 @@ trainer_actor spawn_trainer_stand_in(TestSystem& test, uint32_t worker, std::sha
   return test.system.spawn([worker, work]() -> trainer_actor::behavior_type {
     return {[worker, work](const SlotSamples& slot) {
               work->slots.emplace_back(slot.step, slot.slot);
-              return SlotDone{worker, slot.step, slot.slot, 0.001, 0};
+              return SlotDone{worker, slot.step, slot.slot, 0.001};
             },
             [](const ShareWork&) { return WorkShared{}; }};
   });

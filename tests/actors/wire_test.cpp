@@ -26,7 +26,7 @@ TEST_CASE("claims, grants and seals arrive as they were sent") {
   scheduler::SlotSet some;
   some.insert(3);
   some.insert(100);
-  const scheduler::Claim claim{fence, 12, some, 1, 4, 2, std::string(32, 'd'), 0.25, true};
+  const scheduler::Claim claim{fence, 12, some, 4, 2, std::string(32, 'd'), 0.25, true};
   CHECK(claim_of(travel(to_wire(*context, claim))) == claim);
   const scheduler::Grant grant{fence, 12, some};
   CHECK(grant_of(travel(to_wire(*context, grant))) == grant);

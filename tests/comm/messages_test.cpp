@@ -40,10 +40,9 @@ std::vector<Envelope> one_of_each() {
   hello.set_wire_version(kWireVersion);
   hello.set_node("n1");
   hello.set_incarnation(std::string(kIncarnationBytes, 'h'));
-  add().mutable_heartbeat()->set_committed_step(-1);
+  add().mutable_heartbeat()->set_leads(true);
   Claim& claim = *add().mutable_claim();
   slots(claim.mutable_done());
-  claim.set_flags(3);
   claim.set_wanted(1024);
   claim.set_slot_seconds(0.25);
   slots(add().mutable_grant()->mutable_slots());
@@ -132,7 +131,6 @@ TEST_CASE("a field beyond its bound is refused by its name, when sending and whe
   refuses("fence.incarnation", [](Envelope& e) { e.mutable_fence()->set_incarnation("x"); });
   refuses("hello.incarnation", [](Envelope& e) { e.mutable_hello()->set_node("n1"); });
   refuses("claim.done", [&](Envelope& e) { words(e.mutable_claim()->mutable_done()); });
-  refuses("claim.flags", [](Envelope& e) { e.mutable_claim()->set_flags(4); });
   refuses("claim.wanted", [](Envelope& e) { e.mutable_claim()->set_wanted(1025); });
   refuses("claim.slot_seconds", [](Envelope& e) { e.mutable_claim()->set_slot_seconds(-1); });
   refuses("claim.slot_seconds", [](Envelope& e) { e.mutable_claim()->set_slot_seconds(1.0 / 0.0); });

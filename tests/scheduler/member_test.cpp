@@ -30,7 +30,7 @@ TEST_CASE("a member claims, runs one slot a worker, and claims again while the n
   CHECK(pick<RunSlot>(actions)[0].slot == 0);
   REQUIRE(pick<PrefetchSlots>(actions).size() == 1);
   CHECK(pick<PrefetchSlots>(actions)[0].slots == std::vector<uint32_t>{1});
-  const auto after = member.on_slot_done(0, 0, 0.5, 0, 2);
+  const auto after = member.on_slot_done(0, 0, 0.5, 2);
   CHECK(pick<RunSlot>(after)[0].slot == 1);
   REQUIRE(pick<SendClaim>(after).size() == 1);
   CHECK(pick<SendClaim>(after)[0].claim.done == slots({0}));
@@ -42,8 +42,8 @@ TEST_CASE("the ring starts when the step is sealed and every own slot is folded"
   member.begin(make_view(2), 0);
   member.on_grant(grant(0, 1, slots({0, 1})), 1);
   CHECK(pick<StartReduce>(member.on_seal(seal(0, slots({0, 1})), 2)).empty());
-  member.on_slot_done(0, 0, 1, 0, 3);
-  const auto actions = member.on_slot_done(0, 1, 1, 0, 4);
+  member.on_slot_done(0, 0, 1, 3);
+  const auto actions = member.on_slot_done(0, 1, 1, 4);
   REQUIRE(pick<StartReduce>(actions).size() == 1);
   CHECK(pick<PrefetchSlots>(actions).at(0).step == 1);
   CHECK(pick<StartCommit>(member.on_reduced({{1, 0}, 0})).size() == 1);
@@ -65,8 +65,8 @@ TEST_CASE("a ring is fed when the step is sealed while own slots run, at the cos
   REQUIRE(pick<FeedReduce>(actions).size() == 1);
   CHECK(pick<FeedReduce>(actions)[0].seal == seal(1, slots({0, 1})));
   CHECK(!member.holds_total());
-  CHECK(pick<FeedReduce>(member.on_slot_done(1, 0, 1, 0, 5)).empty());
-  CHECK(pick<StartReduce>(member.on_slot_done(1, 1, 1, 0, 6)).size() == 1);
+  CHECK(pick<FeedReduce>(member.on_slot_done(1, 0, 1, 5)).empty());
+  CHECK(pick<StartReduce>(member.on_slot_done(1, 1, 1, 6)).size() == 1);
 }
 
 TEST_CASE("a ring is not fed by a member whose slots are done, nor by one that is alone") {
@@ -84,7 +84,7 @@ TEST_CASE("a seal that overtakes its grant brings the slots itself, once") {
   member.begin(make_view(2), 0);
   CHECK(pick<RunSlot>(member.on_seal(seal(0, slots({2})), 1)).size() == 1);
   CHECK(member.on_grant(grant(0, 1, slots({2})), 2).empty());
-  CHECK(pick<StartReduce>(member.on_slot_done(0, 2, 1, 0, 3)).size() == 1);
+  CHECK(pick<StartReduce>(member.on_slot_done(0, 2, 1, 3)).size() == 1);
 }
 
 TEST_CASE("a member without a slot still takes part in the ring") {
@@ -98,7 +98,7 @@ TEST_CASE("a member that ends its slots after the seal says so, until it is answ
   member.begin(make_view(2), 0);
   member.on_grant(grant(0, 1, slots({1})), 1);
   member.on_seal(seal(0, slots({1})), 2);
-  const auto actions = member.on_slot_done(0, 1, 1, 0, 3);
+  const auto actions = member.on_slot_done(0, 1, 1, 3);
   REQUIRE(pick<SendClaim>(actions).size() == 1);
   const Claim last = pick<SendClaim>(actions)[0].claim;
   CHECK(last.sealed);
@@ -123,7 +123,7 @@ TEST_CASE("a member whose leader knows of all its slots says nothing more") {
   MemberRole member(kOneWorker, kPlan, 0, "x0");
   member.begin(make_view(2), 0);
   member.on_grant(grant(0, 1, slots({1})), 1);
-  member.on_slot_done(0, 1, 1, 0, 2);
+  member.on_slot_done(0, 1, 1, 2);
   member.on_grant(grant(0, 2, {}), 3);
   const Claim told = pick<SendClaim>(member.on_tick(103)).at(0).claim;
   REQUIRE(told.done == slots({1}));
@@ -191,7 +191,7 @@ TEST_CASE("nothing is committed, reduced or finished out of turn") {
   member.begin(make_view(2), 0);
   CHECK(pick<Failure>(member.on_committed(0, "x1", 1)).size() == 1);
   CHECK(member.on_reduced({{1, 0}, 0}).empty());
-  CHECK(pick<Failure>(member.on_slot_done(0, 0, 1, 0, 1)).size() == 1);
+  CHECK(pick<Failure>(member.on_slot_done(0, 0, 1, 1)).size() == 1);
 }
 
 namespace {
@@ -201,7 +201,7 @@ MemberRole half_way() {
   MemberRole member(kOneWorker, kPlan, 0, "x0");
   member.begin(make_view(2), 0);
   member.on_grant(grant(0, 1, slots({0, 1, 2})), 1);
-  member.on_slot_done(0, 0, 1, 0, 2);
+  member.on_slot_done(0, 0, 1, 2);
   return member;
 }
 
@@ -221,7 +221,7 @@ TEST_CASE("a promise is answered with what is folded and what runs, and no slot 
   CHECK(fenced[0].inventory.ballot == Ballot{2, 1});
   CHECK(fenced[0].inventory.folded == slots({0}));
   CHECK(fenced[0].inventory.half_folded == slots({1}));
-  CHECK(member.on_slot_done(0, 1, 1, 0, 3).empty());  // slot 2 was granted, and stays where it is
+  CHECK(member.on_slot_done(0, 1, 1, 3).empty());  // slot 2 was granted, and stays where it is
   CHECK(member.on_tick(1'000'000).empty());
 }
 
@@ -238,7 +238,7 @@ TEST_CASE("a sum that the view drops is cleared when nothing folds into it any m
   MemberRole member = half_way();
   member.fence({2, 1});
   CHECK(member.begin(next_view({}), 4).empty());
-  const auto actions = member.on_slot_done(0, 1, 1, 0, 5);
+  const auto actions = member.on_slot_done(0, 1, 1, 5);
   CHECK(pick<ClearSum>(actions).size() == 1);
   CHECK(pick<SendClaim>(actions).empty());
   SUBCASE("and then claims anew") {
@@ -286,7 +286,7 @@ TEST_CASE("a member that is one step behind takes the total from a peer, after i
   CHECK(fetch[0].source == 1);
   CHECK(fetch[0].fence.step == 0);
   CHECK(member.on_total_fetched(fetch[0].fence).empty());
-  CHECK(pick<StartCommit>(member.on_slot_done(0, 1, 1, 0, 5)).size() == 1);
+  CHECK(pick<StartCommit>(member.on_slot_done(0, 1, 1, 5)).size() == 1);
   const auto claims = pick<SendClaim>(member.on_committed(0, "x1", 6));
   REQUIRE(claims.size() == 1);
   CHECK(claims[0].claim.fence.step == 1);
@@ -299,7 +299,7 @@ TEST_CASE("a member that wants to leave does its part of the step and takes no s
   CHECK_FALSE(member.wants_to_leave());
   member.on_grant(grant(0, 1, slots({0})), 1);
   member.on_seal(seal(0, slots({0})), 2);
-  member.on_slot_done(0, 0, 1, 0, 3);
+  member.on_slot_done(0, 0, 1, 3);
   member.on_reduced({{1, 0}, 0});
   const auto claims = pick<SendClaim>(member.on_committed(0, "x1", 4));
   CHECK(claims.at(0).claim.wanted == 0);

@@ -224,7 +224,7 @@ void Simulation::perform(Node& node, scheduler::RunSlot& run) {
     const Integers one = gradient(self.state, run.slot);
     for (size_t i = 0; i < kWidth; ++i) self.sum.integers[i] += one[i];
     self.sum.slots.insert(run.slot);
-    apply(self, self.member->on_slot_done(run.step, run.slot, double(took) * 1e-6, 0, now_));
+    apply(self, self.member->on_slot_done(run.step, run.slot, double(took) * 1e-6, now_));
   });
 }
 

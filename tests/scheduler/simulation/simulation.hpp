@@ -75,7 +75,6 @@ struct Ring {
   size_t position = 0;
   uint32_t turn = 0;          // the next to be received
   std::vector<Sum> segments;  // as they stand here
-  uint32_t whole = 0;         // segments of the total
 };
 
 class Simulation {
@@ -94,7 +93,7 @@ class Simulation {
  private:
   struct Node {
     Rank rank = 0;
-    bool alive = false, done = false;
+    bool alive = false;
     uint64_t incarnation = 0;
     Microseconds stopped_until = 0;
     double slowness = 1;
