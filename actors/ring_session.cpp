@@ -113,11 +113,27 @@ bool RingSession::form_group(comm::DeviceGroup& group, comm::Ring& ring) {
     spdlog::info("the devices of this view add their sums by way of the host");
     return false;
   }
-  const std::string id = said_by(0, position_ == 0 ? group.new_id() : "");
+  const std::string id = said_by(0, position_ == 0 ? new_group_id(group) : "");
+  if (id.empty()) {
+    spdlog::warn("the devices of view {} add their sums by way of the host: {} could not make their group",
+                 view_.ballot.number, view_.members[0].name);
+    return false;
+  }
   const comm::GroupPlace place = comm::place_among(places, position_, id);
   try_group([&] { group.join(place, give_up_, deadline); });
   spdlog::info("the {} devices of this view add their sums among themselves", place.size);
   return true;
+}
+
+// Empty when it cannot be made: the others wait for it.
+std::string RingSession::new_group_id(const comm::DeviceGroup& group) {
+  try {
+    return group.new_id();
+  } catch (const Error& failure) {
+    ++group_failures_;
+    spdlog::warn("the group of devices of view {} has failed: {}", view_.ballot.number, failure.what());
+    return "";
+  }
 }
 
 comm::SumMeta RingSession::finish_in_group(TrainEngine& engine) {

@@ -60,6 +60,7 @@ class RingSession {
   void feed_group(TrainEngine& engine, const scheduler::Seal& seal);
   bool in_group(TrainEngine& engine, comm::Ring& ring);
   bool form_group(comm::DeviceGroup& group, comm::Ring& ring);
+  std::string new_group_id(const comm::DeviceGroup& group);
   comm::SumMeta finish_in_group(TrainEngine& engine);
   void try_group(const std::function<void()>& run);
   void require_current() const;  // REQUIRES mutex_

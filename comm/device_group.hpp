@@ -39,7 +39,7 @@ class DeviceGroup {
   // Names this process's devices among those of all machines, and what adds there: "DEVICE,DEVICE WITH";
   // empty: they cannot be in a group.
   virtual std::string place() const = 0;
-  // For a group that is about to be formed: by one member, for all.
+  // For a group that is about to be formed: by one member, for all. Throws Error(device).
   virtual std::string new_id() const = 0;
   // Leaves the group before. Throws Error(cancelled) soon after `cancelled` has been set, Error(timeout),
   // Error(device).

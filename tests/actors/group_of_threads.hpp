@@ -24,8 +24,13 @@ class GroupOfThreads final : public comm::DeviceGroup {
   explicit GroupOfThreads(std::shared_ptr<Meeting> meeting, std::string place = "here")
       : meeting_(std::move(meeting)), place_(std::move(place)) {}
   std::string place() const override { return place_; }
-  std::string new_id() const override { return "id"; }
-  void join(const comm::GroupPlace&, std::shared_ptr<const std::atomic<bool>>, comm::Deadline) override {}
+  std::string new_id() const override {
+    if (!has_ids) throw error(ErrorKind::device, "no interface to be reached by");
+    return "id";
+  }
+  void join(const comm::GroupPlace&, std::shared_ptr<const std::atomic<bool>>, comm::Deadline) override {
+    ++joined;
+  }
   void add(std::span<const comm::Addend> devices, int64_t count, comm::Deadline) override {
     std::vector<int64_t> own(static_cast<size_t>(count));
     for (const comm::Addend& device : devices) {
@@ -48,7 +53,8 @@ class GroupOfThreads final : public comm::DeviceGroup {
     for (const comm::Addend& device : devices) device.runtime->synchronize();
   }
   void leave() override { ++left; }
-  int left = 0;
+  bool has_ids = true;
+  int joined = 0, left = 0;
 
  private:
   std::shared_ptr<Meeting> meeting_;

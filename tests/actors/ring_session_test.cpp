@@ -193,3 +193,18 @@ TEST_CASE("what was fed and is given up before it is reduced is reduced anew in 
     commit_both(cluster, sums, alone);
   });
 }
+
+TEST_CASE("where no group of the devices can be made, the ring adds, and it is not tried for ever") {
+  const Fixture fixture;
+  Cluster cluster(fixture, Way::group);
+  const auto alone = fixture.engine(DeviceKind::emulated);
+  cluster.nodes[0].group->has_ids = false;
+  for (int64_t step = 0; step < 2; ++step) {
+    cluster.begin_view(uint64_t(step) + 1);
+    check_step(fixture, cluster, *alone, step);
+  }
+  cluster.nodes[0].group->has_ids = true;
+  cluster.begin_view(3);
+  check_step(fixture, cluster, *alone, 2);
+  for (const TestNode& node : cluster.nodes) CHECK(node.group->joined == 0);
+}
