@@ -39,7 +39,7 @@ std::unique_ptr<kernels::CudaStream> gpu_stream(int index) {
   return kernels::make_cuda_stream(index);
 }
 std::string gpu_numerics(int index) {
-  return kernels::make_cuda_backend(index)->description();
+  return kernels::cuda_numerics(index);
 }
 std::string gpu_topology(const std::vector<int>& indices) {
   return kernels::cuda_topology(indices);
@@ -49,7 +49,7 @@ std::string list_gpus() {
   std::string list;
   std::vector<int> all;
   for (int i = 0; i < kernels::cuda_device_count(); ++i) {
-    list += fmt::format("{}cuda:{} {}", i == 0 ? "" : "; ", i, gpu_numerics(i));
+    list += fmt::format("{}cuda:{} {}", i == 0 ? "" : "; ", i, kernels::cuda_description(i));
     all.push_back(i);
   }
   if (all.size() > 1) list += "; " + gpu_topology(all);

@@ -117,8 +117,7 @@ int main(int argc, char** argv) try {
   bool quick = false;
   app.add_flag("--quick", quick, "operations and the same-bits rows alone");
   CLI11_PARSE(app, argc, argv);
-  fmt::print("{}\n\n| what | time | rate | share |\n|---|---|---|---|\n",
-             make_cuda_backend(0)->description());
+  fmt::print("{}\n\n| what | time | rate | share |\n|---|---|---|---|\n", cuda_description(0));
   GpuMeter meter;
   measure_operations(meter);
   Workload small{"small translation", {}, 16, 64, 4};

@@ -11,50 +11,15 @@ namespace troupe::kernels {
 
 namespace {
 
-class CudaBackend final : public Backend {
- public:
-  explicit CudaBackend(int index) : index_(index) {}
-
-  Device device() const override { return {DeviceKind::cuda, index_}; }
-  std::string description() const override {
-    cudaDeviceProp properties{};
-    int runtime = 0, driver = 0;
-    check_cuda(cudaGetDeviceProperties(&properties, index_), "cannot read the properties of GPU {}", index_);
-    check_cuda(cudaRuntimeGetVersion(&runtime), "cannot read CUDA's version");
-    check_cuda(cudaDriverGetVersion(&driver), "cannot read the driver's version");
-    return fmt::format("{}, sm_{}{}, {} multiprocessors, {} MiB, CUDA {}.{} (driver for {}.{}), cuBLAS {}",
-                       properties.name, properties.major, properties.minor, properties.multiProcessorCount,
-                       properties.totalGlobalMem >> 20, runtime / 1000, runtime / 10 % 100, driver / 1000,
-                       driver / 10 % 100, cublas_version());
-  }
-  Buffer allocate(size_t bytes) override { return allocate_cuda(bytes, index_); }
-  std::unique_ptr<Stream> create_stream() override { return make_cuda_stream(index_); }
-
-  void copy_to_host(ConstView from, void* host) override {
-    if (from.size() == 0) return;
-    const size_t bytes = size_t(from.cols) * size_of(from.dtype);
-    wait_for_all();
-    check_cuda(cudaMemcpy2D(host, bytes, from.data, size_t(from.stride) * size_of(from.dtype), bytes,
-                            size_t(from.rows), cudaMemcpyDeviceToHost),
-               "cannot copy {} rows of {} bytes from GPU {}", from.rows, bytes, index_);
-  }
-  void copy_from_host(const void* host, View to) override {
-    if (to.size() == 0) return;
-    const size_t bytes = size_t(to.cols) * size_of(to.dtype);
-    wait_for_all();
-    check_cuda(cudaMemcpy2D(to.data, size_t(to.stride) * size_of(to.dtype), host, bytes, bytes,
-                            size_t(to.rows), cudaMemcpyHostToDevice),
-               "cannot copy {} rows of {} bytes to GPU {}", to.rows, bytes, index_);
-  }
-
- private:
-  void wait_for_all() const {
-    check_cuda(cudaSetDevice(index_), "cannot use GPU {}", index_);
-    check_cuda(cudaDeviceSynchronize(), "the work on GPU {} failed", index_);
-  }
-
-  int index_;
-};
+cudaDeviceProp properties_of(int index) {
+  const int count = cuda_device_count();
+  if (index < 0 || index >= count)
+    throw error(ErrorKind::device, "there is no GPU {}: this machine has {} that this program can use", index,
+                count);
+  cudaDeviceProp properties{};
+  check_cuda(cudaGetDeviceProperties(&properties, index), "cannot read the properties of GPU {}", index);
+  return properties;
+}
 
 }  // namespace
 
@@ -67,6 +32,20 @@ int cuda_device_count() {
   }
   check_cuda(status, "cannot count the GPUs");
   return count;
+}
+
+std::string cuda_numerics(int index) {
+  const cudaDeviceProp properties = properties_of(index);
+  int runtime = 0, driver = 0;
+  check_cuda(cudaRuntimeGetVersion(&runtime), "cannot read CUDA's version");
+  check_cuda(cudaDriverGetVersion(&driver), "cannot read the driver's version");
+  return fmt::format("{}, sm_{}{}, {} multiprocessors, CUDA {}.{} (driver for {}.{}), cuBLAS {}",
+                     properties.name, properties.major, properties.minor, properties.multiProcessorCount,
+                     runtime / 1000, runtime / 10 % 100, driver / 1000, driver / 10 % 100, cublas_version());
+}
+
+std::string cuda_description(int index) {
+  return fmt::format("{}, {} MiB", cuda_numerics(index), properties_of(index).totalGlobalMem >> 20);
 }
 
 std::string cuda_topology(std::span<const int> indices) {
@@ -89,14 +68,6 @@ std::unique_ptr<CudaStream> make_cuda_stream(int index) {
   auto direct = make_cuda_runtime(index);
   auto graphs = make_cuda_graphs(*direct, index);
   return std::make_unique<CudaStream>(std::make_unique<GraphRuntime>(std::move(direct), std::move(graphs)));
-}
-
-std::unique_ptr<Backend> make_cuda_backend(int index) {
-  const int count = cuda_device_count();
-  if (index < 0 || index >= count)
-    throw error(ErrorKind::device, "there is no GPU {}: this machine has {} that this program can use", index,
-                count);
-  return std::make_unique<CudaBackend>(index);
 }
 
 }  // namespace troupe::kernels

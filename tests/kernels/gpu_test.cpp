@@ -24,31 +24,26 @@ TEST_CASE("the table of operations runs on the GPU too" * doctest::skip(kNoGpu))
   CHECK(other_test_devices().back()->name() == "GPU");
 }
 
-TEST_CASE("a GPU's backend copies matrices to and from the host across strides" * doctest::skip(kNoGpu)) {
-  const auto backend = make_cuda_backend(0);
-  MESSAGE(backend->description());
-  const Buffer memory = backend->allocate(3 * 7 * sizeof(float));
-  const View rows{memory.data(), DType::f32, 3, 5, 7};
-  const Matrix values = random_matrix(3, 5, 1);
-  backend->copy_from_host(values.values.data(), rows);
-  Matrix back(3, 5);
-  backend->copy_to_host(rows, back.values.data());
-  CHECK(back.values == values.values);
-  CHECK_THROWS_AS(make_cuda_backend(cuda_device_count()), Error);
+TEST_CASE("what makes two GPUs alike does not depend on the memory that a card reports" *
+          doctest::skip(kNoGpu)) {
+  MESSAGE(cuda_description(0));
+  CHECK(cuda_numerics(0).find("MiB") == std::string::npos);
+  CHECK(cuda_description(0).starts_with(cuda_numerics(0)));
+  CHECK_THROWS_AS(cuda_numerics(cuda_device_count()), Error);
 }
 
 TEST_CASE("more memory than a GPU has is refused with what was wanted and what is free" *
           doctest::skip(kNoGpu)) {
-  const auto backend = make_cuda_backend(0);
+  const auto stream = make_cuda_stream(0);
   try {
-    backend->allocate(size_t{1} << 50);
+    stream->runtime().allocate(size_t{1} << 50);
     FAIL("got a pebibyte");
   } catch (const Error& refusal) {
     CHECK(refusal.kind() == ErrorKind::out_of_memory);
     CHECK(std::string(refusal.what()).find(std::to_string(size_t{1} << 50)) != std::string::npos);
     CHECK(std::string(refusal.what()).find("are free") != std::string::npos);
   }
-  CHECK(backend->allocate(1024).data() != nullptr);  // and the backend works on
+  CHECK(stream->runtime().allocate(1024).data() != nullptr);  // and the stream works on
 }
 
 TEST_CASE("copies larger than the pinned pieces arrive whole" * doctest::skip(kNoGpu)) {
