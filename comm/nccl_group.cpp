@@ -22,6 +22,12 @@ bool taken(ncclResult_t status) {
   return status == ncclSuccess || status == ncclInProgress;
 }
 
+// NCCL's own last words say more than the status.
+std::string reason(ncclResult_t status) {
+  const std::string_view last = ncclGetLastError(nullptr);
+  return fmt::format("{}{}{}", ncclGetErrorString(status), last.empty() ? "" : "; ", last);
+}
+
 class NcclGroup final : public DeviceGroup {
  public:
   explicit NcclGroup(std::vector<int> devices) : devices_(std::move(devices)) {
@@ -91,7 +97,7 @@ class NcclGroup final : public DeviceGroup {
     for (const ncclComm_t communicator : std::exchange(communicators_, {})) {
       if (communicator == nullptr) continue;
       const ncclResult_t status = ncclCommAbort(communicator);
-      if (!taken(status)) std::fprintf(stderr, "leaving a group of GPUs: %s\n", ncclGetErrorString(status));
+      if (!taken(status)) std::fprintf(stderr, "leaving a group of GPUs: %s\n", reason(status).c_str());
     }
   }
 
@@ -100,7 +106,7 @@ class NcclGroup final : public DeviceGroup {
     return static_cast<cudaStream_t>(device.runtime->native());
   }
   static void require(ncclResult_t status, const char* tried) {
-    if (status != ncclSuccess) throw error(ErrorKind::device, "{}: {}", tried, ncclGetErrorString(status));
+    if (status != ncclSuccess) throw error(ErrorKind::device, "{}: {}", tried, reason(status));
   }
   void use(size_t i) const { check_cuda(cudaSetDevice(devices_[i]), "cannot use GPU {}", devices_[i]); }
 
@@ -113,8 +119,8 @@ class NcclGroup final : public DeviceGroup {
     for (size_t i = 0; i < devices_.size() && taken(said); ++i)
       said = cudaSetDevice(devices_[i]) == cudaSuccess ? call(i) : ncclUnhandledCudaError;
     const ncclResult_t ended = ncclGroupEnd();  // also after a failure: the thread's calls are in it
-    if (!taken(said)) fail(said, tried, nullptr);
-    if (!taken(ended)) fail(ended, tried, nullptr);
+    if (!taken(said)) fail(said, tried);
+    if (!taken(ended)) fail(ended, tried);
     while (watch(tried, deadline) == ncclInProgress) std::this_thread::sleep_for(kPoll);
   }
 
@@ -124,8 +130,8 @@ class NcclGroup final : public DeviceGroup {
     for (const ncclComm_t communicator : communicators_) {
       ncclResult_t state = ncclSuccess;
       const ncclResult_t asked = ncclCommGetAsyncError(communicator, &state);
-      if (asked != ncclSuccess) fail(asked, tried, communicator);
-      if (!taken(state)) fail(state, tried, communicator);
+      if (asked != ncclSuccess) fail(asked, tried);
+      if (!taken(state)) fail(state, tried);
       if (state == ncclInProgress) all = state;
     }
     if (*cancelled_) {
@@ -138,10 +144,10 @@ class NcclGroup final : public DeviceGroup {
     }
     return all;
   }
-  [[noreturn]] void fail(ncclResult_t status, const char* tried, ncclComm_t communicator) {
-    const std::string said = communicator != nullptr ? ncclGetLastError(communicator) : "";
+  [[noreturn]] void fail(ncclResult_t status, const char* tried) {
+    const std::string why = reason(status);  // before what leaving may add
     leave();
-    throw error(ErrorKind::device, "{}: {}; {}", tried, ncclGetErrorString(status), said);
+    throw error(ErrorKind::device, "{}: {}", tried, why);
   }
 
   const std::vector<int> devices_;

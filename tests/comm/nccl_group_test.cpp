@@ -1,0 +1,23 @@
+// What NCCL says where there is no GPU.
+#include "comm/nccl_group.hpp"
+
+#include <cstdlib>
+
+#include <doctest/doctest.h>
+
+#include "kernels/base/error.hpp"
+
+using namespace troupe;
+
+TEST_CASE("a group that cannot be made says why in NCCL's own words") {
+  ::setenv("NCCL_SOCKET_IFNAME", "none", 1);
+  const auto group = comm::make_nccl_group({});
+  try {
+    group->new_id();
+    FAIL("an id without a network");
+  } catch (const Error& failure) {
+    CHECK(failure.kind() == ErrorKind::device);
+    CHECK(std::string(failure.what()).find("no socket interface found") != std::string::npos);
+  }
+  ::unsetenv("NCCL_SOCKET_IFNAME");
+}
