@@ -8,6 +8,12 @@ namespace troupe::kernels {
 
 namespace {
 
+bool lacks_memory(cudaError_t status) {
+  if (status != cudaErrorMemoryAllocation) return false;
+  cudaGetLastError();  // answered for: later calls are not to report it
+  return true;
+}
+
 class CudaGraph final : public DeviceGraph {
  public:
   CudaGraph(int device, cudaStream_t stream, size_t calls)
@@ -16,11 +22,12 @@ class CudaGraph final : public DeviceGraph {
   CudaGraph(const CudaGraph&) = delete;
   CudaGraph& operator=(const CudaGraph&) = delete;
 
-  // In this order; the second is false when there is no memory for it.
-  void capture(const CallSequence& calls, DeviceRuntime& direct);
+  // In this order; false when there is no memory for it.
+  bool capture(const CallSequence& calls, DeviceRuntime& direct);
   bool instantiate();
 
-  char* inputs(size_t bytes) override;
+  bool reserve_inputs(size_t bytes) override;
+  char* inputs() override { return inputs_; }
   void set_kernel(size_t index, const KernelCall& call) override;
   void set_copy_in(size_t index, void* to, const void* from, size_t bytes) override;
   void launch() override;
@@ -55,8 +62,8 @@ CudaGraph::~CudaGraph() {
 }
 
 // Captures are of this thread alone: other threads may allocate, copy and launch on other streams meanwhile.
-void CudaGraph::capture(const CallSequence& calls, DeviceRuntime& direct) {
-  inputs(calls.inputs().size());
+bool CudaGraph::capture(const CallSequence& calls, DeviceRuntime& direct) {
+  if (!reserve_inputs(calls.inputs().size())) return false;
   check_cuda(cudaStreamBeginCapture(stream_, cudaStreamCaptureModeThreadLocal),
              "cannot begin to capture {} calls on GPU {}", calls.size(), device_);
   try {
@@ -70,6 +77,7 @@ void CudaGraph::capture(const CallSequence& calls, DeviceRuntime& direct) {
   }
   check_cuda(cudaStreamEndCapture(stream_, &graph_), "cannot capture {} calls on GPU {}", calls.size(),
              device_);
+  return true;
 }
 
 void CudaGraph::capture_call(const CallSequence& calls, size_t index, DeviceRuntime& direct) {
@@ -109,27 +117,25 @@ cudaGraphNode_t CudaGraph::last_node(cudaGraphNodeType type) const {
 bool CudaGraph::instantiate() {
   cudaError_t status = cudaGraphInstantiate(&executable_, graph_, 0);
   if (status == cudaSuccess) status = cudaGraphUpload(executable_, stream_);
-  if (status == cudaErrorMemoryAllocation) {
-    cudaGetLastError();  // answered for: later calls are not to report it
-    return false;
-  }
+  if (lacks_memory(status)) return false;
   check_cuda(status, "cannot make a graph of {} calls on GPU {}", nodes_.size(), device_);
   return true;
 }
 
-char* CudaGraph::inputs(size_t bytes) {
+bool CudaGraph::reserve_inputs(size_t bytes) {
   activate();
   if (launched_ != nullptr) check_cuda(cudaEventSynchronize(launched_), "a graph on GPU {} failed", device_);
-  if (bytes <= input_bytes_) return inputs_;
+  if (bytes <= input_bytes_) return true;
   if (inputs_ != nullptr) check_cuda(cudaFreeHost(inputs_), "cannot give back pinned memory");
   inputs_ = nullptr;
   input_bytes_ = 0;
   void* memory = nullptr;
-  check_cuda(cudaHostAlloc(&memory, 2 * bytes, cudaHostAllocDefault),
-             "cannot allocate {} bytes of pinned memory", 2 * bytes);
+  const cudaError_t status = cudaHostAlloc(&memory, 2 * bytes, cudaHostAllocDefault);
+  if (lacks_memory(status)) return false;
+  check_cuda(status, "cannot allocate {} bytes of pinned memory", 2 * bytes);
   inputs_ = static_cast<char*>(memory);
   input_bytes_ = 2 * bytes;
-  return inputs_;
+  return true;
 }
 
 void CudaGraph::set_kernel(size_t index, const KernelCall& call) {
@@ -166,8 +172,7 @@ class CudaGraphs final : public GraphDevice {
   std::unique_ptr<DeviceGraph> capture(const CallSequence& calls) override {
     auto graph =
         std::make_unique<CudaGraph>(device_, static_cast<cudaStream_t>(direct_.native()), calls.size());
-    graph->capture(calls, direct_);
-    if (!graph->instantiate()) return nullptr;
+    if (!graph->capture(calls, direct_) || !graph->instantiate()) return nullptr;
     return graph;
   }
 

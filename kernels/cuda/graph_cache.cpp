@@ -27,7 +27,7 @@ void GraphCache::run(CallSequence& calls) {
     entry = find(calls);
     if (entry == nullptr && times >= 2) entry = make_room_and_capture(calls, times);
   }
-  if (entry != nullptr) return launch(*entry, calls);
+  if (entry != nullptr && launch(*entry, calls)) return;
   ++totals_.direct;
   for (size_t i = 0; i < calls.size(); ++i) calls.make(i, runtime_);
 }
@@ -53,24 +53,35 @@ GraphCache::Entry* GraphCache::make_room_and_capture(const CallSequence& calls, 
     limits_.graphs = graphs_.size();
     return nullptr;
   }
-  entry.inputs = entry.graph->inputs(calls.inputs().size());
+  entry.inputs = entry.graph->inputs();
   ++totals_.captures;
   return &graphs_.emplace_back(std::move(entry));
 }
 
-void GraphCache::launch(Entry& entry, CallSequence& calls) {
+// False, and the graph is dropped, where there is no memory for the calls' inputs.
+bool GraphCache::launch(Entry& entry, CallSequence& calls) {
   try {
-    char* inputs = entry.graph->inputs(calls.inputs().size());
+    if (!entry.graph->reserve_inputs(calls.inputs().size())) {
+      drop(entry);
+      limits_.graphs = graphs_.size();
+      return false;
+    }
+    char* inputs = entry.graph->inputs();
     std::copy(calls.inputs().begin(), calls.inputs().end(), inputs);
     totals_.updates += update(entry, calls, inputs);
     entry.inputs = inputs;
     entry.graph->launch();
   } catch (...) {
-    graphs_.erase(graphs_.begin() + (&entry - graphs_.data()));
+    drop(entry);
     throw;
   }
   std::swap(entry.calls, calls);
   ++totals_.launches;
+  return true;
+}
+
+void GraphCache::drop(const Entry& entry) {
+  graphs_.erase(graphs_.begin() + (&entry - graphs_.data()));
 }
 
 // Sets what differs from what the graph has, and returns how many of its calls did.

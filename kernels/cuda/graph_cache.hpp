@@ -47,7 +47,7 @@ class GraphCache {
   GraphCache(DeviceRuntime& runtime, GraphDevice& device, const GraphLimits& limits);
 
   // Makes the calls in their order, and may exchange what the sequence keeps for something else. A graph that
-  // fails is dropped.
+  // fails is dropped. One whose inputs have grown beyond the memory there is gives way to single calls.
   void run(CallSequence& calls);
 
   size_t size() const { return graphs_.size(); }
@@ -61,7 +61,8 @@ class GraphCache {
   };
   Entry* find(const CallSequence& calls);
   Entry* make_room_and_capture(const CallSequence& calls, uint32_t times);
-  void launch(Entry& entry, CallSequence& calls);
+  bool launch(Entry& entry, CallSequence& calls);
+  void drop(const Entry& entry);
   int64_t update(Entry& entry, const CallSequence& calls, const char* inputs);
 
   DeviceRuntime& runtime_;

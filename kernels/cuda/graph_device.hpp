@@ -14,8 +14,9 @@ class DeviceGraph {
   virtual ~DeviceGraph() = default;  // waits for its last launch
   // Host memory for the inputs of all copies to the device, at least `bytes`; the caller fills it before a
   // launch. Waits until the last launch has read it. It moves only to grow: after that every copy is set
-  // again.
-  virtual char* inputs(size_t bytes) = 0;
+  // again. False when there is no memory for so many: the graph is of no further use.
+  virtual bool reserve_inputs(size_t bytes) = 0;
+  virtual char* inputs() = 0;
   // A kernel's arguments and grid from now on, and where a copy's bytes come from and go.
   virtual void set_kernel(size_t index, const KernelCall& call) = 0;
   virtual void set_copy_in(size_t index, void* to, const void* from, size_t bytes) = 0;

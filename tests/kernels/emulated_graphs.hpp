@@ -13,15 +13,16 @@ namespace troupe::testing {
 // What happened, and what is to happen.
 struct GraphLog {
   int captures = 0, alive = 0, launches = 0, kernels_set = 0, copies_set = 0;
-  int room = 1 << 20;        // for so many graphs at a time
-  int fails_at_launch = -1;  // the launch of this number throws
+  int room = 1 << 20;                // for so many graphs at a time
+  size_t input_bytes_max = 1 << 30;  // of a graph
+  int fails_at_launch = -1;          // the launch of this number throws
 };
 
 class EmulatedGraph final : public kernels::DeviceGraph {
  public:
   EmulatedGraph(const kernels::CallSequence& calls, kernels::DeviceRuntime& runtime, GraphLog& log)
       : runtime_(runtime), log_(log), nodes_(calls.size()) {
-    inputs(calls.inputs().size());
+    reserve_inputs(calls.inputs().size());
     for (size_t i = 0; i < calls.size(); ++i) {
       if (const auto* kernel = std::get_if<kernels::CallSequence::Kernel>(&calls[i]))
         nodes_[i].call.add(calls.kernel(*kernel));
@@ -36,14 +37,16 @@ class EmulatedGraph final : public kernels::DeviceGraph {
   EmulatedGraph(const EmulatedGraph&) = delete;
   EmulatedGraph& operator=(const EmulatedGraph&) = delete;
 
-  char* inputs(size_t bytes) override {
+  bool reserve_inputs(size_t bytes) override {
+    if (bytes > log_.input_bytes_max) return false;
     if (bytes > inputs_.size()) {
       std::ranges::fill(inputs_, char(0xff));
       retired_.push_back(std::move(inputs_));
       inputs_.assign(bytes, char(0xff));
     }
-    return inputs_.data();
+    return true;
   }
+  char* inputs() override { return inputs_.data(); }
   void set_kernel(size_t index, const kernels::KernelCall& call) override {
     nodes_[index].call.clear();
     nodes_[index].call.add(call);
@@ -87,7 +90,7 @@ class EmulatedGraphs final : public kernels::GraphDevice {
   EmulatedGraphs(kernels::DeviceRuntime& runtime, GraphLog& log) : runtime_(runtime), log_(log) {}
 
   std::unique_ptr<kernels::DeviceGraph> capture(const kernels::CallSequence& calls) override {
-    if (log_.alive >= log_.room) return nullptr;
+    if (log_.alive >= log_.room || calls.inputs().size() > log_.input_bytes_max) return nullptr;
     ++log_.captures;
     return std::make_unique<EmulatedGraph>(calls, runtime_, log_);
   }

@@ -236,6 +236,21 @@ TEST_CASE("where there is no memory for a graph its calls run as they are, and n
   CHECK(h.totals().direct == 11);
 }
 
+TEST_CASE("a graph whose inputs no longer find memory gives way to its calls as they are") {
+  Harness h;
+  h.log.input_bytes_max = 80;
+  const auto run = [&](int64_t count) {
+    h.output.assign(64, -1);
+    gathered(*h.runtime, [&] { h.work(5, count, 1); });
+    CHECK(h.output[size_t(count) - 1] == count + 5);
+  };
+  for (const int64_t count : {10, 10, 11, 11, 10}) run(count);
+  CHECK(h.totals().captures == 1);
+  CHECK(h.totals().launches == 1);
+  CHECK(h.totals().direct == 4);
+  CHECK(h.log.alive == 0);
+}
+
 TEST_CASE("a call that fails is named, and what was gathered with it is dropped") {
   Harness h;
   const auto run = [&](int64_t value) {
