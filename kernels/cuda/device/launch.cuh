@@ -112,8 +112,9 @@ int start(const void* kernel, int64_t blocks, cudaStream_t stream) {
         cudaFuncSetAttribute(run<Kernel>, cudaFuncAttributeMaxDynamicSharedMemorySize, int(kBytes));
     if (raised != cudaSuccess) return int(raised);
   }
-  run<Kernel><<<unsigned(blocks), Kernel::kThreads, kBytes, stream>>>(*static_cast<const Kernel*>(kernel));
-  return int(cudaGetLastError());
+  void* arguments[] = {const_cast<void*>(kernel)};
+  return int(cudaLaunchKernel(run<Kernel>, dim3(unsigned(blocks)), dim3(Kernel::kThreads), arguments, kBytes,
+                              stream));
 }
 
 }  // namespace troupe::kernels::device
