@@ -16,9 +16,7 @@ void copy_out(CudaStream& stream, const void* from, size_t bytes, void* to) {
 }  // namespace
 
 DeviceLayout::DeviceLayout(CudaStream& stream, const BlockLayout& layout) : layout_(layout) {
-  std::vector<device::LayoutSegment> segments;
-  for (const BlockLayout::Segment& s : layout.segments())
-    segments.push_back({s.offset, s.row, s.first_block, s.blocks_a_row()});
+  const std::vector<device::LayoutSegment> segments = segments_of(layout);
   const size_t bytes = segments.size() * sizeof segments[0];
   memory_ = stream.runtime().allocate(bytes);
   if (bytes > 0) stream.runtime().copy_in(memory_.data(), segments.data(), bytes);

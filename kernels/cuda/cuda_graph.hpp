@@ -7,8 +7,8 @@
 
 namespace troupe::kernels {
 
-// `direct` is a runtime of GPU `device` with a stream of its own, and outlives what is made; used on its
-// thread.
+// `direct` is a runtime of GPU `device` with a stream of its own, and outlives what is made; one thread at a
+// time uses them.
 std::unique_ptr<GraphDevice> make_cuda_graphs(DeviceRuntime& direct, int device);
 
 }  // namespace troupe::kernels

@@ -1,5 +1,5 @@
-// The DeviceRuntime of a GPU: one CUDA stream with its cuBLASLt plans, workspace and pinned memory. Made by
-// make_cuda_runtime on the thread that will use it; throws Error(device), Error(out_of_memory).
+// The DeviceRuntime of a GPU: one CUDA stream with its cuBLASLt plans, workspace and pinned memory. Used by
+// one thread at a time, whichever it is; make_cuda_runtime throws Error(device), Error(out_of_memory).
 #pragma once
 
 #include <memory>

@@ -4,7 +4,7 @@
 // is done, but for cross_entropy, block_square_sums and those that say so. One thread at a time.
 //
 // Beside the interface: bf16 products round their bias to bf16; heads have at most 256 channels; f32 products
-// are true f32.
+// are true f32 until set_tf32.
 #pragma once
 
 #include <memory>
@@ -28,6 +28,7 @@ struct Magnitudes;
 }
 
 device::DropoutRule rule_of(const Dropout& dropout);  // CHECKs 0 <= rate < 1
+std::vector<device::LayoutSegment> segments_of(const BlockLayout& layout);
 
 class DeviceTotal;  // accumulator.hpp
 
