@@ -1,5 +1,7 @@
 // What a GPU does with Troupe's operations and whole steps, beside its own ceilings in the same run: the rows
 // of docs/gpu.md. Prints one table; see --help.
+#include <cstdio>
+
 #include <CLI/CLI.hpp>
 
 #include "bench/gpu_graphs.hpp"
@@ -50,21 +52,35 @@ double slot_flops(const Workload& w, const model::ParameterTable& table) {
   return 6 * weights * tokens + 12 * attentions * tokens * double(w.length) * double(c.width);
 }
 
-void measure_step(GpuMeter& meter, const Workload& w) {
-  const auto model = model::make_model(w.config);
+model::StepOptions options_of(const Workload& w) {
   model::StepOptions options;
   options.seed = 3;
   options.slots = w.slots;
   options.optimizer.schedule.peak = 1e-4;
-  model::DeviceTrainer trainer(*meter.stream, *model, options);
+  return options;
+}
+
+std::vector<Batch> batches_of(const Workload& w) {
   std::vector<Batch> batches;
   for (int slot = 0; slot < w.slots; ++slot) batches.push_back(random_batch(w, mix64(7, uint64_t(slot))));
+  return batches;
+}
+
+void time_steps(const GpuMeter& meter, const Workload& w, const model::Model& model,
+                model::DeviceTrainer& trainer, const std::vector<Batch>& batches) {
   const auto source = [&](int64_t, uint32_t slot) { return batches[slot]; };
   const double tokens = double(w.sentences * w.length) * w.slots;
-  const double flops = slot_flops(w, model->parameters()) * w.slots;
+  const double flops = slot_flops(w, model.parameters()) * w.slots;
   const double ms = meter.time([&] { trainer.step(source); }, 5);
-  fmt::print("| {}: step | {:.1f} ms | {:.0f} tokens/s | {:.0f} % of the bf16 product |\n", w.name, ms,
-             tokens / ms * 1e3, 100 * flops / ms * 1e-9 / meter.bf16_tflop_s);
+  fmt::print("| {}, {} x {}: step | {:.1f} ms | {:.0f} tokens/s | {:.0f} % of the bf16 product |\n", w.name,
+             w.sentences, w.length, ms, tokens / ms * 1e3, 100 * flops / ms * 1e-9 / meter.bf16_tflop_s);
+}
+
+void measure_step(const GpuMeter& meter, const Workload& w) {
+  const auto model = model::make_model(w.config);
+  const std::vector<Batch> batches = batches_of(w);
+  model::DeviceTrainer trainer(*meter.stream, *model, options_of(w));
+  time_steps(meter, w, *model, trainer, batches);
   BlockLayout layout = model->parameters().layout();
   DeviceAccumulator sums(*meter.stream, layout);
   DeviceSink exact(*meter.stream, sums, {24, w.slots, 1});
@@ -77,14 +93,43 @@ void measure_step(GpuMeter& meter, const Workload& w) {
              double(trainer.state_bytes()) * 1e-9);
 }
 
-void measure_graphs(const Workload& w) {
+// Not x(0), which takes a minute for so many weights: a million values over and over.
+model::TrainState some_state(const model::Model& model, uint64_t seed) {
+  model::TrainState state = model::allocate_state(allocate_host, model.parameters().elements());
+  constexpr int64_t kPeriod = 1 << 20;
+  float* weights = state.weight_data();
+  for (int64_t i = 0; i < state.elements; ++i)
+    weights[i] =
+        i < kPeriod ? 0.02f * float(int32_t(mix64(seed, uint64_t(i)))) * 0x1p-31f : weights[i - kPeriod];
+  std::fill_n(state.moment1_data(), state.elements, 0.0f);
+  std::fill_n(state.moment2_data(), state.elements, 0.0f);
+  return state;
+}
+
+// With as many sentences as find memory, up to those of `w`. An arena does not shrink, so each try has a
+// trainer of its own; what the arena alone rules out is not tried.
+void measure_largest_step(GpuMeter& meter, Workload w) {
+  meter.stream = make_cuda_stream(0);  // gives back what other models have left in its scratch
   const auto model = model::make_model(w.config);
-  model::StepOptions options;
-  options.seed = 3;
-  options.slots = w.slots;
-  std::vector<Batch> batches;
-  for (int slot = 0; slot < w.slots; ++slot) batches.push_back(random_batch(w, mix64(7, uint64_t(slot))));
-  bench::measure_graphs(w.name, *model, options, batches);
+  const size_t needed = model::DeviceTrainer::state_bytes(*meter.stream, *model),
+               free = meter.stream->runtime().memory().free;
+  while (w.sentences > 0 && needed + model->arena_bytes(w.sentences, w.sentences * w.length, true) > free)
+    --w.sentences;
+  const model::TrainState state = w.sentences > 0 ? some_state(*model, 3) : model::TrainState{};
+  for (; w.sentences > 0; --w.sentences) {
+    try {
+      model::DeviceTrainer trainer(*meter.stream, *model, options_of(w), state);
+      return time_steps(meter, w, *model, trainer, batches_of(w));
+    } catch (const Error& failure) {
+      if (failure.kind() != ErrorKind::out_of_memory) throw;
+    }
+  }
+  fmt::print("| {} | does not fit: {:.1f} GB for its state alone, of {:.1f} GB that are free | | |\n", w.name,
+             double(needed) * 1e-9, double(free) * 1e-9);
+}
+
+void measure_graphs(const Workload& w) {
+  bench::measure_graphs(w.name, *model::make_model(w.config), options_of(w), batches_of(w));
 }
 
 // The digest of the weights after `steps` steps of a small model.
@@ -117,6 +162,7 @@ int main(int argc, char** argv) try {
   bool quick = false;
   app.add_flag("--quick", quick, "operations and the same-bits rows alone");
   CLI11_PARSE(app, argc, argv);
+  std::setvbuf(stdout, nullptr, _IOLBF, 0);  // rows stay when a limit of time ends the program
   fmt::print("{}\n\n| what | time | rate | share |\n|---|---|---|---|\n", cuda_description(0));
   GpuMeter meter;
   measure_operations(meter);
@@ -137,10 +183,14 @@ int main(int argc, char** argv) try {
   measure_graphs(base);
   measure_step(meter, gpt2);
   measure_graphs(gpt2);
-  if (!meter.multiplies_fp8()) return 0;
-  gpt2.name = "GPT-2 124M, fp8";
-  gpt2.config.products = model::Products::fp8;
-  measure_step(meter, gpt2);
+  if (meter.multiplies_fp8()) {
+    gpt2.name = "GPT-2 124M, fp8";
+    gpt2.config.products = model::Products::fp8;
+    measure_step(meter, gpt2);
+  }
+  Workload largest{"GPT-2 1.5B", model::gpt2_config(48, 1600, 25, 50257, 1024), 128, 1024, 2};
+  largest.config.compute = DType::bf16;
+  measure_largest_step(meter, largest);
   return 0;
 } catch (const std::exception& failure) {
   fmt::print(stderr, "bench_gpu: {}\n", failure.what());

@@ -54,7 +54,7 @@ struct GpuMeter {
   }
 
   // Median milliseconds of a call, after two to warm up.
-  double time(const std::function<void()>& call, int repeats = 15) {
+  double time(const std::function<void()>& call, int repeats = 15) const {
     call();
     call();
     cudaEvent_t begin = nullptr, end = nullptr;
