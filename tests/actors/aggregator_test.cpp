@@ -24,6 +24,9 @@ JobContextPtr context_of_small_job(const std::string& out) {
                         "[data]\nsource = \"tiny\"\n[model]\nwidth = 8\ninner = 16\nheads = 2\n"
                         "encoder_layers = 1\ndecoder_layers = 1\nmax_length = 64\ncompute = \"f32\"\n"
                         "[training]\nsteps = 3\nslots = 4\n[evaluation]\nevery = 0\n");
+  auto services = std::make_shared<NodeServices>(*context->services);
+  services->level = kernels::best_isa_level();
+  context->services = std::move(services);
   context->out_folder = out;
   context->workers = 1;
   return context;
