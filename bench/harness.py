@@ -60,12 +60,12 @@ def best_and_repeats(commands, describe, repeats, label, key="tokens_per_s", bet
             print(f"  {label} {system}: {value:,.4g} {key} ({describe(result)})", flush=True)
             if system not in best or better(value, best[system][0]) != best[system][0]:
                 best[system] = (value, command)
-    failed_systems.extend(f"{label} {system}" for system in commands if system not in best)
     results = {system: [] for system in best}
     for _ in range(repeats):
         for system, (_, command) in best.items():
             if (result := last_json(command)) is not None:
                 results[system].append(result)
+    failed_systems.extend(f"{label} {system}" for system in commands if not results.get(system))
     return {system: values for system, values in results.items() if values}
 
 

@@ -13,7 +13,7 @@ import statistics
 import sys
 import tempfile
 
-from harness import PEERS, ROOT, add_common_options, measure_all, run
+from harness import PEERS, ROOT, add_common_options, failed_systems, measure_all, run
 from made_up import write_pairs
 
 
@@ -52,6 +52,7 @@ def rows(args):
                 first, whole = run(start, sentence), run(work_command, text)
                 if first and whole:
                     found[system].append((first[1] * 1e3, first[3], whole[2] * 1e3, whole[3]))
+    failed_systems.extend(system for system, values in found.items() if not values)
     return [{"system": system, **{key: statistics.median(value[i] for value in values)
                                   for i, key in enumerate(("first_ms", "first_mb", "whole_ms", "whole_mb"))},
              "all_first_ms": [round(value[0], 1) for value in values]} for system, values in found.items() if values]

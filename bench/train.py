@@ -15,7 +15,8 @@ SENTENCES = {"small": 64, "base": 16, "gpt2": 4}  # a step
 
 def settings(args, model, dtype):
     """Every setting to try: system -> commands."""
-    slots = [args.threads * k for k in (1, 2, 4) if SENTENCES[model] % (args.threads * k) == 0]
+    slots = ([args.threads * k for k in (1, 2, 4) if SENTENCES[model] % (args.threads * k) == 0]
+             or [SENTENCES[model]])  # more threads than sentences
     common = ["--model", model, "--dtype", dtype, "--seconds", args.seconds, "--threads", args.threads]
     ours = [args.build / "bench_train", *common]
     out = {"troupe": [[*ours, "--slots", n] for n in slots],

@@ -2,7 +2,9 @@
 # for what comes after; -DTROUPE_CUDA_ARCHITECTURES=native builds for the GPU of this machine alone.
 set(TROUPE_CUDA_ARCHITECTURES "80-real;90-real;100-real;100-virtual" CACHE STRING "What CUDA code is built for")
 set(CMAKE_CUDA_ARCHITECTURES ${TROUPE_CUDA_ARCHITECTURES})
-find_package(CUDAToolkit 13 REQUIRED)
+if(NOT CMAKE_CUDA_COMPILER AND NOT DEFINED ENV{CUDACXX})
+  find_package(CUDAToolkit 13 REQUIRED)  # an older compiler is refused here, in words
+endif()
 enable_language(CUDA)
 if(NOT CMAKE_CUDA20_STANDARD_COMPILE_OPTION)  # CMake 3.25 does not know that nvcc has C++20
   set(CMAKE_CUDA20_STANDARD_COMPILE_OPTION -std=c++20)
@@ -11,6 +13,7 @@ endif()
 set(CMAKE_CUDA_STANDARD 20)
 set(CMAKE_CUDA_STANDARD_REQUIRED ON)
 set(CMAKE_CUDA_RUNTIME_LIBRARY None)  # CUDA::cudart is linked by name
+find_package(CUDAToolkit 13 REQUIRED)
 
 # NCCL adds the sums of several GPUs; without it they go by way of the host.
 find_path(NCCL_INCLUDE nccl.h HINTS ${CUDAToolkit_INCLUDE_DIRS})

@@ -18,7 +18,7 @@ struct LossTotals {
 
   // A loss beyond kSlotMax counts as that, and so does one that is no number: what diverges looks bad.
   void add(const kernels::LossSums& slot);
-  LossTotals& operator+=(const LossTotals& other);
+  LossTotals& operator+=(const LossTotals& other);  // saturates, which no sum of 1024 slots can come to
   double mean_loss() const { return tokens == 0 ? 0 : double(loss_units) * kUnit / double(tokens); }
   double mean_nll() const { return tokens == 0 ? 0 : double(nll_units) * kUnit / double(tokens); }
   bool operator==(const LossTotals&) const = default;

@@ -311,5 +311,8 @@ TEST_CASE("what diverges has a large loss, whatever it diverges to, and no sum o
     for (int slot = 0; slot < 1024; ++slot) totals.add({loss, loss, 1, 0});
     CHECK(totals.mean_loss() == LossTotals::kSlotMax);
     CHECK(totals.mean_nll() == LossTotals::kSlotMax);
+    LossTotals report;  // of many steps
+    for (int step = 0; step < 9; ++step) report += totals;
+    CHECK(report.mean_loss() > 0.5 * LossTotals::kSlotMax);
   }
 }
