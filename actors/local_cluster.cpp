@@ -24,6 +24,7 @@ namespace {
 
 constexpr int kAnnounceDescriptor = 3;
 constexpr std::chrono::seconds kStartPatience{30};
+constexpr std::chrono::milliseconds kAskAgain{50};  // whether to give a start up
 
 std::string find_program() {
   const std::filesystem::path self = std::filesystem::read_symlink("/proc/self/exe");
@@ -112,7 +113,7 @@ void LocalCluster::start(size_t index) {
   }
 }
 
-void LocalCluster::read_addresses(size_t index) {
+void LocalCluster::read_addresses(size_t index, const std::function<bool()>& give_up) {
   const std::string& name = config_.nodes[index].name;
   std::string line;
   const auto deadline = std::chrono::steady_clock::now() + kStartPatience;
@@ -120,9 +121,11 @@ void LocalCluster::read_addresses(size_t index) {
     pollfd ready{processes_[index].announce, POLLIN, 0};
     const auto left =
         std::chrono::duration_cast<std::chrono::milliseconds>(deadline - std::chrono::steady_clock::now());
-    if (left.count() <= 0 || poll(&ready, 1, int(left.count())) == 0)
+    if (left.count() <= 0)
       throw error(ErrorKind::timeout, "{} did not start within {} s; see {}", name, kStartPatience.count(),
                   log_path(name));
+    if (give_up && give_up()) throw error(ErrorKind::cancelled, "its start was given up");
+    if (poll(&ready, 1, int(std::min(left, kAskAgain).count())) == 0) continue;
     char byte = 0;
     const ssize_t got = read(processes_[index].announce, &byte, 1);
     if (got < 0 && errno == EINTR) continue;
@@ -181,13 +184,13 @@ std::optional<size_t> LocalCluster::find(const std::string& node) const {
   return size_t(found - config_.nodes.data());
 }
 
-void LocalCluster::restart(size_t index) {
+void LocalCluster::restart(size_t index, const std::function<bool()>& give_up) {
   TROUPE_CHECK(!running(index), "{} runs already", config_.nodes.at(index).name);
   if (processes_[index].announce >= 0) close(processes_[index].announce);
   processes_[index] = {};
   try {
     start(index);
-    read_addresses(index);
+    read_addresses(index, give_up);
     write_json();
   } catch (...) {
     end(index);

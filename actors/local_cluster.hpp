@@ -4,6 +4,7 @@
 #pragma once
 
 #include <chrono>
+#include <functional>
 #include <optional>
 #include <set>
 #include <string>
@@ -32,8 +33,9 @@ class LocalCluster {
   bool running(size_t index);
   // From its next start on, `node` reaches the others where this says.
   void give_map(size_t index, const config::ClusterConfig& as_seen);
-  // Starts a node anew that does not run any more. Throws Error; then it does not run.
-  void restart(size_t index);
+  // Starts a node anew that does not run any more. Throws Error, of kind cancelled when `give_up` says so
+  // while it starts; then it does not run.
+  void restart(size_t index, const std::function<bool()>& give_up = {});
   // Waits for all to end by themselves, then kills those that have not.
   void stop(std::chrono::milliseconds patience);
   // The last lines of a node's log, to explain its death.
@@ -47,7 +49,7 @@ class LocalCluster {
   };
   void start(size_t index);
   void end(size_t index);
-  void read_addresses(size_t index);
+  void read_addresses(size_t index, const std::function<bool()>& give_up = {});
   std::string cluster_path(size_t index) const;
   void write_json() const;
   std::string log_path(const std::string& node) const;

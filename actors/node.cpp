@@ -75,10 +75,13 @@ void node_state::publish_event(wire::Event::Kind kind, const std::vector<std::st
   publish(share(event(kind, nodes, why)));
 }
 
+scheduler::Fence node_state::fence() const {
+  return view ? scheduler::Fence{view->ballot, view->step} : scheduler::Fence{};
+}
+
 wire::Envelope node_state::event(wire::Event::Kind kind, const std::vector<std::string>& nodes,
                                  const std::string& why) const {
-  wire::Envelope message =
-      envelope(context(), {view ? view->ballot : scheduler::Ballot{}, view ? view->step : 0});
+  wire::Envelope message = envelope(context(), fence());
   wire::Event& event = *message.mutable_event();
   event.set_kind(kind);
   event.set_unix_us(std::chrono::system_clock::now().time_since_epoch() / std::chrono::microseconds(1));
@@ -175,7 +178,7 @@ void node_state::route(Self self, scheduler::Rank from, const EnvelopePtr& messa
     case wire::Envelope::kAudit:
       return on_audit(self, from, message->audit());
     case wire::Envelope::kJobEnded:
-      return on_verdict(self, name_of(from), message->job_ended());
+      return on_verdict(self, name_of(from), *message);
     default:
       break;
   }

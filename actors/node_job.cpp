@@ -128,6 +128,10 @@ void node_state::stop(Self self, const StopWanted& wanted) {
   if (phase == Phase::idle || phase == Phase::ending || (stopping && !wanted.now)) return;
   spdlog::info("asked to stop: {}", wanted.why);
   if (wanted.now) return end(self, 130, "stopped: " + wanted.why);
+  if (phase == Phase::starting && joining) {  // the others end the job
+    leaving = true;
+    return part_ended(self);
+  }
   stopping = true;
   if (phase == Phase::starting) return end(self, 130, "stopped before the first step: " + wanted.why);
   self->send(job->coordinator, wanted);
@@ -269,9 +273,11 @@ void node_state::saved(Self self, const Saved& written) {
   set_deadline(kAuditPatience, {ErrorKind::timeout, "not every node has confirmed the final weights", -1});
 }
 
-// How the job has ended, from a node that knows.
-void node_state::on_verdict(Self self, const std::string& from, const wire::JobEnded& verdict) {
+// How the job has ended. Who was in no view of it gives up its own part alone, whatever it says.
+void node_state::on_verdict(Self self, const std::string& from, const wire::Envelope& message) {
+  const wire::JobEnded& verdict = message.job_ended();
   if (phase == Phase::ending) return;
+  if (view && message.fence().ballot().number() == 0 && !verdict.error().empty()) return;
   told = true;
   if (!verdict.error().empty()) return end(self, verdict.exit_code(), verdict.error());
   if (phase == Phase::finishing) return;
@@ -313,7 +319,7 @@ void node_state::on_audit(Self self, scheduler::Rank from, const wire::Audit& au
 }
 
 EnvelopePtr node_state::verdict(int code, const std::string& error) const {
-  wire::Envelope message = envelope(context());
+  wire::Envelope message = envelope(context(), fence());
   wire::JobEnded& out = *message.mutable_job_ended();
   out.set_exit_code(code);
   out.set_error(error.substr(0, wire::kTextBytesMax));

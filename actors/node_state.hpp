@@ -54,7 +54,7 @@ struct node_state {
   void save_final(Self self);
   void begin_finishing();
   void saved(Self self, const Saved& result);
-  void on_verdict(Self self, const std::string& from, const wire::JobEnded& verdict);
+  void on_verdict(Self self, const std::string& from, const wire::Envelope& message);
   void confirm(const std::string& from, const Saved& own) const;
   void on_audit(Self self, scheduler::Rank from, const wire::Audit& audit);
   void end(Self self, int code, const std::string& error);
@@ -76,6 +76,7 @@ struct node_state {
   EnvelopePtr verdict(int code, const std::string& error) const;
   void publish_event(wire::Event::Kind kind, const std::vector<std::string>& nodes,
                      const std::string& why) const;
+  scheduler::Fence fence() const;  // of the newest view
   wire::Envelope event(wire::Event::Kind kind, const std::vector<std::string>& nodes,
                        const std::string& why) const;
   EnvelopePtr view_event() const;

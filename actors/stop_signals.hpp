@@ -18,6 +18,12 @@ class StopSignals {
     const timespec at_once{0, 0};
     return sigtimedwait(&set_, nullptr, &at_once) > 0;
   }
+  // One has come of which arrived() has not told yet.
+  bool waiting() const {
+    sigset_t pending;
+    sigpending(&pending);
+    return sigismember(&pending, SIGINT) == 1 || sigismember(&pending, SIGTERM) == 1;
+  }
 
  private:
   sigset_t set_{}, before_{};

@@ -92,12 +92,14 @@ class TrainRun {
     if (event.kind == ClusterEvent::Kind::up) return found(event.node);
     if (event.kind == ClusterEvent::Kind::down) return lost(event);
     const wire::Envelope& message = event.envelope;
+    const std::string& job = message.fence().job();
+    if (!job.empty() && job != job_id_) return;  // of one that a node was or is busy with
     if (message.has_report() && message.report().step() > shown_step_) {
       shown_step_ = message.report().step();
       progress_.show(message.report());
     }
     if (message.has_event()) on_event(event.node, message);
-    if (message.has_job_ended()) ended(event.node, message.job_ended());
+    if (message.has_job_ended()) ended(event.node, message);
     if (message.has_node_status() && message.node_status().state() != "idle" &&
         std::exchange(waits_, false)) {
       deadline_.reset();
@@ -152,7 +154,13 @@ class TrainRun {
     return found != view_sizes_.end() && found->second == 1;
   }
 
-  void ended(const std::string& node, const wire::JobEnded& how) {
+  void ended(const std::string& node, const wire::Envelope& message) {
+    const wire::JobEnded& how = message.job_ended();
+    if (view_.first != 0 && message.fence().ballot().number() == 0 && !how.error().empty()) {
+      // It was in no view of this job, which goes on.
+      progress_.say(fmt::format("node {} takes part no more: {}", node, how.error()));
+      return without(node, how.error(), false);
+    }
     taking_part_.erase(node);
     // Told to leave while it was cut off from the others, which go on.
     const bool left = how.exit_code() == 130 && how.error().empty() && stops_ == 0 && alone(node);
@@ -180,7 +188,7 @@ class TrainRun {
       Restart& next = restarts_[i];
       if (local_->running(i) || Clock::now() < next.at) continue;
       try {
-        local_->restart(i);
+        local_->restart(i, [this] { return signals_.waiting(); });
         next = {};
       } catch (const Error& problem) {
         next.pause = std::clamp(2 * next.pause, kRestartPauseMin, kRestartPauseMax);
@@ -238,7 +246,7 @@ class TrainRun {
   // Who has taken the order is not to wait for who has refused it.
   void take_back(const std::string& why) {
     wire::Envelope message;
-    message.mutable_fence()->set_job(job_id_of(config::canonical_text(options_.job)));
+    message.mutable_fence()->set_job(job_id_);
     message.mutable_stop_job()->set_why(why.substr(0, wire::kTextBytesMax));
     message.mutable_stop_job()->set_now(true);
     client_.send_all(message);
@@ -263,6 +271,7 @@ class TrainRun {
   };
 
   const TrainOptions& options_;
+  const std::string job_id_ = job_id_of(config::canonical_text(options_.job));
   ClusterClient& client_;
   const StopSignals& signals_;
   LocalCluster* local_;

@@ -28,7 +28,6 @@ bool is_a_peers(const comm::PeerError& failure) {
   }
 }
 
-// No other view would mend it.
 bool is_misconfigured(const comm::PeerError& failure) {
   return failure.kind() == ErrorKind::usage || failure.kind() == ErrorKind::security;
 }
@@ -127,7 +126,8 @@ struct aggregator_state {
       run();
       return true;
     } catch (const comm::PeerError& failure) {
-      if (is_misconfigured(failure)) throw;
+      // No other view would mend it, or there is none.
+      if (is_misconfigured(failure) || (is_a_peers(failure) && !setup.context->elastic())) throw;
       if (is_a_peers(failure))
         self->send(peers.membership, RingBroken{view.ballot, failure.peer_rank(), failure.what()});
       spdlog::info("the ring of view {} has ended: {}", view.ballot.number, failure.what());

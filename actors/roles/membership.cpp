@@ -49,6 +49,7 @@ struct membership_state {
   std::set<scheduler::Rank> turned_away;                    // linked, with another fingerprint
   scheduler::Ballot key_ballot;                             // of `key`
   std::string key;
+  int64_t reached_step = 0;
   scheduler::Microseconds began_us = 0, ticked_us = 0, introduced_us = 0;
 
   void join(Self self, const JoinCluster& ready) {
@@ -161,14 +162,23 @@ struct membership_state {
       spdlog::warn("turned away: {}", why);
   }
 
+  // All that a member still needs then is the leader's word; others may have heard it and be gone.
+  bool is_done() const {
+    const JobContext& context = *setup.context;
+    return reached_step >= context.job.steps || (context.stop_at > 0 && reached_step >= context.stop_at);
+  }
+
   void unlinked(Self self, const PeerUnlinked& gone) {
     linked.erase(gone.peer);
     turned_away.erase(gone.peer);
     self->send(peers.follower, gone);
     if (introduced.erase(gone.peer) == 0 || !decide) return;
     const auto& view = decide->view();
-    if (!setup.context->elastic() && (!view || view->position(gone.peer)))
-      self->send(setup.supervisor, JobFailed{ErrorKind::peer_lost, gone.why, int64_t(gone.peer)});
+    if (!setup.context->elastic()) {
+      if (view && is_done() && gone.peer != view->ballot.leader && own.rank != view->ballot.leader) return;
+      if (!view || view->position(gone.peer))
+        self->send(setup.supervisor, JobFailed{ErrorKind::peer_lost, gone.why, int64_t(gone.peer)});
+    }
     apply(self, decide->on_peer_down(gone.peer, now_us()));
   }
 
@@ -199,8 +209,7 @@ struct membership_state {
   void broken(Self self, const RingBroken& ring) {
     if (!decide->view() || ring.ballot != decide->view()->ballot) return;
     spdlog::warn("{}", ring.why);
-    if (setup.context->elastic()) return apply(self, decide->on_broken(ring.peer, ring.why, now_us()));
-    self->send(setup.supervisor, JobFailed{ErrorKind::peer_lost, ring.why, int64_t(ring.peer)});
+    apply(self, decide->on_broken(ring.peer, ring.why, now_us()));
   }
 
   // --- what is decided ---
@@ -276,6 +285,7 @@ membership_actor::behavior_type membership(membership_actor::stateful_pointer<me
       },
       [self, run](const StepReached& at) {
         run([&](auto& state) {
+          state.reached_step = at.step;
           state.apply(self, state.decide->on_step(at.step, at.wants_to_leave, now_us()));
         });
       },

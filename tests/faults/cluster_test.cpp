@@ -186,6 +186,12 @@ TEST_CASE(
   way.set(troupe::comm::Direction::both, {});
   CHECK(beta.process.wait_for_output("takes no part for 1 s", kRunDeadline));
   CHECK(beta.process.wait_for_output("takes no part for 2 s", kRunDeadline));
+
+  // The same job elsewhere: beta, which rests, takes the order, and fails; alpha, which is busy, does not
+  // heed it.
+  const ProcessResult other_out = troupe::test::run(
+      train_command(folder / "another", 100'000, {"--cluster", cluster}, 5), {}, kRunDeadline);
+  CHECK(other_out.code != 0);
   run.finish_and_check();
 }
 
