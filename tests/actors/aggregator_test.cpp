@@ -62,10 +62,10 @@ std::vector<std::byte> total_of_first_step(TrainEngine& engine) {
 
 TEST_CASE("a final state that is asked for in the middle of a commit is the one after it") {
   const test::TemporaryFolder folder;
+  Gate gate;  // outlives the actors
   caf::actor_system_config config;
   caf::actor_system system{config};
   caf::scoped_actor self{system};
-  Gate gate;
   const auto no_error = [](const caf::error& problem) { FAIL(to_string(problem)); };
   const supervisor_actor supervisor;  // none: a failure is the error that is asked for
   const RoleSetup setup{context_of_small_job(folder / "out"), supervisor};
