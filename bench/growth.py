@@ -9,7 +9,7 @@ import argparse
 import json
 import pathlib
 
-from harness import ROOT, add_common_options, last_json, measure_all
+from harness import ROOT, add_common_options, last_json, measure_all, products_ceiling
 
 TOKENS = 4096
 CURVES = {  # name: values, options of bench_train
@@ -44,7 +44,7 @@ def table(args, rows, ceiling):
                   "|---:|---|---:|---:|---:|---:|---:|"]
         for row in rows:
             if row["curve"] == name:
-                share = 100 * row["gflops"] / ceiling[f"{row['dtype']}_gflops"]
+                share = 100 * row["gflops"] / products_ceiling(ceiling, row["dtype"])
                 lines.append(f"| {row['value']:,} | {row['dtype']} | {row['tokens_per_s']:,.0f} | {row['step_ms']:,.0f} | "
                              f"{share:.0f} % | {row['slot_mb']:,.0f} | {row['peak_mb']:,.0f} |")
         lines.append("")
@@ -62,7 +62,7 @@ def draw(args, rows, ceiling):
         for dtype, colour in (("bf16", "#1f5fa8"), ("f32", "#d1601f")):
             at = [row for row in rows if row["curve"] == name and row["dtype"] == dtype]
             x = [row["value"] for row in at]
-            share.plot(x, [100 * row["gflops"] / ceiling[f"{dtype}_gflops"] for row in at], "o-", color=colour, label=dtype)
+            share.plot(x, [100 * row["gflops"] / products_ceiling(ceiling, dtype) for row in at], "o-", color=colour, label=dtype)
             memory.plot(x, [row["slot_mb"] for row in at], "o-", color=colour, label=f"a slot, {dtype}")
             memory.plot(x, [row["peak_mb"] for row in at], "s--", color=colour, label=f"process, {dtype}", linewidth=1)
         share.set(xscale="log", ylim=(0, 105), ylabel="% of the product ceiling")

@@ -88,19 +88,26 @@ def add_common_options(parser, name, seconds=None, repeats=3):
     parser.add_argument("--docs", type=pathlib.Path, default=DOCS)
 
 
+def products_ceiling(ceiling, dtype):
+    """GFLOP/s of the machine's products in training of this type: those of f32 where it has none of bf16."""
+    return ceiling.get(f"{dtype}_gflops", ceiling["f32_gflops"])
+
+
 def measure_all(args, name, title, rows_of, table, rows_are="Each row is the system's best setting, the median of its repeats."):
     """The rows that `rows_of()` measures, between two measurements of the machine's ceilings, go to a JSON file and, by way of
     `table(rows, ceiling)`, to a section of docs/benchmarks.md, unless a system could not be measured."""
     ceiling_command = [args.build / "bench_ceiling", args.threads, "3"]
-    before, rows, after = last_json(ceiling_command), rows_of(), last_json(ceiling_command)
-    if before is None or after is None:
+    if (before := last_json(ceiling_command)) is None:
         sys.exit("the machine's ceilings could not be measured: build bench_ceiling first")
+    rows, after = rows_of(), last_json(ceiling_command) or before
     ceiling = {key: max(before[key], after[key]) for key in before if key != "peak_mb"}
     here = machine()
     (args.json or args.build / f"bench_{name}.json").write_text(
         json.dumps({"machine": here, "threads": args.threads, "ceiling": ceiling, "rows": rows}, indent=1) + "\n")
+    bf16 = f"{ceiling['bf16_gflops']:.0f} GFLOP/s bf16 and " if "bf16_gflops" in ceiling else ""
+    unit = "f32" if bf16 else "GFLOP/s f32, none bf16"
     text = (f"Measured {here['date']} on {here['cores']} cores ({here['cpu']}), {args.threads} threads. Ceilings in the same "
-            f"run: products {ceiling['bf16_gflops']:.0f} GFLOP/s bf16 and {ceiling['f32_gflops']:.0f} f32, reading memory "
+            f"run: products {bf16}{ceiling['f32_gflops']:.0f} {unit}, reading memory "
             f"{ceiling['read_gb_s']:.0f} GB/s. {rows_are}\n\n"
             + "\n".join(table(rows, ceiling)))
     print(text)

@@ -11,6 +11,7 @@
 
 #include "kernels/base/random.hpp"
 #include "kernels/cpu/backend.hpp"
+#include "products.hpp"
 
 namespace {
 
@@ -67,8 +68,9 @@ double measure_best_rate(dnnl::memory::data_type type) {
 }
 
 double best_rate(DType dtype) {
-  static const double bf16 = measure_best_rate(dnnl::memory::data_type::bf16);
   static const double f32 = measure_best_rate(dnnl::memory::data_type::f32);
+  static const double bf16 =
+      bench::multiplies_bf16() ? measure_best_rate(dnnl::memory::data_type::bf16) : f32;
   return dtype == DType::bf16 ? bf16 : f32;
 }
 

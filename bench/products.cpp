@@ -55,6 +55,15 @@ double rate(int threads, double seconds, const std::function<std::function<doubl
   return total;
 }
 
+bool multiplies_bf16() try {
+  const dnnl::engine engine(dnnl::engine::kind::cpu, 0);
+  describe(engine, forward(16, 16, 16), memory::data_type::bf16, memory::data_type::bf16);
+  return true;
+} catch (const dnnl::error& failure) {
+  if (failure.status != dnnl_unimplemented) throw;
+  return false;
+}
+
 std::function<double()> reading_pass() {
   return [words = std::vector<uint64_t>(size_t{32} << 20, 1)] {
     uint64_t sum = 0;

@@ -32,6 +32,9 @@ inline ProductShape backward_weight(int64_t rows, int64_t n, int64_t k) {
   return {n, k, rows, 1, true, false, false};
 }
 
+// oneDNN multiplies bf16 on processors with AVX-512 only; elsewhere bf16 is trained with f32's products.
+bool multiplies_bf16();
+
 // Reads 256 MiB; returns their bytes.
 std::function<double()> reading_pass();
 

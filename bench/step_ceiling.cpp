@@ -71,7 +71,8 @@ Step step_of(const Workload& w, int64_t rows) {
 
 // Milliseconds of all slots' products, shared out among the threads.
 double products_ms(const std::vector<Part>& parts, const Options& options) {
-  const auto type = options.workload.dtype == "bf16" ? memory::data_type::bf16 : memory::data_type::f32;
+  const bool bf16 = options.workload.dtype == "bf16" && multiplies_bf16();
+  const auto type = bf16 ? memory::data_type::bf16 : memory::data_type::f32;
   double ms = 0;
   for (const Part& part : parts) {
     const double flops_a_second = rate(options.threads, options.seconds, [&]() -> std::function<double()> {

@@ -7,7 +7,7 @@ docs/benchmarks.md.
 """
 import argparse
 
-from harness import PEERS, add_common_options, best_and_repeats, last_json, measure_all, median
+from harness import PEERS, add_common_options, best_and_repeats, last_json, measure_all, median, products_ceiling
 
 
 SENTENCES = {"small": 64, "base": 16, "gpt2": 4}  # a step
@@ -59,7 +59,7 @@ def table(rows, ceiling):
     ours = {(r["model"], r["dtype"]): r["tokens_per_s"] for r in rows if r["system"] == "troupe"}
     for row in rows:
         ratio = row["tokens_per_s"] / ours[row["model"], row["dtype"]]
-        share = row["gflops"] / ceiling[f"{row['dtype']}_gflops"]
+        share = row["gflops"] / products_ceiling(ceiling, row["dtype"])
         name = f"{row['system']} {row['version']}".strip()
         lines.append(f"| {row['model']} | {row['dtype']} | {name} | {row['setting']} | {row['tokens_per_s']:,.0f} | "
                      f"{ratio:.2f} | {100 * share:.0f} % | {row['peak_mb']:,.0f} |")
