@@ -45,7 +45,7 @@ void CpuStream::linear_forward_int8(ConstView x, PackedWeight weight, ConstView 
   TROUPE_CHECK(x.cols == weight.k && y.rows == x.rows && y.cols == weight.n);
   Scratch::Frame frame(scratch_);
   const Int8Weight w = layout(weight.n, weight.k, const_cast<void*>(weight.data));
-  const Int8Rows rows{x.rows, w.depth, frame.take<float>(x.rows), frame.take<uint8_t>(x.rows * w.depth)};
+  const Int8Rows rows{x.rows, w.depth, frame.take<float>(x.rows), frame.take<int8_t>(x.rows * w.depth)};
   if (x.dtype == DType::f32)
     loops_.int8->quantise_f32(x.as<float>(), x.cols, x.stride, rows);
   else

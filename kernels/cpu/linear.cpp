@@ -1,6 +1,6 @@
-// Products of f32 are oneDNN's, with weights packed as plain rows. bf16 at level v4 has panels
-// (training_panels.cpp). Below v4 oneDNN has no bf16: operands are rounded to bf16 all the same and widened
-// to f32, whose products of bf16 are exact.
+// Products with weights packed as plain rows are oneDNN's: those of f32 at level v4, and all at v2, which has
+// no bf16: operands are rounded to bf16 all the same and widened to f32, whose products of bf16 are exact.
+// The others have panels (training_panels.cpp).
 #include "kernels/cpu/loops/linear.hpp"
 
 #include "kernels/cpu/products.hpp"
@@ -57,7 +57,7 @@ PackedWeight CpuStream::pack(ConstView master, PackedType type, void* destinatio
   if (dtype == DType::i8) return pack_int8(master, destination);
   if (type.packing == Packing::inference) return pack_panels(master, dtype, destination);
   TROUPE_CHECK(master.dtype == DType::f32);
-  if (trains_by_panels(dtype)) return pack_training_panels(master, destination);
+  if (trains_by_panels(dtype)) return pack_training_panels(master, dtype, destination);
   const PackedWeight weight{destination, master.rows, master.cols, dtype};
   const View rows{destination, stored_type(level_, dtype), master.rows, master.cols, master.cols};
   if (dtype == rows.dtype) {

@@ -3,6 +3,8 @@
 // same at every instruction-set level, and a row's sums do not depend on the other rows.
 #include "kernels/cpu/loops/panels.hpp"
 
+#include <algorithm>
+
 #include "kernels/cpu/stream.hpp"
 
 namespace troupe::kernels {
@@ -21,6 +23,12 @@ PanelWeight layout(const PackedWeight& weight) {
 // Rows so far apart meet in few sets of the nearest cache, which has eight ways: a tile reads twelve at once.
 bool rows_collide(ConstView x) {
   return x.rows > 8 && x.stride * int64_t(size_of(x.dtype)) % 2048 == 0;
+}
+
+// Below v4 they stay in a near cache while all panels pass; at v4 all at once was as fast.
+int64_t rows_at_once(IsaLevel level, int64_t depth) {
+  constexpr int64_t kElements = 64 << 10, kTile = 12;
+  return level == IsaLevel::v4 ? INT64_MAX : std::max<int64_t>(kElements / depth / kTile, 2) * kTile;
 }
 
 }  // namespace
@@ -45,29 +53,36 @@ PackedWeight CpuStream::pack_panels(ConstView master, DType dtype, void* destina
 
 void CpuStream::linear_forward_panels(ConstView x, PackedWeight weight, ConstView bias, View y) {
   TROUPE_CHECK(x.cols == weight.k && x.dtype == weight.dtype && y.rows == x.rows && y.cols == weight.n);
-  multiply_panels(x, layout(weight), bias, y, false);
+  multiply_panels(x, layout(weight), weight.dtype, bias, y, false);
 }
 
-void CpuStream::multiply_panels(ConstView x, const PanelWeight& weight, ConstView bias, View y,
+void CpuStream::multiply_panels(ConstView x, const PanelWeight& weight, DType held, ConstView bias, View y,
                                 bool accumulate) {
+  const int64_t at_once = rows_at_once(level_, weight.depth);
+  for (int64_t first = 0; first < x.rows; first += at_once) {
+    const int64_t rows = std::min(at_once, x.rows - first);
+    multiply_rows(x.row_range(first, rows), weight, held, bias, y.row_range(first, rows), accumulate);
+  }
+}
+
+void CpuStream::multiply_rows(ConstView x, const PanelWeight& weight, DType held, ConstView bias, View y,
+                              bool accumulate) {
   Scratch::Frame frame(scratch_);
   const bool padded = weight.depth != x.cols;  // the second of a pair would lie beyond the row
-  if (padded || rows_collide(x)) {
+  if (padded || x.dtype != held || rows_collide(x)) {
     const int64_t stride = weight.depth + kPanelColumns;
-    const View copy{frame.take<char>(x.rows * stride * int64_t(size_of(x.dtype))), x.dtype, x.rows,
-                    weight.depth, stride};
+    const View copy{frame.take<char>(x.rows * stride * int64_t(size_of(held))), held, x.rows, weight.depth,
+                    stride};
     if (padded) fill_zero(copy.col_range(x.cols, weight.depth - x.cols));
     convert(x, copy.col_range(0, x.cols));
     x = copy;
   }
-  const PanelRows rows{x.data, x.rows, x.stride};
-  const PanelResult result{y.data, y.stride, bias.empty() ? nullptr : bias.as<float>(), accumulate};
-  if (x.dtype == DType::f32)
-    loops_.panels->multiply_f32(rows, weight, result);
-  else if (y.dtype == DType::f32)
-    loops_.panels->multiply_bf16_to_f32(rows, weight, result);
-  else
-    loops_.panels->multiply_bf16(rows, weight, result);
+  const PanelLoops& loops = *loops_.panels;
+  const bool to_f32 = y.dtype == DType::f32;
+  const auto multiply = x.dtype == DType::f32 ? (to_f32 ? loops.multiply_f32 : loops.multiply_f32_to_bf16)
+                                              : (to_f32 ? loops.multiply_bf16_to_f32 : loops.multiply_bf16);
+  multiply({x.data, x.rows, x.stride}, weight,
+           {y.data, y.stride, bias.empty() ? nullptr : bias.as<float>(), accumulate});
 }
 
 }  // namespace troupe::kernels

@@ -132,12 +132,18 @@ class CpuStream final : public Stream {
   static size_t packed_bytes_panels(int64_t n, int64_t k, DType dtype);
   PackedWeight pack_panels(ConstView master, DType dtype, void* destination);
   void linear_forward_panels(ConstView x, PackedWeight weight, ConstView bias, View y);
-  void multiply_panels(ConstView x, const PanelWeight& weight, ConstView bias, View y, bool accumulate);
+  // `held` is the type of the elements in the panels: that of x, or f32.
+  void multiply_panels(ConstView x, const PanelWeight& weight, DType held, ConstView bias, View y,
+                       bool accumulate);
+  void multiply_rows(ConstView x, const PanelWeight& weight, DType held, ConstView bias, View y,
+                     bool accumulate);
 
-  // training_panels.cpp: of bf16 weights packed for training, at level v4
-  bool trains_by_panels(DType dtype) const { return level_ == IsaLevel::v4 && dtype == DType::bf16; }
-  static size_t packed_bytes_training_panels(int64_t n, int64_t k);
-  PackedWeight pack_training_panels(ConstView master, void* destination);
+  // training_panels.cpp: of weights packed for training, bf16 at level v4, all at v3
+  bool trains_by_panels(DType dtype) const {
+    return level_ == IsaLevel::v3 || (level_ == IsaLevel::v4 && dtype == DType::bf16);
+  }
+  size_t packed_bytes_training_panels(int64_t n, int64_t k) const;
+  PackedWeight pack_training_panels(ConstView master, DType dtype, void* destination);
   void forward_panels(ConstView x, PackedWeight weight, Channels channels, ConstView bias, View y);
   void backward_panels(ConstView dy, PackedWeight weight, Channels channels, View dx, bool accumulate);
   void weight_gradient_panels(ConstView dy, ConstView x, View dw, View dbias);

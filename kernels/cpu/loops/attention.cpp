@@ -123,7 +123,7 @@ void attend(const AttentionHead& head, const AttentionForward& args, const Atten
 
 template <typename T>
 void forward(const AttentionHead& head, const AttentionForward& args, const AttentionWork& work) {
-#if defined(__AVX512F__)
+#if defined(__AVX2__)
   if (reads_in_place(head)) return attend<T>(head, args, work, RowsInPlace<T>{head, args, work});
 #endif
   attend<T>(head, args, work, copy_rows<T>(head, args, work));

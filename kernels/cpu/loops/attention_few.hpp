@@ -8,7 +8,7 @@
 
 namespace troupe::kernels::TROUPE_ISA {
 
-#if defined(__AVX512F__)
+#if defined(__AVX2__)
 
 constexpr int64_t kFewQueries = kTileRows;
 
@@ -22,23 +22,22 @@ TROUPE_INLINE void score_sixteen(const float* queries, int64_t size, const void*
   Vec sum[Rows];
 #pragma GCC unroll 8
   for (int r = 0; r < Rows; ++r) sum[r] = zero();
-  const auto add = [&](int64_t d, __m512i column) {
-    Vec key;
-    key.r[0] = _mm512_castsi512_ps(column);
+  const auto add = [&](int64_t d, IVec column) {
+    const Vec key = float_of_bits(column);
 #pragma GCC unroll 8
     for (int r = 0; r < Rows; ++r) sum[r] = fmadd(broadcast(queries[r * size + d]), key, sum[r]);
   };
   constexpr int64_t kColumns = 32 / sizeof(T);
   for (int64_t d = 0; d < size; d += kColumns) {
-    __m512i columns[8];
+    IVec columns[8];
     transpose_columns(keys, size_t(d) * sizeof(T), columns);
 #pragma GCC unroll 8
     for (int c = 0; c < 8; ++c)
       if constexpr (sizeof(T) == 4) {
         add(d + c, columns[c]);
       } else {  // two elements in one
-        add(d + 2 * c, _mm512_slli_epi32(columns[c], 16));
-        add(d + 2 * c + 1, _mm512_and_si512(columns[c], _mm512_set1_epi32(int(0xffff0000))));
+        add(d + 2 * c, shift_left(columns[c], 16));
+        add(d + 2 * c + 1, columns[c] & broadcast(uint32_t{0xffff0000}));
       }
   }
 #pragma GCC unroll 8

@@ -9,15 +9,9 @@ namespace troupe::kernels::TROUPE_ISA {
 struct F32 {
   using Element = float;
   static constexpr int64_t kGroup = 1;
-  TROUPE_INLINE Vec load_weights(const float* p) {
-    return load(p);
-  }
-  TROUPE_INLINE Vec load_row(const float* p) {
-    return broadcast(*p);
-  }
-  TROUPE_INLINE Vec add(Vec sum, Vec x, Vec w) {
-    return fmadd(x, w, sum);
-  }
+  TROUPE_INLINE Vec load_weights(const float* p) { return load(p); }
+  TROUPE_INLINE Vec load_row(const float* p) { return broadcast(*p); }
+  TROUPE_INLINE Vec add(Vec sum, Vec x, Vec w) { return fmadd(x, w, sum); }
 };
 
 struct Bf16Pairs {

@@ -10,17 +10,31 @@ namespace {
 
 constexpr float kLargest = 127.0f;
 constexpr float kSmallest = 1e-30f;  // a row with nothing above it counts as zeros
+#if defined(__AVX512VNNI__)
+constexpr int kRowOffset = 128;  // of rows' integers: they are multiplied as unsigned ones
+#else
+constexpr int kRowOffset = 0;
+#endif
 
 // --- rounding ---
 
-// The lowest byte of each lane.
-TROUPE_INLINE void store_bytes(uint8_t* p, IVec a, int64_t n) {
+// Lanes as bytes; each fits into one, or its row's scale is NaN.
+TROUPE_INLINE void store_bytes(int8_t* p, IVec a, int64_t n) {
 #if defined(__AVX512F__)
   _mm512_mask_cvtepi32_storeu_epi8(p, (__mmask16)((1u << n) - 1), (NativeI)a.r[0]);
 #else
-  uint32_t lanes[kLanes];
-  store(static_cast<uint32_t*>(lanes), a);
-  for (int64_t i = 0; i < n; ++i) p[i] = uint8_t(lanes[i]);
+#if defined(__AVX2__)
+  const __m256i words =  // of the lanes 0-3, 8-11, 4-7, 12-15
+      _mm256_permute4x64_epi64(_mm256_packs_epi32((__m256i)a.r[0], (__m256i)a.r[1]), 0xd8);
+  const __m128i bytes = _mm_packs_epi16(_mm256_castsi256_si128(words), _mm256_extracti128_si256(words, 1));
+#else
+  const __m128i bytes = _mm_packs_epi16(_mm_packs_epi32((__m128i)a.r[0], (__m128i)a.r[1]),
+                                        _mm_packs_epi32((__m128i)a.r[2], (__m128i)a.r[3]));
+#endif
+  if (n == kLanes) return _mm_storeu_si128(reinterpret_cast<__m128i*>(p), bytes);
+  int8_t lanes[kLanes];
+  _mm_storeu_si128(reinterpret_cast<__m128i*>(lanes), bytes);
+  for (int64_t i = 0; i < n; ++i) p[i] = lanes[i];
 #endif
 }
 
@@ -40,10 +54,10 @@ TROUPE_INLINE float largest(const T* x, int64_t count) {
 
 template <typename T>
 void quantise(const T* x, int64_t k, int64_t stride, const Int8Rows& rows) {
-  const IVec offset = broadcast(uint32_t{128});
+  const IVec offset = broadcast(uint32_t(kRowOffset));
   for (int64_t r = 0; r < rows.rows; ++r) {
     const T* from = x + r * stride;
-    uint8_t* to = rows.integers + r * rows.depth;
+    int8_t* to = rows.integers + r * rows.depth;
     const float most = largest(from, k);
     const Vec factor = broadcast(most > kSmallest ? kLargest / most : most - most);  // NaN stays NaN
     rows.scales[r] = most > kSmallest ? most / kLargest : most - most;
@@ -51,7 +65,7 @@ void quantise(const T* x, int64_t k, int64_t stride, const Int8Rows& rows) {
     for (; i + kLanes <= k; i += kLanes)
       store_bytes(to + i, nearest(load(from + i) * factor) + offset, kLanes);
     if (i < k) store_bytes(to + i, nearest(load(from + i, k - i) * factor) + offset, k - i);
-    for (i = k; i < rows.depth; ++i) to[i] = 128;
+    for (i = k; i < rows.depth; ++i) to[i] = int8_t(kRowOffset);
   }
 }
 
@@ -84,65 +98,59 @@ void pack(const float* w, int64_t k, int64_t stride, const Int8Weight& packed) {
 
 #if defined(__AVX512VNNI__)
 constexpr int kRows = 12, kBlocks = 2;  // of a tile: its sums stay in registers
-using Weights = IVec;
-using Four = IVec;
-TROUPE_INLINE Weights load_weights(const int8_t* p) {
-  return load(reinterpret_cast<const uint32_t*>(p));
-}
-TROUPE_INLINE Four broadcast_four(const uint8_t* p) {
-  uint32_t four;
-  __builtin_memcpy(&four, p, sizeof four);
-  return broadcast(four);
-}
-TROUPE_INLINE IVec dot(IVec sum, Four x, const Weights& w) {
-  sum.r[0] = (NativeU32)_mm512_dpbusd_epi32((NativeI)sum.r[0], (NativeI)x.r[0], (NativeI)w.r[0]);
-  return sum;
-}
-#else
-// Even and odd input channels apart, as 16-bit integers: two of their products fit into 32 bits.
-#if defined(__AVX2__)
+#elif defined(__AVX2__)
 constexpr int kRows = 4, kBlocks = 1;
 #else
 constexpr int kRows = 2, kBlocks = 1;
 #endif
-struct Weights {
-  IVec even, odd;
+
+TROUPE_INLINE IVec load_weights(const int8_t* p) {
+  return load(reinterpret_cast<const uint32_t*>(p));
+}
+
+#if defined(__AVX512VNNI__)
+using Four = IVec;
+TROUPE_INLINE Four four_of(IVec integers) {
+  return integers;
+}
+TROUPE_INLINE IVec dot(IVec sum, const Four& x, IVec w) {
+  sum.r[0] = (NativeU32)_mm512_dpbusd_epi32((NativeI)sum.r[0], (NativeI)x.r[0], (NativeI)w.r[0]);
+  return sum;
+}
+#else
+// The magnitude of x times w with the sign of x: two such products are added in 16 bits, at most 2 * 127 *
+// 127.
+struct Four {
+  IVec integers, magnitudes;
 };
-using Four = Weights;
-TROUPE_INLINE IVec sign_extend_odd(IVec a) {
-#if defined(__AVX512F__)
-  TROUPE_EACH a.r[i] = (NativeU32)_mm512_srai_epi16((NativeI)a.r[i], 8);
-#elif defined(__AVX2__)
-  TROUPE_EACH a.r[i] = (NativeU32)_mm256_srai_epi16((NativeI)a.r[i], 8);
+TROUPE_INLINE Four four_of(IVec integers) {
+  Four x{integers, integers};
+#if defined(__AVX2__)
+  TROUPE_EACH x.magnitudes.r[i] = (NativeU32)_mm256_abs_epi8((NativeI)integers.r[i]);
 #else
-  TROUPE_EACH a.r[i] = (NativeU32)_mm_srai_epi16((NativeI)a.r[i], 8);
+  TROUPE_EACH x.magnitudes.r[i] = (NativeU32)_mm_abs_epi8((NativeI)integers.r[i]);
 #endif
-  return a;
+  return x;
 }
-TROUPE_INLINE IVec multiply_pairs(IVec a, IVec b) {
-#if defined(__AVX512F__)
-  TROUPE_EACH a.r[i] = (NativeU32)_mm512_madd_epi16((NativeI)a.r[i], (NativeI)b.r[i]);
-#elif defined(__AVX2__)
-  TROUPE_EACH a.r[i] = (NativeU32)_mm256_madd_epi16((NativeI)a.r[i], (NativeI)b.r[i]);
+TROUPE_INLINE IVec dot(IVec sum, const Four& x, IVec w) {
+#if defined(__AVX2__)
+  TROUPE_EACH sum.r[i] += (NativeU32)_mm256_madd_epi16(
+      _mm256_maddubs_epi16((NativeI)x.magnitudes.r[i],
+                           _mm256_sign_epi8((NativeI)w.r[i], (NativeI)x.integers.r[i])),
+      _mm256_set1_epi16(1));
 #else
-  TROUPE_EACH a.r[i] = (NativeU32)_mm_madd_epi16((NativeI)a.r[i], (NativeI)b.r[i]);
+  TROUPE_EACH sum.r[i] += (NativeU32)_mm_madd_epi16(
+      _mm_maddubs_epi16((NativeI)x.magnitudes.r[i], _mm_sign_epi8((NativeI)w.r[i], (NativeI)x.integers.r[i])),
+      _mm_set1_epi16(1));
 #endif
-  return a;
+  return sum;
 }
-TROUPE_INLINE Weights load_weights(const int8_t* p) {
-  const IVec all = load(reinterpret_cast<const uint32_t*>(p));
-  const IVec even = shift_left(all & broadcast(uint32_t{0x00ff00ff}), 8);
-  return {sign_extend_odd(even), sign_extend_odd(all)};
-}
-TROUPE_INLINE Four broadcast_four(const uint8_t* p) {
+#endif
+TROUPE_INLINE Four broadcast_four(const int8_t* p) {
   uint32_t four;
   __builtin_memcpy(&four, p, sizeof four);
-  return {broadcast(four & 0x00ff00ffu), broadcast(four >> 8 & 0x00ff00ffu)};
+  return four_of(broadcast(four));
 }
-TROUPE_INLINE IVec dot(IVec sum, Four x, const Weights& w) {
-  return sum + multiply_pairs(x.even, w.even) + multiply_pairs(x.odd, w.odd);
-}
-#endif
 
 struct Output {
   const float* bias;
@@ -156,12 +164,14 @@ static void tile(const Int8Rows& x, const Int8Weight& w, int64_t row, int64_t bl
   IVec sum[Rows][Blocks];
   for (int b = 0; b < Blocks; ++b)
     for (int r = 0; r < Rows; ++r)
-      sum[r][b] = load(reinterpret_cast<const uint32_t*>(w.corrections) + (block + b) * kInt8Columns);
+      sum[r][b] = kRowOffset == 0
+                      ? broadcast(uint32_t{0})
+                      : load(reinterpret_cast<const uint32_t*>(w.corrections) + (block + b) * kInt8Columns);
   const int64_t block_bytes = w.depth * kInt8Columns;
   const int8_t* weights = w.integers + block * block_bytes;
-  const uint8_t* rows = x.integers + row * x.depth;
+  const int8_t* rows = x.integers + row * x.depth;
   for (int64_t k = 0; k < w.depth; k += kInt8Depth) {
-    Weights here[Blocks];
+    IVec here[Blocks];
     for (int b = 0; b < Blocks; ++b) here[b] = load_weights(weights + b * block_bytes + k * kInt8Columns);
     for (int r = 0; r < Rows; ++r) {
       const Four four = broadcast_four(rows + r * x.depth + k);

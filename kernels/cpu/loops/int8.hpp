@@ -20,11 +20,12 @@ struct Int8Weight {
   int8_t* integers;
 };
 
-// Rows (M, K) as x = scale * (integer - 128), one scale a row: its largest magnitude becomes 127.
+// Rows (M, K) as x = scale * integer, one scale a row: its largest magnitude becomes 127. At level v4 128 is
+// added to each integer, which is then unsigned; the weight's corrections take it back.
 struct Int8Rows {
   int64_t rows, depth;
-  float* scales;      // (M)
-  uint8_t* integers;  // (M, depth): 128 beyond K
+  float* scales;     // (M)
+  int8_t* integers;  // (M, depth): those of zeros beyond K
 };
 
 struct Int8Loops {

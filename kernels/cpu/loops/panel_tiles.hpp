@@ -15,6 +15,8 @@ static void for_each_tile(int64_t rows, int64_t panels, const Tile& tile) {
     for (; row + kRows <= rows; row += kRows) tile.template operator()<kRows, Panels>(row, panel);
     if constexpr (kRows > 4)
       for (; row + 4 <= rows; row += 4) tile.template operator()<4, Panels>(row, panel);
+    if constexpr (kRows > 2)
+      for (; row + 2 <= rows; row += 2) tile.template operator()<2, Panels>(row, panel);
     for (; row < rows; ++row) tile.template operator()<1, Panels>(row, panel);
   };
   int64_t panel = 0;

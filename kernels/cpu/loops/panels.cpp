@@ -1,6 +1,6 @@
 #include "kernels/cpu/loops/panels.hpp"
 
-#include "kernels/cpu/loops/bf16_pairs.hpp"
+#include "kernels/cpu/loops/factors.hpp"
 #include "kernels/cpu/loops/panel_tiles.hpp"
 #include "kernels/cpu/loops/transpose.hpp"
 
@@ -8,12 +8,21 @@ namespace troupe::kernels::TROUPE_ISA {
 
 namespace {
 
+// Of a tile: its sums stay in registers.
 #if defined(__AVX512F__)
-constexpr int kRows = 12, kPanels = 2;  // of a tile: its sums stay in registers
+template <typename Kind>
+constexpr int kRows = 12;
+constexpr int kPanels = 2;
 #elif defined(__AVX2__)
-constexpr int kRows = 4, kPanels = 1;
+template <typename Kind>
+constexpr int kRows = 4;  // a pair takes two registers more
+template <>
+constexpr int kRows<F32> = 6;
+constexpr int kPanels = 1;
 #else
-constexpr int kRows = 2, kPanels = 1;
+template <typename Kind>
+constexpr int kRows = 2;
+constexpr int kPanels = 1;
 #endif
 
 // Sixteen channels from `first` on; `Group` elements of K are multiplied at once.
@@ -21,15 +30,16 @@ template <int64_t Group, typename T>
 void pack_panel(const T* w, int64_t k, int64_t stride, const PanelWeight& packed, int64_t first) {
   T* const to = static_cast<T*>(packed.elements) + first / kPanelColumns * packed.panel;
   int64_t i = 0;
-#if defined(__AVX512F__)
+#if defined(__AVX2__)
   if constexpr (sizeof(T) * Group == 4)
     if (first + kPanelColumns <= packed.n) {
       const void* rows[kPanelColumns];
       for (int64_t c = 0; c < kPanelColumns; ++c) rows[c] = w + (first + c) * stride;
       for (; i + 8 * Group <= k; i += 8 * Group) {
-        __m512i columns[8];
+        IVec columns[8];
         transpose_columns(rows, size_t(i) * sizeof(T), columns);
-        for (int64_t c = 0; c < 8; ++c) _mm512_storeu_si512(to + (i + c * Group) * kPanelColumns, columns[c]);
+        for (int64_t c = 0; c < 8; ++c)
+          store(reinterpret_cast<uint32_t*>(to + (i + c * Group) * kPanelColumns), columns[c]);
       }
     }
 #endif
@@ -45,14 +55,6 @@ template <int64_t Group, typename T>
 void pack(const T* w, int64_t k, int64_t stride, const PanelWeight& packed) {
   for (int64_t n = 0; n < packed.n; n += kPanelColumns) pack_panel<Group>(w, k, stride, packed, n);
 }
-
-struct F32 {
-  using Element = float;
-  static constexpr int64_t kGroup = 1;
-  TROUPE_INLINE Vec load_weights(const float* p) { return load(p); }
-  TROUPE_INLINE Vec load_row(const float* p) { return broadcast(*p); }
-  TROUPE_INLINE Vec add(Vec sum, Vec x, Vec w) { return fmadd(x, w, sum); }
-};
 
 template <typename Kind, int Rows, int Panels, typename T>
 TROUPE_INLINE void multiply_tile(const PanelRows& x, const PanelWeight& w, int64_t row, int64_t panel,
@@ -92,15 +94,19 @@ TROUPE_INLINE void multiply_tile(const PanelRows& x, const PanelWeight& w, int64
 
 template <typename Kind, typename T>
 void multiply(const PanelRows& x, const PanelWeight& w, const PanelResult& y) {
-  for_each_tile<kRows, kPanels>(x.rows, (w.n + kPanelColumns - 1) / kPanelColumns,
-                                [&]<int Rows, int Panels>(int64_t row, int64_t panel) {
-                                  multiply_tile<Kind, Rows, Panels, T>(x, w, row, panel, y);
-                                });
+  for_each_tile<kRows<Kind>, kPanels>(x.rows, (w.n + kPanelColumns - 1) / kPanelColumns,
+                                      [&]<int Rows, int Panels>(int64_t row, int64_t panel) {
+                                        multiply_tile<Kind, Rows, Panels, T>(x, w, row, panel, y);
+                                      });
 }
 
 }  // namespace
 
-extern const PanelLoops panel_loops = {pack<1, float>, pack<2, uint16_t>, multiply<F32, float>,
-                                       multiply<Bf16Pairs, uint16_t>, multiply<Bf16Pairs, float>};
+extern const PanelLoops panel_loops = {pack<1, float>,
+                                       pack<2, uint16_t>,
+                                       multiply<F32, float>,
+                                       multiply<F32, uint16_t>,
+                                       multiply<Bf16Pairs, uint16_t>,
+                                       multiply<Bf16Pairs, float>};
 
 }  // namespace troupe::kernels::TROUPE_ISA

@@ -34,8 +34,9 @@ struct PanelLoops {
   // All channels of `packed` from w (n, k).
   void (*pack_f32)(const float* w, int64_t k, int64_t stride, const PanelWeight& packed);
   void (*pack_bf16)(const uint16_t* w, int64_t k, int64_t stride, const PanelWeight& packed);
-  // x and W are of one type, and so is y, but for the last.
+  // x and W are of one type, and so is y where no other is named.
   void (*multiply_f32)(const PanelRows& x, const PanelWeight& w, const PanelResult& y);
+  void (*multiply_f32_to_bf16)(const PanelRows& x, const PanelWeight& w, const PanelResult& y);
   void (*multiply_bf16)(const PanelRows& x, const PanelWeight& w, const PanelResult& y);
   void (*multiply_bf16_to_f32)(const PanelRows& x, const PanelWeight& w, const PanelResult& y);
 };

@@ -8,7 +8,7 @@ namespace troupe::kernels::TROUPE_ISA {
 #if defined(__AVX512F__)
 
 // to[c], lane i = the 32-bit element c of row i; sixteen rows of eight such elements.
-TROUPE_INLINE void transpose_columns(const void* const* rows, size_t offset, __m512i* to) {
+TROUPE_INLINE void transpose_columns(const void* const* rows, size_t offset, IVec* to) {
   __m512i x[8], y[8];
 #pragma GCC unroll 8
   for (int i = 0; i < 8; ++i) {  // row i beside row i + 8
@@ -34,8 +34,38 @@ TROUPE_INLINE void transpose_columns(const void* const* rows, size_t offset, __m
   const __m512i second = _mm512_setr_epi64(2, 3, 10, 11, 6, 7, 14, 15);
 #pragma GCC unroll 4
   for (int c = 0; c < 4; ++c) {
-    to[c] = _mm512_permutex2var_epi64(x[c], first, x[c + 4]);
-    to[c + 4] = _mm512_permutex2var_epi64(x[c], second, x[c + 4]);
+    to[c].r[0] = (NativeU32)_mm512_permutex2var_epi64(x[c], first, x[c + 4]);
+    to[c + 4].r[0] = (NativeU32)_mm512_permutex2var_epi64(x[c], second, x[c + 4]);
+  }
+}
+
+#elif defined(__AVX2__)
+
+TROUPE_INLINE void transpose_columns(const void* const* rows, size_t offset, IVec* to) {
+#pragma GCC unroll 2
+  for (int half = 0; half < 2; ++half) {
+    __m256i x[8], y[8];
+#pragma GCC unroll 8
+    for (int i = 0; i < 8; ++i)
+      x[i] = _mm256_loadu_si256(
+          reinterpret_cast<const __m256i*>(static_cast<const char*>(rows[8 * half + i]) + offset));
+#pragma GCC unroll 4
+    for (int i = 0; i < 8; i += 2) {
+      y[i] = _mm256_unpacklo_epi32(x[i], x[i + 1]);
+      y[i + 1] = _mm256_unpackhi_epi32(x[i], x[i + 1]);
+    }
+#pragma GCC unroll 2
+    for (int i = 0; i < 8; i += 4) {  // x[i + c]: columns c and c + 4 of four rows
+      x[i] = _mm256_unpacklo_epi64(y[i], y[i + 2]);
+      x[i + 1] = _mm256_unpackhi_epi64(y[i], y[i + 2]);
+      x[i + 2] = _mm256_unpacklo_epi64(y[i + 1], y[i + 3]);
+      x[i + 3] = _mm256_unpackhi_epi64(y[i + 1], y[i + 3]);
+    }
+#pragma GCC unroll 4
+    for (int c = 0; c < 4; ++c) {
+      to[c].r[half] = (NativeU32)_mm256_permute2x128_si256(x[c], x[c + 4], 0x20);
+      to[c + 4].r[half] = (NativeU32)_mm256_permute2x128_si256(x[c], x[c + 4], 0x31);
+    }
   }
 }
 

@@ -235,6 +235,7 @@ TROUPE_INLINE Vec load(const T* p, int64_t n) {
     y.r[0] = (__m512)_mm512_slli_epi32(_mm512_cvtepu16_epi32(_mm256_maskz_loadu_epi16(mask, p)), 16);
   return y;
 #else
+  if (n == kLanes) return load(p);
   T lanes[kLanes] = {};
   for (int64_t i = 0; i < n; ++i) lanes[i] = p[i];
   return load(static_cast<const T*>(lanes));
@@ -249,6 +250,7 @@ TROUPE_INLINE void store(T* p, Vec a, int64_t n) {
   else
     _mm256_mask_storeu_epi16(p, mask, (__m256i)_mm512_cvtneps_pbh(a.r[0]));
 #else
+  if (n == kLanes) return store(p, a);
   T lanes[kLanes];
   store(static_cast<T*>(lanes), a);
   for (int64_t i = 0; i < n; ++i) p[i] = lanes[i];
