@@ -20,9 +20,10 @@ PanelWeight layout(const PackedWeight& weight) {
   return {weight.n, depth, depth * kPanelColumns, const_cast<void*>(weight.data)};
 }
 
-// Rows so far apart meet in few sets of the nearest cache, which has eight ways: a tile reads twelve at once.
-bool rows_collide(ConstView x) {
-  return x.rows > 8 && x.stride * int64_t(size_of(x.dtype)) % 2048 == 0;
+// Rows so far apart meet in few sets of the nearest cache, which has eight ways: a tile reads twelve at once
+// at v4, six at most below.
+bool rows_collide(IsaLevel level, ConstView x) {
+  return level == IsaLevel::v4 && x.rows > 8 && x.stride * int64_t(size_of(x.dtype)) % 2048 == 0;
 }
 
 // Below v4 they stay in a near cache while all panels pass; at v4 all at once was as fast.
@@ -69,7 +70,7 @@ void CpuStream::multiply_rows(ConstView x, const PanelWeight& weight, DType held
                               bool accumulate) {
   Scratch::Frame frame(scratch_);
   const bool padded = weight.depth != x.cols;  // the second of a pair would lie beyond the row
-  if (padded || x.dtype != held || rows_collide(x)) {
+  if (padded || x.dtype != held || rows_collide(level_, x)) {
     const int64_t stride = weight.depth + kPanelColumns;
     const View copy{frame.take<char>(x.rows * stride * int64_t(size_of(held))), held, x.rows, weight.depth,
                     stride};

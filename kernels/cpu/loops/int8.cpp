@@ -104,53 +104,49 @@ constexpr int kRows = 4, kBlocks = 1;
 constexpr int kRows = 2, kBlocks = 1;
 #endif
 
-TROUPE_INLINE IVec load_weights(const int8_t* p) {
+TROUPE_INLINE IVec load_fours(const int8_t* p) {
   return load(reinterpret_cast<const uint32_t*>(p));
+}
+TROUPE_INLINE IVec broadcast_four(const int8_t* p) {
+  uint32_t four;
+  __builtin_memcpy(&four, p, sizeof four);
+  return broadcast(four);
 }
 
 #if defined(__AVX512VNNI__)
-using Four = IVec;
-TROUPE_INLINE Four four_of(IVec integers) {
-  return integers;
+using Weights = IVec;
+TROUPE_INLINE Weights load_weights(const int8_t* p) {
+  return load_fours(p);
 }
-TROUPE_INLINE IVec dot(IVec sum, const Four& x, IVec w) {
+TROUPE_INLINE IVec dot(IVec sum, IVec x, const Weights& w) {
   sum.r[0] = (NativeU32)_mm512_dpbusd_epi32((NativeI)sum.r[0], (NativeI)x.r[0], (NativeI)w.r[0]);
   return sum;
 }
 #else
-// The magnitude of x times w with the sign of x: two such products are added in 16 bits, at most 2 * 127 *
+// The magnitude of w times x with the sign of w: two such products are added in 16 bits, at most 2 * 127 *
 // 127.
-struct Four {
+struct Weights {
   IVec integers, magnitudes;
 };
-TROUPE_INLINE Four four_of(IVec integers) {
-  Four x{integers, integers};
 #if defined(__AVX2__)
-  TROUPE_EACH x.magnitudes.r[i] = (NativeU32)_mm256_abs_epi8((NativeI)integers.r[i]);
+#define TROUPE_NATIVE_I8(name) _mm256_##name
 #else
-  TROUPE_EACH x.magnitudes.r[i] = (NativeU32)_mm_abs_epi8((NativeI)integers.r[i]);
+#define TROUPE_NATIVE_I8(name) _mm_##name
 #endif
-  return x;
+TROUPE_INLINE Weights load_weights(const int8_t* p) {
+  Weights w{load_fours(p), {}};
+  TROUPE_EACH w.magnitudes.r[i] = (NativeU32)TROUPE_NATIVE_I8(abs_epi8)((NativeI)w.integers.r[i]);
+  return w;
 }
-TROUPE_INLINE IVec dot(IVec sum, const Four& x, IVec w) {
-#if defined(__AVX2__)
-  TROUPE_EACH sum.r[i] += (NativeU32)_mm256_madd_epi16(
-      _mm256_maddubs_epi16((NativeI)x.magnitudes.r[i],
-                           _mm256_sign_epi8((NativeI)w.r[i], (NativeI)x.integers.r[i])),
-      _mm256_set1_epi16(1));
-#else
-  TROUPE_EACH sum.r[i] += (NativeU32)_mm_madd_epi16(
-      _mm_maddubs_epi16((NativeI)x.magnitudes.r[i], _mm_sign_epi8((NativeI)w.r[i], (NativeI)x.integers.r[i])),
-      _mm_set1_epi16(1));
-#endif
+TROUPE_INLINE IVec dot(IVec sum, IVec x, const Weights& w) {
+  TROUPE_EACH {
+    const NativeI signed_x = TROUPE_NATIVE_I8(sign_epi8)((NativeI)x.r[i], (NativeI)w.integers.r[i]);
+    const NativeI pairs = TROUPE_NATIVE_I8(maddubs_epi16)((NativeI)w.magnitudes.r[i], signed_x);
+    sum.r[i] += (NativeU32)TROUPE_NATIVE_I8(madd_epi16)(pairs, TROUPE_NATIVE_I8(set1_epi16)(1));
+  }
   return sum;
 }
 #endif
-TROUPE_INLINE Four broadcast_four(const int8_t* p) {
-  uint32_t four;
-  __builtin_memcpy(&four, p, sizeof four);
-  return four_of(broadcast(four));
-}
 
 struct Output {
   const float* bias;
@@ -171,10 +167,10 @@ static void tile(const Int8Rows& x, const Int8Weight& w, int64_t row, int64_t bl
   const int8_t* weights = w.integers + block * block_bytes;
   const int8_t* rows = x.integers + row * x.depth;
   for (int64_t k = 0; k < w.depth; k += kInt8Depth) {
-    IVec here[Blocks];
+    Weights here[Blocks];
     for (int b = 0; b < Blocks; ++b) here[b] = load_weights(weights + b * block_bytes + k * kInt8Columns);
     for (int r = 0; r < Rows; ++r) {
-      const Four four = broadcast_four(rows + r * x.depth + k);
+      const IVec four = broadcast_four(rows + r * x.depth + k);
       for (int b = 0; b < Blocks; ++b) sum[r][b] = dot(sum[r][b], four, here[b]);
     }
   }
