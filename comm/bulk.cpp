@@ -122,6 +122,11 @@ void BulkConnection::acknowledge(Deadline deadline) {
   core.wait_until(lock, told, deadline, "room for an acknowledgement");
 }
 
+void BulkConnection::release() {
+  const std::lock_guard lock(core_->mutex);
+  core_->release_frame();
+}
+
 void BulkConnection::tend() {
   Core& core = *core_;
   std::lock_guard lock(core.mutex);

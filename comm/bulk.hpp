@@ -141,11 +141,13 @@ class BulkConnection {
   // the peer has no more use for its payload. Here and in receive(), a wait looks for `look`
   // at what comes, while it gives way to other threads, before it sleeps.
   void flush(Deadline deadline, Clock::duration look = {});
-  // The next frame, in the order sent; its checksum is right and its ballot ours.
+  // The next frame, in the order sent; its checksum is right and its ballot ours. Ends the use of the last.
   Frame receive(Deadline deadline, Clock::duration look = {});
   // Lets the peer know at once that all up to the last received frame has arrived: before this end may close.
   // Ends the use of that frame. A peer that is gone is no error.
   void acknowledge(Deadline deadline);
+  // Ends the use of the last received frame, no more: the peer hears of it with the next acknowledgement.
+  void release();
   // Never waits: answers the peer, throws when it is known to be lost, and tells it that we live when nothing
   // was sent for a while. Call it at least every silence_ms_max / 4 from a thread that has nothing to send or
   // receive but whose peer may wait.

@@ -57,6 +57,7 @@ struct BulkConnection::Core {
   std::vector<FrameBuffer> spare;
   size_t unacknowledged_bytes = 0;
   size_t bytes_since_ask = 0;  // sent since the last frame that asked for an acknowledgement
+  int frames_since_ask = 0;    // the same
   uint64_t next_sequence = 0;
   uint64_t acknowledged = 0;       // all frames below
   size_t write_index = 0;          // in unacknowledged

@@ -7,6 +7,7 @@
 namespace troupe::comm {
 namespace {
 
+constexpr int kFramesUnasked = 16;         // then an acknowledgement is asked for: places come back in time
 constexpr size_t kInPlaceBytesMin = 4096;  // of a payload; a smaller one is copied through the stream
 
 // At the beginning of a place lies what goes through the stream, at its end slots and payload.
@@ -37,9 +38,10 @@ void BulkConnection::Core::enqueue(const FrameHead& head, FrameBuffer payload) {
   if (in_place) wire.flags |= kInPlace;
   const size_t slot_bytes = head.slots.size() * sizeof(uint64_t), bytes = sizeof wire + wire.body_bytes();
   bytes_since_ask += bytes;
-  if (bytes_since_ask >= window_bytes / 4) {
+  if (bytes_since_ask >= window_bytes / 4 || ++frames_since_ask >= kFramesUnasked) {
     wire.flags |= kWantsAck;
     bytes_since_ask = 0;
+    frames_since_ask = 0;
   }
   std::byte* body = payload.memory() + FrameBuffer::kHeadRoom - slot_bytes;
   if (slot_bytes > 0) std::memcpy(body, head.slots.data(), slot_bytes);

@@ -14,7 +14,7 @@ namespace troupe::wire {
 
 class Envelope;
 
-inline constexpr uint32_t kWireVersion = 2;
+inline constexpr uint32_t kWireVersion = 3;
 inline constexpr size_t kMessageBytesMax = size_t{4} << 20;    // encoded, any kind
 inline constexpr size_t kControlBytesMax = size_t{1} << 20;    // encoded, kinds that carry no bulk field
 inline constexpr size_t kBulkFieldBytesMax = size_t{3} << 20;  // of one bulk field, such as Piece.data

@@ -1,9 +1,10 @@
 // Ring allreduce (Patarasuk & Yuan, "Bandwidth optimal all-reduce algorithms for clusters of workstations",
 // JPDC 2009) of SUMs and of floats, and broadcast, among the members of a view. Every member calls the same
 // operations in the same order. A reduction runs bucket by bucket as buckets become ready, in chunks of
-// bounded size, on two threads that the Ring owns; a small one on the thread that waits for it. One member:
-// everything is local. Each member ends with the same bits, or with a PeerError that names the member who
-// failed; after an error only cancel(), stop() and the destructor may be called.
+// bounded size, on two threads that the Ring owns; a small one on the thread that waits for it, by handing
+// round what each member puts in. One member: everything is local. Each member ends with the same bits, or
+// with a PeerError that names the member who failed; after an error only cancel(), stop() and the destructor
+// may be called.
 #pragma once
 
 #include <array>
@@ -103,7 +104,8 @@ class Ring {
   void bucket_ready(size_t index);  // the accumulator of this bucket has its final values; any thread
   void check() const;               // throws what wait() would throw, when the reduction has failed
   void finish(const SumMeta& own);  // all buckets are ready, and these are our integers
-  // The sum of all members' integers, when everything has arrived here and the neighbour has all of ours.
+  // The sum of all members' integers, when everything has arrived here. The next member has all of ours then,
+  // or, of a small reduction, at the latest when the ring is closed.
   SumMeta wait(Deadline deadline);
 
   // All at once: start, all buckets ready, finish, wait.

@@ -14,8 +14,6 @@ constexpr int64_t kAbortMs = 200;
 constexpr uint8_t kSawPartial = 1, kSawTotal = 2;
 
 constexpr size_t kGroupsNear = 2, kGroupsFar = 6;
-constexpr int64_t kSmallElements = 8192;
-constexpr std::chrono::microseconds kLook{50};  // of who does a small reduction, before it sleeps
 
 bool on_one_machine(std::span<const BulkPeer> members) {
   return std::all_of(members.begin(), members.end(), [&](const BulkPeer& member) {
@@ -41,6 +39,7 @@ RingEngine::RingEngine(std::vector<BulkPeer> members, size_t position, RingLinks
 }
 
 RingEngine::~RingEngine() {
+  flush_small();
   cancel("the ring was closed");
   {
     std::lock_guard lock(mutex_);
@@ -57,7 +56,9 @@ void RingEngine::start(RingJob job) {
   std::lock_guard lock(mutex_);
   throw_if_failed();
   TROUPE_CHECK(idle() && !here_, "a reduction is under way");
-  const size_t groups = job.plan.groups(), frames = groups * 2 * (size() - 1) + (size() - 1);
+  here_ = is_small(job);
+  const size_t groups = job.plan.groups(),
+               frames = here_ ? size() - 1 : groups * 2 * (size() - 1) + (size() - 1);
   job_ = std::move(job);
   seen_.assign(groups * size(), 0);
   left_of_group_.assign(groups, 2 * (size() - 1));
@@ -73,7 +74,6 @@ void RingEngine::start(RingJob job) {
   unwritten_ = handing_over_ = false;
   stats_ = {};
   completed_ = false;
-  here_ = is_small(job_);
   if (here_) return;
   sending_ = true;
   receiving_ = size() > 1;
@@ -218,29 +218,6 @@ void RingEngine::tend(BulkConnection& link) try { link.tend(); } catch (const Pe
   fail(std::current_exception(), error);
 }
 
-bool RingEngine::is_small(const RingJob& job) const {
-  if (size() == 1 || job.plan.groups() > 1) return false;
-  int64_t elements = 0;
-  for (const Bucket& chunk : job.plan.chunks) elements += job.work->elements(chunk);
-  return elements <= kSmallElements;
-}
-
-// Sends wait for the link, but all that is under way in the ring fits into what lies between two members.
-void RingEngine::reduce_here(Deadline deadline) try {
-  while (send_one()) {
-  }
-  for (; received_ < to_receive_; ++received_) {
-    take(links_.previous->receive(deadline, kLook));
-    while (send_one()) {
-    }
-  }
-  links_.previous->acknowledge(deadline);
-  links_.next->flush(deadline, kLook);
-} catch (const PeerError& error) {
-  if (error.kind() == ErrorKind::timeout && Clock::now() >= deadline) throw late();
-  throw;
-}
-
 void RingEngine::complete_all_alone() {
   std::unique_lock lock(mutex_);
   while (groups_done_ < job_.plan.groups() || !own_meta_) {
@@ -265,9 +242,13 @@ void RingEngine::receive_all() {
   links_.previous->acknowledge(deadline_in_ms(kFarMs));
 }
 
-void RingEngine::take(const Frame& frame) {
+void RingEngine::check_step(const Frame& frame) const {
   if (frame.head.step != job_.step)
     throw protocol_error(fmt::format("a chunk of step {} in step {}", frame.head.step, job_.step));
+}
+
+void RingEngine::take(const Frame& frame) {
+  check_step(frame);
   switch (FrameType(frame.head.type)) {
     case FrameType::partial:
       return take_partial(frame);

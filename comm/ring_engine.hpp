@@ -28,7 +28,7 @@ struct RingJob {
 };
 
 // A reduction so small that waking threads would take most of its time is done by the thread that waits for
-// it; the two threads then only tend the links.
+// it (ring_small.cpp); the two threads then only tend the links.
 class RingEngine {
  public:
   RingEngine(std::vector<BulkPeer> members, size_t position, RingLinks links, RingOptions options);
@@ -53,7 +53,7 @@ class RingEngine {
   };
   static constexpr std::chrono::milliseconds kTick{50};         // how often a waiting thread tends its link
   static constexpr int64_t kFarMs = int64_t{24} * 3600 * 1000;  // the caller's wait and silence end earlier
-  enum class FrameType : uint8_t { partial = 1, total, meta, state_size, state };
+  enum class FrameType : uint8_t { partial = 1, total, meta, state_size, state, whole };
 
   void run(void (RingEngine::*work)(), bool& working, std::optional<BulkConnection>& link);
   void tend(BulkConnection& link);
@@ -62,6 +62,10 @@ class RingEngine {
   void complete_all_alone();
   bool is_small(const RingJob& job) const;
   void reduce_here(Deadline deadline);
+  void send_whole(const FrameHead& head, FrameBuffer payload, Deadline deadline);
+  void take_whole(const Frame& frame, size_t from, Deadline deadline);
+  Bucket whole() const;
+  void flush_small() noexcept;
   bool send_one();
   bool has_own() const;  // REQUIRES mutex_
   std::optional<Item> next_own();
@@ -69,6 +73,7 @@ class RingEngine {
   void take_partial(const Frame& frame);
   void take_total(const Frame& frame);
   void take_meta(const Frame& frame);
+  void check_step(const Frame& frame) const;
   void check_chunk(const Frame& frame, uint8_t mark);
   void pass_on(const Frame& frame);
   void count_group(size_t group);
@@ -100,6 +105,7 @@ class RingEngine {
   bool here_ = false;                         // the job is left to the caller who waits for it
   bool at_work_here_ = false;                 // a caller's thread uses the links
   bool completed_ = false;                    // the last job came to its good end
+  bool unflushed_ = false;                    // the next member may lack a part of a small reduction
 
   // --- the job; written by start() while both threads are idle ---
   RingJob job_;

@@ -23,9 +23,10 @@ class ExactWork : public RingWork {
 
   int64_t elements(Bucket chunk) const override { return layout_.elements_in(chunk.begin, chunk.end); }
 
-  void originate(Bucket chunk, FrameBuffer& out) override {
-    const auto room = out.resize_payload(kernels::encoded_bytes_max(layout_, chunk.begin, chunk.end));
-    out.shrink_payload(kernels::encode_blocks(layout_, chunk.begin, chunk.end, own(chunk), room));
+  void originate(Bucket chunk, FrameBuffer& out, size_t front) override {
+    const auto room = out.resize_payload(front + kernels::encoded_bytes_max(layout_, chunk.begin, chunk.end));
+    out.shrink_payload(
+        front + kernels::encode_blocks(layout_, chunk.begin, chunk.end, own(chunk), room.subspan(front)));
   }
 
   void combine(Bucket chunk, std::span<const std::byte> in, FrameBuffer& out) override {
@@ -47,6 +48,18 @@ class ExactWork : public RingWork {
     kernels::round_total(layout_, own(chunk), rounding_, chunk.begin, chunk.end, total_);
   }
 
+  void gather(Bucket chunk, size_t, std::span<const std::byte> in) override {
+    const auto values = own(chunk);
+    if (gathered_.empty()) gathered_.assign(values.begin(), values.end());
+    arrived_.resize(values.size());
+    kernels::decode_blocks(layout_, chunk.begin, chunk.end, in, arrived_);
+    for (size_t i = 0; i < arrived_.size(); ++i)  // modulo 2^64: bounds are the flags' business
+      gathered_[i] = int64_t(uint64_t(gathered_[i]) + uint64_t(arrived_[i]));
+  }
+  void add_gathered(Bucket chunk, size_t) override {
+    kernels::round_total(layout_, gathered_, rounding_, chunk.begin, chunk.end, total_);
+  }
+
  private:
   std::span<const int64_t> own(Bucket chunk) const {
     if (chunk.begin == chunk.end) return {};
@@ -57,6 +70,7 @@ class ExactWork : public RingWork {
   const std::span<const int64_t> accumulator_;
   const kernels::RoundOptions rounding_;
   kernels::RoundedTotal& total_;
+  std::vector<int64_t> gathered_, arrived_;  // the sum so far, one member's
 };
 
 class FloatWork : public RingWork {
@@ -65,9 +79,9 @@ class FloatWork : public RingWork {
 
   int64_t elements(Bucket chunk) const override { return chunk.end - chunk.begin; }
 
-  void originate(Bucket chunk, FrameBuffer& out) override {
+  void originate(Bucket chunk, FrameBuffer& out, size_t front) override {
     const auto values = own(chunk);
-    copy(out.resize_payload(values.size_bytes()), std::as_bytes(values));
+    copy(out.resize_payload(front + values.size_bytes()).subspan(front), std::as_bytes(values));
   }
 
   void combine(Bucket chunk, std::span<const std::byte> in, FrameBuffer& out) override {
@@ -88,6 +102,24 @@ class FloatWork : public RingWork {
   }
 
   void complete_alone(Bucket) override {}
+
+  void gather(Bucket chunk, size_t position, std::span<const std::byte> in) override {
+    check_size(chunk, in);
+    if (gathered_.size() <= position) gathered_.resize(position + 1);
+    gathered_[position].resize(own(chunk).size());
+    copy(std::as_writable_bytes(std::span(gathered_[position])), in);
+  }
+  // In the order of positions, which is the same at every member.
+  void add_gathered(Bucket chunk, size_t own_position) override {
+    const auto values = own(chunk);
+    gathered_.resize(std::max(gathered_.size(), own_position + 1));
+    gathered_[own_position].assign(values.begin(), values.end());
+    for (size_t i = 0; i < values.size(); ++i) {
+      float sum = gathered_[0][i];
+      for (size_t position = 1; position < gathered_.size(); ++position) sum += gathered_[position][i];
+      values[i] = sum;
+    }
+  }
 
  private:
   std::span<float> own(Bucket chunk) const {
@@ -123,6 +155,7 @@ class FloatWork : public RingWork {
   }
 
   const std::span<float> values_;
+  std::vector<std::vector<float>> gathered_;  // (members)
 };
 
 }  // namespace

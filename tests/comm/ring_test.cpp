@@ -11,6 +11,7 @@
 #include <doctest/doctest.h>
 
 #include "comm/ring_plan.hpp"
+#include "tests/comm/flip_proxy.hpp"
 #include "tests/comm/ring_harness.hpp"
 
 using namespace troupe;
@@ -61,7 +62,9 @@ RingOptions small_chunks() {
   return {700, 2};
 }
 
-// Every member ends with an error that has this word, when `change` makes their reductions differ.
+// When `change` makes the reduction of position 1 differ, that member ends with an error that has this word,
+// and so do the others, but for one that has had its whole sum by then, as may be when the parts go round
+// whole.
 void check_disagreement(size_t ranks, const std::function<void(ExactReduction&, size_t position)>& change,
                         const char* word) {
   for (const int64_t length : kSmallAndLarge) {
@@ -74,9 +77,11 @@ void check_disagreement(size_t ranks, const std::function<void(ExactReduction&, 
       change(reduction, ring.position());
       ring.reduce(reduction, {}, soon());
     });
-    for (const auto& error : thrown) {
-      REQUIRE(error != nullptr);
-      CHECK_THROWS_WITH_AS(std::rethrow_exception(error), doctest::Contains(word), PeerError);
+    for (size_t position = 0; position < ranks; ++position) {
+      const bool may_end_well = length == *kSmallAndLarge.begin() && position != 1;
+      if (may_end_well && thrown[position] == nullptr) continue;
+      REQUIRE(thrown[position] != nullptr);
+      CHECK_THROWS_WITH_AS(std::rethrow_exception(thrown[position]), doctest::Contains(word), PeerError);
     }
   }
 }
@@ -298,6 +303,38 @@ TEST_CASE("small and large reductions by turns give the plain sums, over tcp and
             throw std::runtime_error("not the sum");
         }
       });
+}
+
+TEST_CASE(
+    "a part of a small sum that was damaged on the way arrives, though its sender closes the ring at once") {
+  std::atomic<int> damaged = 0;
+  std::unique_ptr<FlipProxy> proxy;
+  RingTestOptions options{Transport::tcp};
+  options.way = [&](uint32_t rank, const std::string& address) {
+    if (rank != 1) return address;
+    proxy = std::make_unique<FlipProxy>(address, [&](uint64_t offset, std::span<std::byte> bytes) {
+      constexpr uint64_t kAt = 288 + 600;  // hello and proof, then the frame
+      if (damaged > 0 || kAt < offset || kAt >= offset + bytes.size()) return;
+      bytes[kAt - offset] ^= std::byte{1};
+      ++damaged;
+    });
+    return proxy->address();
+  };
+  run_ranks_well(2, options, [&](Ring& ring) {
+    std::vector<float> values(1000, float(ring.position() + 1));
+    ring.reduce(FloatReduction{1, values, test_contributions(2), {{0, 1000}}}, {}, soon());
+    if (values != std::vector<float>(1000, 3.0f)) throw std::runtime_error("not the sum");
+  });
+  CHECK(damaged == 1);
+}
+
+TEST_CASE("a small float sum is added in the order of positions") {
+  const std::vector<float> parts = {1e8f, 1.0f, -1e8f, 1.0f};  // 1 in this order, 0 or 2 in others
+  run_ranks_well(4, {}, [&](Ring& ring) {
+    std::vector<float> values(3, parts[ring.position()]);
+    ring.reduce(FloatReduction{1, values, test_contributions(4), {{0, 3}}}, {}, soon());
+    if (values != std::vector<float>(3, 1.0f)) throw std::runtime_error("another order");
+  });
 }
 
 TEST_CASE("members that do not agree on the seal end with an error that says so") {
