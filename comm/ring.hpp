@@ -105,7 +105,7 @@ class Ring {
   void check() const;               // throws what wait() would throw, when the reduction has failed
   void finish(const SumMeta& own);  // all buckets are ready, and these are our integers
   // The sum of all members' integers, when everything has arrived here. The next member has all of ours then,
-  // or, of a small reduction, at the latest when the ring is closed.
+  // or, of a small reduction, at the latest when the ring is closed, which waits up to 500 ms for it.
   SumMeta wait(Deadline deadline);
 
   // All at once: start, all buckets ready, finish, wait.

@@ -1,6 +1,5 @@
 // Small reductions: what every member puts in goes round whole, once, with its integers in front, and every
 // member adds it all up. That is half the hops of a ring of chunks, and one frame a hop.
-#include <algorithm>
 #include <cstring>
 
 #include "comm/ring_engine.hpp"
