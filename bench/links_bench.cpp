@@ -154,13 +154,16 @@ int main(int count, char** arguments) {
     std::fprintf(stderr, "usage: bench_links [ROUND_TRIPS], at least 100\n");
     return 2;
   }
-  char folder[] = "/tmp/troupe-bench-XXXXXX";
-  if (mkdtemp(folder) == nullptr) return 1;
-  make_certificates({std::string(folder) + "/certs", "bench", {{"n1", {}}, {"n2", {}}}, 1});
+  std::string folder = (std::filesystem::temp_directory_path() / "troupe-bench-XXXXXX").string();
+  if (mkdtemp(folder.data()) == nullptr) {
+    std::perror(folder.c_str());
+    return 1;
+  }
+  make_certificates({folder + "/certs", "bench", {{"n1", {}}, {"n2", {}}}, 1});
   // One process a measurement: gRPC's threads do not survive a fork.
   for (const bool tls : {false, true})
     if (fork() == 0) {
-      measure(tls ? "TLS" : "plain", tls ? std::string(folder) + "/certs" : "", round_trips);
+      measure(tls ? "TLS" : "plain", tls ? folder + "/certs" : "", round_trips);
       std::fflush(stdout);
       std::_Exit(0);
     } else {

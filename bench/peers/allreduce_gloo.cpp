@@ -4,6 +4,7 @@
 #include <chrono>
 #include <cstdio>
 #include <cstdlib>
+#include <filesystem>
 #include <memory>
 #include <string>
 #include <vector>
@@ -56,8 +57,11 @@ void measure(const std::string& mode, int rank, int ranks, long bytes, long roun
 int main(int count, char** words) {
   if (count != 5) return 2;
   const int ranks = std::atoi(words[2]);
-  char folder[] = "/tmp/gloo-XXXXXX";
-  if (mkdtemp(folder) == nullptr) return 1;
+  std::string folder = (std::filesystem::temp_directory_path() / "gloo-XXXXXX").string();
+  if (mkdtemp(folder.data()) == nullptr) {
+    std::perror(folder.c_str());
+    return 1;
+  }
   for (int rank = 0; rank < ranks; ++rank)
     if (fork() == 0) {
       measure(words[1], rank, ranks, std::atol(words[3]), std::atol(words[4]), folder);
@@ -65,6 +69,6 @@ int main(int count, char** words) {
     }
   int failed = 0, status = 0;
   while (wait(&status) > 0) failed |= status;
-  std::system(("rm -r " + std::string(folder)).c_str());
+  std::filesystem::remove_all(folder);
   return failed == 0 ? 0 : 1;
 }
