@@ -22,6 +22,7 @@ namespace troupe::actors {
 
 namespace {
 
+constexpr char kAnyPort[] = "127.0.0.1:0";
 constexpr int kAnnounceDescriptor = 3;
 constexpr std::chrono::seconds kStartPatience{30};
 constexpr std::chrono::milliseconds kAskAgain{50};  // whether to give a start up
@@ -53,16 +54,20 @@ LocalCluster::LocalCluster(config::ClusterConfig nodes, const std::string& out_f
   if (failed)
     throw error(ErrorKind::file, "cannot make the folder {}/logs: {}; choose another --out", out_folder_,
                 failed.message());
+  for (config::NodeConfig& node : config_.nodes)
+    for (std::string* address : {&node.address, &node.bulk_address})
+      reserved_.push_back(comm::reserve_address(kAnyPort, *address));
   write_file(out_folder_ + "/cluster.toml", config::to_toml(config_));
   processes_.resize(config_.nodes.size());
+}
+
+void LocalCluster::start() {
   try {
     for (size_t i = 0; i < processes_.size(); ++i) {
       std::filesystem::remove(log_path(config_.nodes[i].name));
-      start(i);
+      launch(i);
     }
-    for (size_t i = 0; i < processes_.size(); ++i) read_addresses(i);
-    // A node that is started again listens where it did before.
-    write_file(out_folder_ + "/cluster.toml", config::to_toml(config_));
+    for (size_t i = 0; i < processes_.size(); ++i) wait_until_listening(i);
     write_json();
   } catch (...) {
     stop(std::chrono::milliseconds(0));
@@ -75,7 +80,7 @@ LocalCluster::~LocalCluster() {
     if (process.announce >= 0) close(process.announce);
 }
 
-void LocalCluster::start(size_t index) {
+void LocalCluster::launch(size_t index) {
   const std::string& name = config_.nodes[index].name;
   int pipe_ends[2];
   if (pipe2(pipe_ends, O_CLOEXEC) != 0)
@@ -113,11 +118,11 @@ void LocalCluster::start(size_t index) {
   }
 }
 
-void LocalCluster::read_addresses(size_t index, const std::function<bool()>& give_up) {
+void LocalCluster::wait_until_listening(size_t index, const std::function<bool()>& give_up) {
   const std::string& name = config_.nodes[index].name;
-  std::string line;
+  char byte = 0;
   const auto deadline = std::chrono::steady_clock::now() + kStartPatience;
-  while (line.empty() || line.back() != '\n') {
+  while (byte != '\n') {
     pollfd ready{processes_[index].announce, POLLIN, 0};
     const auto left =
         std::chrono::duration_cast<std::chrono::milliseconds>(deadline - std::chrono::steady_clock::now());
@@ -126,16 +131,10 @@ void LocalCluster::read_addresses(size_t index, const std::function<bool()>& giv
                   log_path(name));
     if (give_up && give_up()) throw error(ErrorKind::cancelled, "its start was given up");
     if (poll(&ready, 1, int(std::min(left, kAskAgain).count())) == 0) continue;
-    char byte = 0;
     const ssize_t got = read(processes_[index].announce, &byte, 1);
     if (got < 0 && errno == EINTR) continue;
     if (got <= 0) throw error(ErrorKind::peer_lost, "{} did not start: {}", name, log_tail(name));
-    line.push_back(byte);
   }
-  line.pop_back();
-  const size_t space = line.find(' ');
-  config_.nodes[index].address = line.substr(0, space);
-  config_.nodes[index].bulk_address = line.substr(space + 1);
 }
 
 std::string LocalCluster::cluster_path(size_t index) const {
@@ -189,8 +188,8 @@ void LocalCluster::restart(size_t index, const std::function<bool()>& give_up) {
   if (processes_[index].announce >= 0) close(processes_[index].announce);
   processes_[index] = {};
   try {
-    start(index);
-    read_addresses(index, give_up);
+    launch(index);
+    wait_until_listening(index, give_up);
     write_json();
   } catch (...) {
     end(index);

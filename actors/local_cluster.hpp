@@ -13,19 +13,23 @@
 #include <sys/types.h>
 
 #include "actors/config/cluster.hpp"
+#include "comm/socket.hpp"
 
 namespace troupe::actors {
 
 class LocalCluster {
  public:
-  // Writes OUT/cluster.toml, starts the processes, waits until each listens, and writes OUT/cluster.json
-  // (name, address, pid). `program` is the troupe executable; empty: the one beside this.
-  // `nodes` is a config::local_cluster; `more` goes to each node's command line.
+  // Chooses the nodes' addresses, keeps them as long as it lives, and writes OUT/cluster.toml. `program` is
+  // the troupe executable; empty: the one beside this. `nodes` is a config::local_cluster; `more` goes to
+  // each node's command line.
   LocalCluster(config::ClusterConfig nodes, const std::string& out_folder, std::string program = {},
                std::vector<std::string> more = {});
   ~LocalCluster();  // leaves running processes alone unless stop() was called
   LocalCluster(const LocalCluster&) = delete;
   LocalCluster& operator=(const LocalCluster&) = delete;
+
+  // Starts the processes, waits until each listens, and writes OUT/cluster.json (name, address, pid).
+  void start();
 
   const config::ClusterConfig& config() const { return config_; }  // with the real addresses
   std::optional<size_t> find(const std::string& node) const;
@@ -47,9 +51,9 @@ class LocalCluster {
     int announce = -1;
     bool ended = false;
   };
-  void start(size_t index);
+  void launch(size_t index);
   void end(size_t index);
-  void read_addresses(size_t index, const std::function<bool()>& give_up = {});
+  void wait_until_listening(size_t index, const std::function<bool()>& give_up = {});
   std::string cluster_path(size_t index) const;
   void write_json() const;
   std::string log_path(const std::string& node) const;
@@ -58,6 +62,7 @@ class LocalCluster {
   std::vector<std::string> more_;
   std::set<size_t> have_map_;
   config::ClusterConfig config_;
+  std::vector<comm::Descriptor> reserved_;  // the nodes' addresses
   std::vector<Process> processes_;
 };
 

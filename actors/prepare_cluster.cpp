@@ -144,6 +144,7 @@ data::PrepareReport prepare_on_local_nodes(data::PrepareOptions options, int64_t
                                            const data::ProgressFunction& progress) {
   const RemovedFolder folder;
   LocalCluster local(config::local_cluster(nodes, threads), folder.text(), program);
+  local.start();
   try {
     ClusterClient client(local.config());
     client.wait_for_links(std::chrono::seconds(10));

@@ -296,6 +296,7 @@ int run_local(const TrainOptions& options, const StopSignals& signals) {
   for (const config::NodeConfig& node : nodes_here.nodes)
     find_devices(config::parse_devices(node.name, node.device));
   LocalCluster local(std::move(nodes_here), options.out, options.program);
+  local.start();
   try {
     ClusterClient client(local.config());
     const auto nodes = client.wait_for_links(std::chrono::seconds(30));

@@ -89,19 +89,39 @@ int milliseconds_until(Deadline deadline) {
   return int(std::clamp<int64_t>(left, 0, 3'600'000));
 }
 
-Descriptor listen_on(const std::string& text, std::string& real_address) {
-  Address address = parse_address(text);
+namespace {
+
+Descriptor bind_to(Address& address) {
   std::string why;
   const AddressList list = resolve(address, true, why);
   if (!list) throw error(ErrorKind::network, "{}", why);
   Descriptor socket(::socket(list->ai_family, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0));
   const int on = 1;
-  if (!socket.valid() || setsockopt(socket.get(), SOL_SOCKET, SO_REUSEADDR, &on, sizeof on) != 0 ||
-      bind(socket.get(), list->ai_addr, list->ai_addrlen) != 0 || listen(socket.get(), 128) != 0)
+  if (socket.valid() && setsockopt(socket.get(), SOL_SOCKET, SO_REUSEADDR, &on, sizeof on) == 0 &&
+      bind(socket.get(), list->ai_addr, list->ai_addrlen) == 0) {
+    address.port = local_port(socket.get());
+    return socket;
+  }
+  return {};
+}
+
+}  // namespace
+
+Descriptor listen_on(const std::string& text, std::string& real_address) {
+  Address address = parse_address(text);
+  Descriptor socket = bind_to(address);
+  if (!socket.valid() || listen(socket.get(), 128) != 0)
     throw error(ErrorKind::network,
                 "cannot listen on {} for bulk connections: {}; choose another port, or 0 for any free one",
                 text, std::strerror(errno));
-  address.port = local_port(socket.get());
+  real_address = address.text();
+  return socket;
+}
+
+Descriptor reserve_address(const std::string& text, std::string& real_address) {
+  Address address = parse_address(text);
+  Descriptor socket = bind_to(address);
+  if (!socket.valid()) throw error(ErrorKind::network, "cannot reserve {}: {}", text, std::strerror(errno));
   real_address = address.text();
   return socket;
 }

@@ -45,6 +45,9 @@ int milliseconds_until(Deadline deadline);  // rounded up, 0 when past
 
 // Listens on "host:port" and gives back the address with the real port. Throws Error(network).
 Descriptor listen_on(const std::string& address, std::string& real_address);
+// Keeps the port for processes that listen there with SO_REUSEADDR one after another, and gives back the
+// address with the real port; meanwhile the system gives it to nobody else. Throws Error(network).
+Descriptor reserve_address(const std::string& address, std::string& real_address);
 // One attempt; invalid when the host has no address now, the peer refused or cannot be reached (`why` says
 // which). Throws Error(usage) when this is no address.
 Descriptor connect_to(const std::string& address, const Patience& patience, std::string& why);

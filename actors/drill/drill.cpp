@@ -67,7 +67,7 @@ class Drill {
         random_(options.seed),
         cluster_(config::local_cluster(options.nodes, options.threads, options.devices), options.out,
                  options.program, {"--drill"}),
-        client_(cluster_.config()) {}
+        client_(started().config()) {}
 
   ~Drill() { cluster_.stop(std::chrono::milliseconds(0)); }
   Drill(const Drill&) = delete;
@@ -108,16 +108,22 @@ class Drill {
   }
   size_t index_of(const std::string& node) const { return cluster_.find(node).value(); }
 
+  const actors::LocalCluster& started() {
+    if (options_.plan.needs_proxies()) network_.emplace(cluster_.config(), options_.seed);
+    for (size_t i = 0; network_ && i < cluster_.config().nodes.size(); ++i)
+      cluster_.give_map(i, network_->seen_by(cluster_.config().nodes[i].name));
+    cluster_.start();
+    return cluster_;
+  }
+
   void start() {
     client_.wait_for_links(std::chrono::seconds(30));
     wire::Envelope order = start_order(options_, options_.job, options_.out);
     order.mutable_start_job()->set_transport("tcp");  // what is cut off must be cut off
-    if (options_.plan.needs_proxies()) network_.emplace(cluster_.config(), options_.seed);
     for (size_t i = 0; i < cluster_.config().nodes.size(); ++i) {
       const std::string& name = cluster_.config().nodes[i].name;
       wire::Envelope own = order;
       const config::ClusterConfig seen = network_ ? network_->seen_by(name) : cluster_.config();
-      if (network_) cluster_.give_map(i, seen);
       for (const config::NodeConfig& node : seen.nodes) {
         wire::NodeAddress& where = *own.mutable_start_job()->add_nodes();
         where.set_name(node.name);
@@ -310,8 +316,8 @@ class Drill {
   const actors::StopSignals& signals_;
   std::mt19937_64 random_;
   actors::LocalCluster cluster_;
-  actors::ClusterClient client_;
   std::optional<Network> network_;
+  actors::ClusterClient client_;
   DrillResult result_;
   std::set<std::string> members_, afflicted_;
   std::vector<End> ends_;
@@ -332,6 +338,7 @@ std::string undisturbed_digest(const DrillOptions& options, int64_t steps) {
   std::filesystem::remove_all(out);
   actors::LocalCluster cluster(config::local_cluster(1, options.threads, options.devices), out,
                                options.program);
+  cluster.start();
   actors::ClusterClient client(cluster.config());
   client.wait_for_links(std::chrono::seconds(30));
   // A schedule depends on the job's steps: it is the same job, stopped at the same step.

@@ -335,7 +335,7 @@ TEST_CASE("a target may come later and move; one that is not there resets its di
   CHECK(raw_accept(second).valid());
   REQUIRE(send_all(early, "stays"));
   CHECK(receive_up_to(accepted, 5).bytes == "stays");
-  { const Descriptor closed = listen_on("127.0.0.1:0", gone); }
+  const Descriptor reserved = reserve_address("127.0.0.1:0", gone);
   proxy.set_target(gone);
   std::string why = std::strerror(ECONNRESET);  // may come before the call that connects has returned
   const Descriptor refused = connect_to(proxy.address(), raw_deadline(), why);

@@ -1,40 +1,17 @@
 // Nodes that run by themselves, and clients that come and go.
 #include <csignal>
 
-#include <arpa/inet.h>
 #include <doctest/doctest.h>
-#include <sys/socket.h>
 #include <unistd.h>
 
 #include "comm/fault_proxy.hpp"
+#include "comm/socket.hpp"
 #include "nodes.hpp"
 #include "training.hpp"
 
 using namespace troupe::test;
 
 namespace {
-
-// An address that stays ours without anybody listening there: whoever dials it is refused.
-class NobodyThere {
- public:
-  NobodyThere() : socket_(socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0)) {
-    sockaddr_in address{};
-    address.sin_family = AF_INET;
-    address.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
-    socklen_t size = sizeof address;
-    REQUIRE(bind(socket_, reinterpret_cast<sockaddr*>(&address), size) == 0);
-    REQUIRE(getsockname(socket_, reinterpret_cast<sockaddr*>(&address), &size) == 0);
-    address_ = "127.0.0.1:" + std::to_string(ntohs(address.sin_port));
-  }
-  ~NobodyThere() { close(socket_); }
-  NobodyThere(const NobodyThere&) = delete;
-  NobodyThere& operator=(const NobodyThere&) = delete;
-  const std::string& address() const { return address_; }
-
- private:
-  int socket_;
-  std::string address_;
-};
 
 // Two nodes that train, and a client whose way to alpha can be cut.
 struct CutClient {
@@ -127,14 +104,15 @@ TEST_CASE("a node that cannot tell its parent where it listens ends") {
 TEST_CASE("a node that cannot be reached is named") {
   const TemporaryFolder folder;
   const Node alpha(folder, "alpha");
-  const NobodyThere beta;
+  std::string beta;
+  const troupe::comm::Descriptor nobody = troupe::comm::reserve_address(kAnyPort, beta);
   const std::string cluster =
-      folder.write("cluster.toml", cluster_text(alpha.address, beta.address(), "patience_ms = 2000\n"));
+      folder.write("cluster.toml", cluster_text(alpha.address, beta, "patience_ms = 2000\n"));
   const ProcessResult result =
       run(train_command(folder / "run", 20, {"--cluster", cluster}), {}, kRunDeadline);
   CAPTURE(result.err);
   CHECK(result.code == 1);
-  CHECK(result.err.find("cannot reach beta at " + beta.address()) != std::string::npos);
+  CHECK(result.err.find("cannot reach beta at " + beta) != std::string::npos);
 }
 
 TEST_CASE("a node that may not dial an address of the client's file says so, and goes on") {
