@@ -231,6 +231,10 @@ class Bench {
 
 int main(int argc, char** argv) {
   const double millions = argc > 1 ? std::atof(argv[1]) : 63;
+  if (argc > 2 || millions < 0.1 || millions > 1000) {
+    fmt::print(stderr, "usage: bench_exact_sum [MILLIONS of elements, 0.1 to 1000; 63 if not given]\n");
+    return 2;
+  }
   fmt::print("{}, {} million elements\n", make_cpu_backend()->description(), millions);
   Bench(int64_t(millions * 1e6)).run();
   return 0;

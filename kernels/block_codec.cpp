@@ -42,13 +42,24 @@ size_t bytes_max(const BlockLayout& layout, int64_t begin, int64_t end, size_t h
   return bytes;
 }
 
+// The bitwise or of a block's values, and of them with negative ones complemented.
+struct Scan {
+  uint64_t any = 0, magnitude = 0;
+};
+
+template <typename Value>
+Scan scan(const PackLoops<Value>& loops, const Value* values, int64_t rows) {
+  Scan result;
+  loops.scan(values, rows, &result.any, &result.magnitude);
+  return result;
+}
+
 // Writes header and values. Returns the end of what was written.
 template <typename Value>
-std::byte* encode_rows(const PackLoops<Value>& loops, const Value* values, int64_t rows, std::byte* out) {
-  uint64_t any = 0, magnitude = 0;
-  loops.scan(values, rows, &any, &magnitude);
-  const int zeros = any == 0 ? 0 : std::countr_zero(any);
-  const int width = any == 0 ? 0 : int(std::bit_width(magnitude)) + 1 - zeros;
+std::byte* encode_rows(const PackLoops<Value>& loops, const Value* values, int64_t rows, const Scan& of,
+                       std::byte* out) {
+  const int zeros = of.any == 0 ? 0 : std::countr_zero(of.any);
+  const int width = of.any == 0 ? 0 : int(std::bit_width(of.magnitude)) + 1 - zeros;
   const unsigned header = unsigned(width) | unsigned(zeros) << 7;
   out[0] = std::byte(header & 0xff);
   out[1] = std::byte(header >> 8);
@@ -58,20 +69,21 @@ std::byte* encode_rows(const PackLoops<Value>& loops, const Value* values, int64
   return out + packed_bytes(rows, width);
 }
 
-// The same for `count` values, padded with zeros to whole rows.
-template <typename Value>
-std::byte* encode_values(const PackLoops<Value>& loops, const Value* values, int64_t count, std::byte* out) {
+// Calls encode(values, rows) with `count` values, padded with zeros to whole rows.
+template <typename Value, typename Encode>
+std::byte* in_rows(const Value* values, int64_t count, Encode encode) {
   const int64_t rows = rows_of(count);
-  if (count % kLanes == 0) return encode_rows(loops, values, rows, out);
+  if (count % kLanes == 0) return encode(values, rows);
   BlockValues<Value> padded;
   std::fill_n(std::copy_n(values, count, padded.begin()), rows * kLanes - count, Value{0});
-  return encode_rows(loops, padded.data(), rows, out);
+  return encode(padded.data(), rows);
 }
 
-std::byte* encode_total_block(const BlockCodecLoops& loops, int64_t index, BlockLayout::Block block,
-                              const RoundedTotal& total, std::byte* out) {
-  *out++ = std::byte(total.shift[size_t(index)]);
-  return encode_values(loops.totals, total.mantissa.data() + block.offset, block.count, out);
+template <typename Value>
+std::byte* encode_values(const PackLoops<Value>& loops, const Value* values, int64_t count, std::byte* out) {
+  return in_rows(values, count, [&](const Value* padded, int64_t rows) {
+    return encode_rows(loops, padded, rows, scan(loops, padded, rows), out);
+  });
 }
 
 // Reads blocks front to back and never beyond the end.
@@ -223,7 +235,8 @@ size_t encode_total(const BlockLayout& layout, int64_t begin, int64_t end, const
   const BlockCodecLoops& loops = codec_loops();
   std::byte* to = out.data();
   layout.for_each(begin, end, [&](int64_t index, BlockLayout::Block block) {
-    to = encode_total_block(loops, index, block, total, to);
+    *to++ = std::byte(total.shift[size_t(index)]);
+    to = encode_values(loops.totals, total.mantissa.data() + block.offset, block.count, to);
   });
   return size_t(to - out.data());
 }
@@ -236,11 +249,15 @@ size_t encode_rounded_sum(const BlockLayout& layout, int64_t begin, int64_t end,
   const BlockCodecLoops& loops = codec_loops();
   const BlockRounder rounder(rounding);
   std::byte* to = out.data();
-  for_each_sum(layout, begin, end, values, bytes,
-               [&](int64_t index, BlockLayout::Block block, const int64_t* sum) {
-                 rounder.round(index, block, sum, total);
-                 to = encode_total_block(loops, index, block, total, to);
-               });
+  for_each_sum(
+      layout, begin, end, values, bytes, [&](int64_t index, BlockLayout::Block block, const int64_t* sum) {
+        const RoundedBlock rounded = rounder.round(index, block, sum, total);
+        *to++ = std::byte(rounded.shift);
+        to = in_rows(total.mantissa.data() + block.offset, block.count,
+                     [&](const int32_t* padded, int64_t rows) {
+                       return encode_rows(loops.totals, padded, rows, {rounded.any, rounded.magnitude}, to);
+                     });
+      });
   return size_t(to - out.data());
 }
 

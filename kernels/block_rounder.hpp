@@ -11,9 +11,12 @@ class BlockRounder {
  public:
   explicit BlockRounder(const RoundOptions& options);
   // `values` are the block's elements; `out` has been resized to the layout.
-  void round(int64_t index, BlockLayout::Block block, const int64_t* values, RoundedTotal& out) const {
-    out.shift[size_t(index)] =
+  RoundedBlock round(int64_t index, BlockLayout::Block block, const int64_t* values,
+                     RoundedTotal& out) const {
+    const RoundedBlock rounded =
         loops_.round(values, block.count, uint64_t(block.offset), &rule_, out.mantissa.data() + block.offset);
+    out.shift[size_t(index)] = uint8_t(rounded.shift);
+    return rounded;
   }
 
  private:

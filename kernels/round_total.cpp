@@ -55,8 +55,9 @@ void round_float_total(const BlockLayout& layout, std::span<const float> total, 
   layout.for_each(begin, end, [&](int64_t index, BlockLayout::Block block) {
     std::array<int64_t, size_t(kBlockMax)> units;
     std::transform(values, values + block.count, units.begin(), to_grid);
-    out.shift[size_t(index)] = loops.round(units.data(), block.count, uint64_t(block.offset), &rule,
-                                           out.mantissa.data() + block.offset);
+    const RoundedBlock rounded = loops.round(units.data(), block.count, uint64_t(block.offset), &rule,
+                                             out.mantissa.data() + block.offset);
+    out.shift[size_t(index)] = uint8_t(rounded.shift);
     values += block.count;
   });
 }

@@ -30,14 +30,8 @@ void scan(const Value* values, int64_t rows, uint64_t* any, uint64_t* magnitude)
     all = all | v;
     top = top | (v ^ negative(v));
   }
-  uint64_t any_lanes[kWideLanes], top_lanes[kWideLanes];
-  store_wide(any_lanes, all);
-  store_wide(top_lanes, top);
-  *any = *magnitude = 0;
-  for (int lane = 0; lane < kWideLanes; ++lane) {
-    *any |= any_lanes[lane];
-    *magnitude |= top_lanes[lane];
-  }
+  *any = or_lanes(all);
+  *magnitude = or_lanes(top);
 }
 
 template <typename Value>

@@ -97,32 +97,75 @@ uint32_t fold_float(const float* gradient, int64_t count, float* sum) {
   return flags;
 }
 
-// The loops below are plain: the compiler makes vectors of them at each level.
-uint8_t round(const int64_t* total, int64_t count, uint64_t offset, const RoundRule* rule,
-              int32_t* mantissa) {
-  uint64_t max = 0;
-  for (int64_t i = 0; i < count; ++i) {
-    const uint64_t magnitude = total[i] < 0 ? 0 - uint64_t(total[i]) : uint64_t(total[i]);
-    max = magnitude > max ? magnitude : max;
-  }
+// Calls visit(first, row, lanes) for each eight elements; lanes that are missing hold zero.
+template <typename Visit>
+TROUPE_INLINE void for_each_row(const int64_t* values, int64_t count, Visit visit) {
+  int64_t i = 0;
+  for (; i + kWideLanes <= count; i += kWideLanes) visit(i, load_wide(values + i), kWideLanes);
+  if (i == count) return;
+  int64_t rest[kWideLanes] = {};
+  for (int lane = 0; i + lane < count; ++lane) rest[lane] = values[i + lane];
+  visit(i, load_wide(rest), count - i);
+}
+
+uint64_t largest_magnitude(const int64_t* total, int64_t count) {
+  Wide top = broadcast_wide(0);
+  for_each_row(
+      total, count, [&](int64_t, Wide v, int64_t) __attribute__((always_inline)) {
+        const Wide sign = negative(v);
+        top = max_signed(top, (v ^ sign) - sign);
+      });
+  return max_lane(top);
+}
+
+// Each element becomes numerators(first, row) >> shift, rounded down.
+template <typename Numerators>
+TROUPE_INLINE RoundedBlock round_by(int shift, const int64_t* total, int64_t count, Numerators numerators,
+                                    int32_t* mantissa) {
+  Wide any = broadcast_wide(0), magnitude = any;
+  for_each_row(
+      total, count, [&](int64_t first, Wide v, int64_t lanes) __attribute__((always_inline)) {
+        const Wide n = numerators(first, v);
+        const Wide sign = negative(n), complemented = shift_right(n ^ sign, shift);
+        const Wide m = complemented ^ sign;
+        magnitude = magnitude | complemented;
+        any = any | m;
+        store_narrow(mantissa + first, m, lanes);
+      });
+  return {or_lanes(any), or_lanes(magnitude), shift};
+}
+
+RoundedBlock round(const int64_t* total, int64_t count, uint64_t offset, const RoundRule* rule,
+                   int32_t* mantissa) {
   const uint64_t limit = (uint64_t{1} << (rule->bits - 1)) - 1;
+  const RoundedBlock plain = round_by(
+      0, total, count, [](int64_t, Wide v) __attribute__((always_inline)) { return v; }, mantissa);
+  if (plain.magnitude < limit) return plain;  // complemented: a magnitude may be larger by one
+
+  const uint64_t max = largest_magnitude(total, count);
   int shift = 0;
   while ((max >> shift) > limit || ((max >> shift) == limit && (max & ((uint64_t{1} << shift) - 1)) != 0))
     ++shift;
-  if (shift == 0) {
-    for (int64_t i = 0; i < count; ++i) mantissa[i] = int32_t(total[i]);
-  } else if (rule->bits > 8) {
-    const uint64_t half = (uint64_t{1} << (shift - 1)) - 1;
-    for (int64_t i = 0; i < count; ++i)
-      mantissa[i] = int32_t(int64_t(uint64_t(total[i]) + half + uint64_t((total[i] >> shift) & 1)) >> shift);
-  } else {
-    uint32_t buffer[random_words_room(kBlock)];
-    const uint32_t* words = random_words(rule->key, offset, count, buffer);
-    const int down = shift < 32 ? 32 - shift : 0, up = shift > 32 ? shift - 32 : 0;
-    for (int64_t i = 0; i < count; ++i)
-      mantissa[i] = int32_t(int64_t(uint64_t(total[i]) + (uint64_t(words[i] >> down) << up)) >> shift);
+  if (shift == 0) return plain;
+  if (rule->bits > 8) {  // to the nearest, ties to even
+    const Wide half = broadcast_wide((uint64_t{1} << (shift - 1)) - 1), one = broadcast_wide(1);
+    return round_by(
+        shift, total, count,
+        [&](int64_t, Wide v)
+            __attribute__((always_inline)) { return v + half + (shift_right(v, shift) & one); },
+        mantissa);
   }
-  return uint8_t(shift);
+  uint32_t buffer[random_words_room(kBlock)];
+  const uint32_t* words = random_words(rule->key, offset, count, buffer);
+  const int down = shift < 32 ? 32 - shift : 0, up = shift > 32 ? shift - 32 : 0;
+  const Wide low = broadcast_wide(0xffffffff);
+  return round_by(
+      shift, total, count,
+      [&](int64_t first, Wide v) __attribute__((always_inline)) {
+        const Wide word = load_narrow(reinterpret_cast<const int32_t*>(words) + first) & low;
+        return v + shift_left(shift_right(word, down), up);
+      },
+      mantissa);
 }
 
 }  // namespace

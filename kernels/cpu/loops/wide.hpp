@@ -37,6 +37,7 @@ TROUPE_INLINE Wide negative(Wide a) {
   TROUPE_EACH a.r[i] = (NativeU64)((NativeS64)a.r[i] < NativeS64{});
   return a;
 }
+TROUPE_BINARY(Wide, max_signed, (NativeU64)((NativeS64)a.r[i] > (NativeS64)b.r[i] ? a.r[i] : b.r[i]))
 TROUPE_INLINE Wide broadcast_wide(uint64_t x) {
   Wide y;
   TROUPE_EACH y.r[i] = x + NativeU64{};
@@ -52,6 +53,19 @@ TROUPE_INLINE void store_wide(void* p, Wide a) {
   TROUPE_EACH __builtin_memcpy(static_cast<char*>(p) + i * int(sizeof(NativeF)), &a.r[i], sizeof(NativeF));
 }
 
+TROUPE_INLINE uint64_t or_lanes(Wide a) {
+  uint64_t lanes[kWideLanes], result = 0;
+  store_wide(lanes, a);
+  for (uint64_t lane : lanes) result |= lane;
+  return result;
+}
+TROUPE_INLINE uint64_t max_lane(Wide a) {  // unsigned
+  uint64_t lanes[kWideLanes], result = 0;
+  store_wide(lanes, a);
+  for (uint64_t lane : lanes) result = lane > result ? lane : result;
+  return result;
+}
+
 // Eight signed 32-bit integers in memory, unaligned. Storing keeps the low 32 bits of each lane.
 TROUPE_INLINE Wide load_narrow(const int32_t* p) {
   Wide y;
@@ -63,10 +77,21 @@ TROUPE_INLINE Wide load_narrow(const int32_t* p) {
   return y;
 }
 TROUPE_INLINE void store_narrow(int32_t* p, Wide a) {
+#if defined(__AVX2__) && !defined(__AVX512F__)
+  const __m256 even = _mm256_shuffle_ps((__m256)a.r[0], (__m256)a.r[1], 0x88);
+  _mm256_storeu_si256(reinterpret_cast<__m256i*>(p), _mm256_permute4x64_epi64((__m256i)even, 0xd8));
+#else
   TROUPE_EACH {
     const NativeHalf half = __builtin_convertvector((NativeS64)a.r[i], NativeHalf);
     __builtin_memcpy(p + i * kWideNativeLanes, &half, sizeof half);
   }
+#endif
+}
+TROUPE_INLINE void store_narrow(int32_t* p, Wide a, int64_t count) {  // the first lanes, at most eight
+  if (count == kWideLanes) return store_narrow(p, a);
+  int32_t lanes[kWideLanes];
+  store_narrow(lanes, a);
+  for (int64_t lane = 0; lane < count; ++lane) p[lane] = lanes[lane];
 }
 
 // Sixteen signed 32-bit integers: lanes 0..7 to `low`, 8..15 to `high`.
