@@ -33,10 +33,10 @@ class Bench {
     stream_->convert(view_of(values.data(), rows, cols), to);
     return to;
   }
-  PackedWeight weight(DType dtype, int64_t n, int64_t k) {
+  PackedWeight weight(PackedType type, int64_t n, int64_t k) {
     const View master = matrix(DType::f32, n, k);
-    buffers_.push_back(backend_->allocate(stream_->packed_bytes(n, k, dtype)));
-    return stream_->pack(master, dtype, buffers_.back().data());
+    buffers_.push_back(backend_->allocate(stream_->packed_bytes(n, k, type)));
+    return stream_->pack(master, type, buffers_.back().data());
   }
 
  private:
@@ -115,6 +115,26 @@ void linear_shapes(benchmark::internal::Benchmark* b) {
 BENCHMARK(linear<kForward>)->Apply(linear_shapes);
 BENCHMARK(linear<kBackwardInput>)->Apply(linear_shapes);
 BENCHMARK(linear<kBackwardWeight>)->Apply(linear_shapes);
+
+// Products of translation: few rows, weights packed for inference; rows of int8 weights come in bf16.
+void inference(benchmark::State& state) {
+  const int64_t M = state.range(0), N = state.range(1), K = state.range(2);
+  const bool int8 = state.range(3) == 8;
+  const DType dtype = int8 ? DType::bf16 : dtype_of_state(state, 3);
+  Bench bench;
+  const View x = bench.matrix(dtype, M, K), y = bench.matrix(dtype, M, N);
+  const PackedWeight w = bench.weight({int8 ? DType::i8 : dtype, Packing::inference}, N, K);
+  for (auto _ : state) bench.stream().linear_forward(x, w, {}, y);
+  report(state, 2.0 * double(M * N * K), dtype);
+}
+BENCHMARK(inference)->Apply([](benchmark::internal::Benchmark* b) {
+  b->ArgNames({"M", "N", "K", "bits"});
+  for (const int64_t bits : {8, 16, 32})
+    for (const int64_t m : {1, 64, 256})
+      for (const auto& [n, k] :
+           {std::pair<int64_t, int64_t>{256, 256}, {512, 512}, {2048, 512}, {512, 2048}, {32000, 512}})
+        b->Args({m, n, k, bits});
+});
 
 template <bool backward>
 void attention(benchmark::State& state) {
