@@ -25,8 +25,12 @@ std::optional<IsaLevel> parse_isa_level(std::string_view text) {
 IsaLevel best_isa_level() {
   __builtin_cpu_init();
   const bool v3 = __builtin_cpu_supports("x86-64-v3");
+#if defined(TROUPE_EMULATE_AVX512)
+  const bool v4 = v3;
+#else
   const bool v4 = v3 && __builtin_cpu_supports("x86-64-v4") && __builtin_cpu_supports("avx512bf16") &&
                   __builtin_cpu_supports("avx512vnni");
+#endif
   return v4 ? IsaLevel::v4 : v3 ? IsaLevel::v3 : IsaLevel::v2;
 }
 

@@ -12,14 +12,20 @@ namespace troupe::kernels {
 
 namespace {
 
+#if defined(TROUPE_EMULATE_AVX512)  // oneDNN works with what there is
+constexpr auto kWidest = dnnl::cpu_isa::avx2, kWide = dnnl::cpu_isa::avx;
+#else
+constexpr auto kWidest = dnnl::cpu_isa::avx512_core_bf16, kWide = dnnl::cpu_isa::avx2;
+#endif
+
 dnnl::cpu_isa onednn_isa(IsaLevel level) {
   switch (level) {
     case IsaLevel::v2:
       return dnnl::cpu_isa::sse41;
     case IsaLevel::v3:
-      return dnnl::cpu_isa::avx2;
+      return kWide;
     case IsaLevel::v4:
-      return dnnl::cpu_isa::avx512_core_bf16;
+      return kWidest;
   }
   return dnnl::cpu_isa::sse41;
 }
