@@ -207,6 +207,7 @@ void RingEngine::run(void (RingEngine::*work)(), bool& working, std::optional<Bu
     if (!woken) continue;
     working = false;
     completed_ = idle() && !failure_;
+    if (completed_) unflushed_ = false;  // the next member has acknowledged all of it
     ended_.notify_all();
   }
 }
@@ -215,6 +216,7 @@ void RingEngine::run(void (RingEngine::*work)(), bool& working, std::optional<Bu
 // neighbour may have all it needs and be gone: that is no failure yet, and the next use of the link tells.
 void RingEngine::tend(BulkConnection& link) try { link.tend(); } catch (const PeerError& error) {
   if (std::lock_guard lock(mutex_); !idle() || at_work_here_) return;
+  flush_small();  // failing drops what the next member may still lack
   fail(std::current_exception(), error);
 }
 

@@ -82,7 +82,7 @@ void RingEngine::take_whole(const Frame& frame, size_t from, Deadline deadline) 
 void RingEngine::flush_small() noexcept try {
   {
     const std::lock_guard lock(mutex_);
-    if (!unflushed_ || failure_) return;
+    if (!unflushed_ || failure_ || !idle()) return;
   }
   links_.next->flush(deadline_in_ms(kFlushMs));
 } catch (const std::exception&) {

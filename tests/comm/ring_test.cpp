@@ -5,6 +5,7 @@
 #include <cmath>
 #include <condition_variable>
 #include <functional>
+#include <future>
 #include <mutex>
 #include <thread>
 
@@ -305,27 +306,53 @@ TEST_CASE("small and large reductions by turns give the plain sums, over tcp and
       });
 }
 
-TEST_CASE(
-    "a part of a small sum that was damaged on the way arrives, though its sender closes the ring at once") {
-  std::atomic<int> damaged = 0;
+namespace {
+
+constexpr uint64_t kFirstPart = 288 + 600, kSecondPart = 288 + 6000;  // bytes behind hello and proof
+
+// A small sum of floats, whose byte `at` on the way to position `damaged` is damaged once. Each member closes
+// its ring when `close` returns.
+void sum_with_damage(size_t ranks, uint32_t damaged, uint64_t at,
+                     const std::function<void(size_t position)>& close) {
+  std::atomic<int> times = 0;
   std::unique_ptr<FlipProxy> proxy;
   RingTestOptions options{Transport::tcp};
   options.way = [&](uint32_t rank, const std::string& address) {
-    if (rank != 1) return address;
+    if (rank != damaged) return address;
     proxy = std::make_unique<FlipProxy>(address, [&](uint64_t offset, std::span<std::byte> bytes) {
-      constexpr uint64_t kAt = 288 + 600;  // hello and proof, then the frame
-      if (damaged > 0 || kAt < offset || kAt >= offset + bytes.size()) return;
-      bytes[kAt - offset] ^= std::byte{1};
-      ++damaged;
+      if (times > 0 || at < offset || at >= offset + bytes.size()) return;
+      bytes[at - offset] ^= std::byte{1};
+      ++times;
     });
     return proxy->address();
   };
-  run_ranks_well(2, options, [&](Ring& ring) {
+  const std::vector<float> wanted(1000, float(ranks * (ranks + 1)) / 2);
+  run_ranks_well(ranks, options, [&](Ring& ring) {
     std::vector<float> values(1000, float(ring.position() + 1));
-    ring.reduce(FloatReduction{1, values, test_contributions(2), {{0, 1000}}}, {}, soon());
-    if (values != std::vector<float>(1000, 3.0f)) throw std::runtime_error("not the sum");
+    ring.reduce(FloatReduction{1, values, test_contributions(ranks), {{0, 1000}}}, {}, soon());
+    if (values != wanted) throw std::runtime_error("not the sum");
+    close(ring.position());
   });
-  CHECK(damaged == 1);
+  CHECK(times == 1);
+}
+
+}  // namespace
+
+TEST_CASE("a part of a small sum that was damaged on the way arrives, though its sender closes at once") {
+  for (const auto& [ranks, damaged] : {std::pair<size_t, uint32_t>{2, 1}, {3, 0}, {3, 1}, {3, 2}})
+    sum_with_damage(ranks, damaged, kFirstPart, [](size_t) {});
+  for (const uint32_t damaged : {0u, 1u, 2u}) sum_with_damage(3, damaged, kSecondPart, [](size_t) {});
+}
+
+TEST_CASE("a part of a small sum that was damaged on the way arrives, though the member before has closed") {
+  for (int round = 0; round < 5; ++round) {
+    std::promise<void> arrived;
+    const std::shared_future<void> has_arrived = arrived.get_future().share();
+    sum_with_damage(3, 2, kSecondPart, [&](size_t position) {
+      if (position == 2) arrived.set_value();
+      if (position == 1) has_arrived.wait_for(std::chrono::seconds(2));
+    });
+  }
 }
 
 TEST_CASE("a small float sum is added in the order of positions") {
