@@ -1,5 +1,6 @@
 #include <algorithm>
 #include <array>
+#include <cmath>
 
 #include "kernels/block_rounder.hpp"
 #include "kernels/checks.hpp"
@@ -26,6 +27,7 @@ void check_sizes(const BlockLayout& layout, size_t values, int64_t begin, int64_
 // A value on the grid, saturated far below what 64 bits hold; NaN becomes the largest.
 int64_t to_grid(float value) {
   constexpr double kLimit = 0x1p61;
+  if (std::isnan(value)) return int64_t(kLimit);
   const double units = std::min(std::max(double(value) * 0x1p40, -kLimit), kLimit);
   return int64_t(units + (units < 0 ? -0.5 : 0.5));
 }

@@ -261,6 +261,26 @@ TEST_CASE("totals are rounded as the rule says, in whatever ranges, with or with
   }
 }
 
+TEST_CASE(
+    "the lowest of all integers is rounded as what it is, and a float sum that is no number as the largest") {
+  BlockLayout layout;
+  layout.append(300, 300);
+  std::vector<int64_t> total(300, 5);
+  total[7] = total[290] = std::numeric_limits<int64_t>::min();
+  RoundedTotal out;
+  out.resize(layout);
+  round_total(layout, total, {24, 1}, 0, layout.blocks(), out);
+  CHECK(out.shift[0] == 33);
+  CHECK(out.mantissa[7] == -(1 << 30));
+  CHECK(out.mantissa[290] == -(1 << 30));
+  CHECK(out.mantissa[0] == 0);
+
+  std::vector<float> sums(300, 1.0f);
+  sums[7] = NAN;
+  round_float_total(layout, sums, 0, layout.blocks(), out);
+  CHECK(std::ldexp(double(out.mantissa[7]), out.shift[0]) == 0x1p61);
+}
+
 TEST_CASE("rounded float sums keep the value of every element to 2^-31 of its block's largest") {
   const BlockLayout layout = test_layout();
   FloatAccumulator sums(layout);

@@ -109,13 +109,13 @@ TROUPE_INLINE void for_each_row(const int64_t* values, int64_t count, Visit visi
 }
 
 uint64_t largest_magnitude(const int64_t* total, int64_t count) {
-  Wide top = broadcast_wide(0);
+  Wide lowest = broadcast_wide(0);  // of the magnitudes below zero: -2^63 has none above
   for_each_row(
       total, count, [&](int64_t, Wide v, int64_t) __attribute__((always_inline)) {
-        const Wide sign = negative(v);
-        top = max_signed(top, (v ^ sign) - sign);
+        const Wide positive = negative(v) ^ broadcast_wide(~uint64_t{0});
+        lowest = min_signed(lowest, (v ^ positive) - positive);
       });
-  return max_lane(top);
+  return 0 - uint64_t(min_lane_signed(lowest));
 }
 
 // Each element becomes numerators(first, row) >> shift, rounded down.

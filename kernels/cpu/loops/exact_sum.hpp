@@ -30,7 +30,8 @@ struct ExactSumLoops {
   uint32_t (*fold)(const float* gradient, int64_t count, uint64_t offset, const FoldRule* rule, int64_t* sum);
   // sum += gradient. Returns SumFlags.
   uint32_t (*fold_float)(const float* gradient, int64_t count, float* sum);
-  // Rounds an integer total. REQUIRES |total| < 2^62.
+  // Rounds an integer total. REQUIRES |total| < 2^62; beyond it results are some, within the bounds of
+  // memory.
   RoundedBlock (*round)(const int64_t* total, int64_t count, uint64_t offset, const RoundRule* rule,
                         int32_t* mantissa);
 };

@@ -37,7 +37,7 @@ TROUPE_INLINE Wide negative(Wide a) {
   TROUPE_EACH a.r[i] = (NativeU64)((NativeS64)a.r[i] < NativeS64{});
   return a;
 }
-TROUPE_BINARY(Wide, max_signed, (NativeU64)((NativeS64)a.r[i] > (NativeS64)b.r[i] ? a.r[i] : b.r[i]))
+TROUPE_BINARY(Wide, min_signed, (NativeU64)((NativeS64)a.r[i] < (NativeS64)b.r[i] ? a.r[i] : b.r[i]))
 TROUPE_INLINE Wide broadcast_wide(uint64_t x) {
   Wide y;
   TROUPE_EACH y.r[i] = x + NativeU64{};
@@ -59,10 +59,10 @@ TROUPE_INLINE uint64_t or_lanes(Wide a) {
   for (uint64_t lane : lanes) result |= lane;
   return result;
 }
-TROUPE_INLINE uint64_t max_lane(Wide a) {  // unsigned
-  uint64_t lanes[kWideLanes], result = 0;
+TROUPE_INLINE int64_t min_lane_signed(Wide a) {
+  int64_t lanes[kWideLanes], result = INT64_MAX;
   store_wide(lanes, a);
-  for (uint64_t lane : lanes) result = lane > result ? lane : result;
+  for (int64_t lane : lanes) result = lane < result ? lane : result;
   return result;
 }
 
