@@ -95,7 +95,11 @@ void LinkHub::Core::dial(const std::string& node, const std::string& address) {
     const std::lock_guard lock(mutex_);
     if (closing_) return;
     const auto found = dials_.find(node);
-    if (found != dials_.end() && found->second.address == parsed) return;
+    if (found != dials_.end() && found->second.address == parsed) {
+      found->second.next = {};  // whoever asks again has reason to think that it is there now
+      changed_.notify_all();
+      return;
+    }
     TROUPE_CHECK(found != dials_.end() || dials_.size() < kDialsMax, "more than {} nodes dialled", kDialsMax);
     Dial& entry = dials_[node];
     outdated = std::move(entry.attempt);
