@@ -66,6 +66,20 @@ struct Run {
 
 }  // namespace
 
+TEST_CASE("a job that was given more steps after its end has evaluated there too") {
+  Run run;
+  const auto evaluated = [](LedgerRecord& r) { r.computed_by["node1"] = slots_of({2, 3, 4, 5}); };
+  run.write("node0", evaluated, 13);
+  CHECK(run.verify().steps == run.steps);
+  run.write(
+      "node0",
+      [](LedgerRecord& r) {
+        r.computed_by["node1"] = slots_of({2, 3, 4});
+      },
+      13);
+  run.wrong("at step 13: there is no slot 4");
+}
+
 TEST_CASE("sets of slots are written as ranges") {
   for (const auto& [text, set] :
        std::vector<std::pair<std::string, scheduler::SlotSet>>{{"", {}},
