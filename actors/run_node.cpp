@@ -78,6 +78,12 @@ std::shared_ptr<NodeServices> open_services(const NodeOptions& options,
   if (!options.data.empty()) services->data_folder = std::filesystem::absolute(options.data);
   if (!options.out.empty()) services->out_folder = std::filesystem::absolute(options.out);
   services->level = level_of(services->cluster);
+  if (services->level > kernels::best_isa_level())
+    throw error(
+        ErrorKind::usage,
+        "cluster.instruction_set is \"{}\", and this machine has {}; set it to what all machines of the "
+        "cluster have",
+        services->cluster.instruction_set, to_string(kernels::best_isa_level()));
   services->devices =
       find_devices(options.device.empty() ? config::parse_devices("device of node " + place.node, own->device)
                                           : config::parse_devices("--device", options.device));

@@ -16,6 +16,7 @@ comm::Security security_of(const config::ClusterConfig& cluster, const std::stri
 }
 
 comm::Security client_security(const config::ClusterConfig& cluster) {
+  if (cluster.certificates.empty()) return security_of(cluster, "");
   for (const config::NodeConfig& node : cluster.nodes)
     if (std::filesystem::exists(std::filesystem::path(cluster.certificates) / (node.name + ".key")))
       return security_of(cluster, node.name);

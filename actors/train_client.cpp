@@ -15,6 +15,7 @@
 #include "actors/progress.hpp"
 #include "actors/stop_signals.hpp"
 #include "comm/messages.hpp"
+#include "model/checkpoint.hpp"
 
 namespace troupe::actors {
 
@@ -289,6 +290,31 @@ class TrainRun {
   std::optional<Clock::time_point> deadline_;
 };
 
+// What the nodes would refuse too, but before anything in the folder is touched.
+void check_out_folder(const TrainOptions& options) {
+  namespace fs = std::filesystem;
+  const fs::path folder = fs::path(options.out) / "checkpoints";
+  if (fs::exists(options.out) && !fs::is_directory(options.out))
+    throw error(ErrorKind::usage, "--out {} is no folder; name the folder of a run", options.out);
+  std::vector<std::string> broken;
+  const auto found =
+      fs::is_directory(folder)
+          ? model::latest_checkpoint(folder, [&](const std::string& skipped) { broken.push_back(skipped); })
+          : std::nullopt;
+  if (found && !options.resume)
+    throw error(ErrorKind::usage,
+                "{} holds a trained model already ({}); go on with --resume, or choose another --out",
+                options.out, found->filename().string());
+  if (!found && !broken.empty())
+    throw error(
+        ErrorKind::corrupt,
+        "{} holds no whole checkpoint ({}); put a copy of one there, or choose another --out to begin "
+        "at step 0",
+        folder.string(), broken.front());
+  if (!found && options.resume)
+    fmt::print(stderr, "troupe: {} holds no checkpoint to resume from; starting at step 0\n", options.out);
+}
+
 int run_local(const TrainOptions& options, const StopSignals& signals) {
   const int64_t threads =
       options.threads > 0 ? options.threads : std::max<int64_t>(1, int64_t(usable_cores()) / options.nodes);
@@ -321,13 +347,11 @@ int train(const TrainOptions& options) {
     throw error(ErrorKind::usage,
                 "say with --data which dataset to train on (troupe prepare makes one), or set "
                 "data.source = \"tiny\"");
-  std::error_code none;
-  if (options.resume && options.cluster_file.empty() &&
-      (!std::filesystem::exists(std::filesystem::path(options.out) / "checkpoints", none) ||
-       std::filesystem::is_empty(std::filesystem::path(options.out) / "checkpoints", none)))
-    fmt::print(stderr, "troupe: {} holds no checkpoint to resume from; starting at step 0\n", options.out);
   const StopSignals signals;
-  if (options.cluster_file.empty()) return run_local(options, signals);
+  if (options.cluster_file.empty()) {
+    check_out_folder(options);
+    return run_local(options, signals);
+  }
   if (options.min_nodes > 0 && options.job.sum == config::SumKind::floating)
     throw error(
         ErrorKind::usage,

@@ -17,6 +17,7 @@
 
 #include "actors/config/cluster.hpp"
 #include "actors/devices.hpp"
+#include "actors/security.hpp"
 #include "cli/commands.hpp"
 #include "comm/address.hpp"
 #include "comm/shared_memory.hpp"
@@ -147,6 +148,22 @@ void examine_cluster(Examination& e, const std::string& file) {
   e.good("cluster file",
          fmt::format("{}: {} nodes{}", file, cluster.listed().size(),
                      cluster.guests > 0 ? fmt::format(" and places for {} guests", cluster.guests) : ""));
+  if (actors::level_of(cluster) > kernels::best_isa_level())
+    e.bad("instruction set",
+          fmt::format("cluster.instruction_set is \"{}\", this machine has {}", cluster.instruction_set,
+                      to_string(kernels::best_isa_level())),
+          "set it to what all of the cluster's machines have");
+  const comm::Security security = actors::client_security(cluster);
+  try {
+    if (security.tls()) comm::load_credentials(security, "");
+    for (const auto& node : cluster.listed())
+      comm::require_allowed(comm::parse_address(node.address), security, "use " + node.name + " at");
+    e.good("security", security.tls()      ? "certificates in " + cluster.certificates
+                       : security.insecure ? "none, and addresses beyond this machine are allowed"
+                                           : "none, on this machine alone");
+  } catch (const Error& problem) {
+    e.bad("security", problem.what(), "see [security] in the cluster file, and troupe certs");
+  }
   for (const auto& node : cluster.listed()) {
     const std::string listening = try_connect(node.address);
     const std::string what = "node " + node.name;

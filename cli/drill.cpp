@@ -1,5 +1,7 @@
 #include "actors/drill/drill.hpp"
 
+#include <filesystem>
+
 #include <CLI/CLI.hpp>
 #include <fmt/format.h>
 
@@ -38,6 +40,10 @@ void run(DrillArguments& a, int& code) {
   if (a.options.job.source == config::DataSource::folder && a.options.data.empty())
     throw error(ErrorKind::usage,
                 "say with --data which dataset to train on, or use examples/jobs/tiny.toml");
+  std::error_code none;
+  if (std::filesystem::exists(a.options.out, none) && !std::filesystem::is_empty(a.options.out, none))
+    throw error(ErrorKind::usage, "--out {} is there already and not empty; a drill needs a new folder",
+                a.options.out);
   const std::vector<std::string> names = node_names(a.options.nodes);
   if (!a.plan.empty()) {
     a.options.plan = drill::read_plan(a.plan, {names.begin(), names.end()});
@@ -72,10 +78,16 @@ void add_drill(CLI::App& app, int& code) {
       ->capture_default_str();
   command->add_option("--device", o.devices, "What they train on, as for train");
   command->add_option("--steps", a->steps, "Steps of the job; without it, it ends when the faults are over")
-      ->check(CLI::PositiveNumber);
+      ->check(CLI::Range(1, 1'000'000'000));
   auto* plan = command->add_option("--plan", a->plan, "Faults from this file (TOML)");
-  command->add_option("--seed", o.seed, "Faults from this seed")->excludes(plan)->capture_default_str();
-  command->add_option("--faults", a->faults, "How many")->excludes(plan)->capture_default_str();
+  command->add_option("--seed", o.seed, "Faults from this seed")
+      ->check(CLI::NonNegativeNumber)
+      ->excludes(plan)
+      ->capture_default_str();
+  command->add_option("--faults", a->faults, "How many")
+      ->check(CLI::Range(0, 100'000))
+      ->excludes(plan)
+      ->capture_default_str();
   command->add_option("--kinds", a->kinds, "Which kinds, with commas; all when left out")
       ->delimiter(',')
       ->excludes(plan);

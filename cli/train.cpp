@@ -52,11 +52,11 @@ void add_train(CLI::App& app, int& code) {
   command->add_option("--threads", o.threads, "Workers a node; 0: the cores, shared out")
       ->check(CLI::Range(0, 1024));
   command->add_option("--steps", a->steps, "How many steps, in place of the job's")
-      ->check(CLI::PositiveNumber);
+      ->check(CLI::Range(1, 1'000'000'000));
   command
       ->add_option("--stop-at", o.stop_at,
                    "End after this step with a checkpoint; --resume goes on from there")
-      ->check(CLI::PositiveNumber);
+      ->check(CLI::Range(1, 1'000'000'000));
   command->add_option("--transport", o.transport, "How gradients travel: auto, tcp or shm")
       ->check(CLI::IsMember({"auto", "tcp", "shm"}))
       ->capture_default_str();

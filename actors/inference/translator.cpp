@@ -25,7 +25,7 @@ std::string find_checkpoint(const std::string& given, const Warn& warn) {
   if (!found && std::filesystem::is_directory(inside)) found = model::latest_checkpoint(inside, warn);
   if (found) return found->string();
   throw error(ErrorKind::file,
-              "{}: no checkpoint here; give a checkpoint file or the --out folder of troupe train", given);
+              "{}: no whole checkpoint here; give a checkpoint file or the --out folder of troupe train", given);
 }
 
 std::shared_ptr<const TrainedModel> TrainedModel::load(const std::string& checkpoint, const Warn& warn,

@@ -52,6 +52,12 @@ TEST_CASE("doctor finds nothing wrong here, and names a node that cannot be reac
   const ProcessResult bad = run({TROUPE_PROGRAM, "doctor", "--cluster", cluster});
   CHECK(bad.code == 1);
   CHECK(bad.out.find("WRONG node far") != std::string::npos);
+  CHECK(bad.out.find("WRONG security           will not use far at [fe80::1]:7000") != std::string::npos);
+  const std::string nowhere =
+      folder.write("nowhere.toml", "[security]\ncertificates = \"nowhere\"\n[[nodes]]\nname = \"a\"\n");
+  const ProcessResult secret = run({TROUPE_PROGRAM, "doctor", "--cluster", nowhere});
+  CHECK(secret.code == 1);
+  CHECK(secret.out.find("nowhere/ca.pem") != std::string::npos);
   const ProcessResult small = run({"/bin/sh", "-c", "ulimit -f 20000; exec " TROUPE_PROGRAM " doctor"});
   CHECK(small.code == 1);
   CHECK(small.out.find("WRONG shared memory") != std::string::npos);

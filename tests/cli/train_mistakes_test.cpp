@@ -194,6 +194,31 @@ TEST_CASE("resuming where there is nothing to resume says so and starts at the b
   CHECK(result.err.find("holds no checkpoint to resume from") != std::string::npos);
 }
 
+TEST_CASE("what is in the folder of a run stays as it is when a job is refused") {
+  const TemporaryFolder folder;
+  const std::string job = folder.write("job.toml", kTinyJob), out = folder / "run";
+  REQUIRE(run({TROUPE_PROGRAM, "train", "--job", job, "--out", out}).code == 0);
+  const auto all_of_it = [&] {
+    return run({"sh", "-c", "cd '" + out + "' && find . -type f | sort | xargs sha256sum"}).out;
+  };
+  const std::string before = all_of_it();
+  check_mistake(
+      {"a trained model", {"train", "--job", job, "--out", out}, 2, {"--resume", "choose another --out"}});
+  check_mistake({"a drill there", {"drill", "--job", job, "--out", out}, 2, {out, "new folder"}});
+  check_mistake({"a file", {"train", "--job", job, "--out", job, "--resume"}, 2, {"is no folder"}});
+  CHECK(all_of_it() == before);
+
+  const std::string cut = "for f in '" + out + "'/checkpoints/*.troupe; do truncate -s 5000 $f; done";
+  REQUIRE(run({"sh", "-c", cut}).code == 0);
+  const std::string damaged = all_of_it();
+  for (const char* how : {"--resume", "--json"})
+    check_mistake({"broken checkpoints",
+                   {"train", "--job", job, "--out", out, how},
+                   1,
+                   {"no whole checkpoint", "is broken"}});
+  CHECK(all_of_it() == damaged);
+}
+
 TEST_CASE("a full disk ends the job with one error that names the checkpoint") {
   const TemporaryFolder folder;
   const std::string job = folder.write("job.toml", kTinyJob);

@@ -316,7 +316,7 @@ TEST_CASE("mistakes of translate and evaluate") {
       {"a folder without checkpoints",
        {"translate", "--checkpoint", tiny.data},
        1,
-       {"no checkpoint here; give"}},
+       {"no whole checkpoint here; give"}},
       {"a cut checkpoint", {"translate", "--checkpoint", broken}, 1, {"broken.troupe"}},
       {"beam 0", {"translate", "--checkpoint", good, "--beam", "0"}, 2, {"beam is 0"}},
       {"beam too large", {"translate", "--checkpoint", good, "--beam", "65"}, 2, {"beam is 65"}},

@@ -99,6 +99,7 @@ TEST_CASE("mistakes in a drill are said in one line") {
     CHECK_FALSE(std::filesystem::exists(folder / "run"));
   };
   refused({"--kinds", "flood"}, "there is no fault \"flood\"; there are kill, terminate");
+  refused({"--faults", "-1"}, "-1 not in range");
   refused({"--set", "training.sum=float"}, "a drill needs training.sum = \"exact\"");
   const std::string stranger = folder.write("plan.toml", "[[faults]]\nkind = \"kill\"\nnode = \"zeta\"\n");
   refused({"--plan", stranger}, "faults[0].node is \"zeta\"; it must be one of node0, node1, node2");
