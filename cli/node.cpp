@@ -18,7 +18,9 @@ void add_node(CLI::App& app, int& code) {
   auto options = std::make_shared<actors::NodeOptions>();
   auto* file = command->add_option("--cluster", options->cluster_file, "Cluster file (TOML)");
   auto* join = command->add_option(
-      "--join", options->join, "HOST:PORT of a node that runs: take the cluster's description from there");
+      "--join", options->join,
+      "HOST:PORT, or with certificates NAME@HOST:PORT, of a node that runs: take the cluster's description "
+      "from there");
   command->add_option("--name", options->name,
                       "Which of its nodes this is; with --join a free guest's place");
   command->add_option("--listen", options->listen,
