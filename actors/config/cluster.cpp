@@ -47,6 +47,15 @@ void check_address(std::string_view file, std::string_view node, std::string_vie
                 key, node, address);
 }
 
+// What links and certificates take for one.
+bool is_node_name(const std::string& name) {
+  const auto is_letter = [](char c) { return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z'); };
+  const auto is_digit = [](char c) { return c >= '0' && c <= '9'; };
+  const auto plain = [&](char c) { return is_letter(c) || is_digit(c) || c == '-' || c == '_' || c == '.'; };
+  return !name.empty() && name.size() <= 63 && (is_letter(name[0]) || is_digit(name[0])) &&
+         std::all_of(name.begin(), name.end(), plain) && std::any_of(name.begin(), name.end(), is_letter);
+}
+
 void check(std::string_view file, const ClusterConfig& c) {
   if (c.listed().empty()) throw error(ErrorKind::usage, "{}: no [[nodes]] entry; a cluster needs at least one node", file);
   if (c.nodes.size() > 1024)
@@ -54,12 +63,11 @@ void check(std::string_view file, const ClusterConfig& c) {
   std::set<std::string_view> names, addresses;
   for (size_t i = 0; i < c.nodes.size(); ++i) {
     const NodeConfig& n = c.nodes[i];
-    const bool plain = !n.name.empty() && n.name.size() <= 64 && std::all_of(n.name.begin(), n.name.end(), [](char ch) {
-      return (ch >= 'a' && ch <= 'z') || (ch >= 'A' && ch <= 'Z') || (ch >= '0' && ch <= '9') || ch == '-' || ch == '.';
-    });
-    if (!plain)
-      throw error(ErrorKind::usage, "{}: nodes[{}].name is \"{}\"; it must be 1 to 64 letters, digits, '-' or '.'", file,
-                  i, n.name);
+    if (!is_node_name(n.name))
+      throw error(ErrorKind::usage,
+                  "{}: nodes[{}].name is \"{}\"; it must be 1 to 63 letters, digits, '-', '_' or '.', begin with a letter "
+                  "or digit and have a letter",
+                  file, i, n.name);
     if (!names.insert(n.name).second)
       throw error(ErrorKind::usage, "{}: two nodes are called {}; names must differ", file, n.name);
     if (n.guest) continue;

@@ -161,6 +161,8 @@ TEST_CASE("every mistake in a cluster file is named") {
       {"nodes = 3", "cluster.toml:1: nodes must be written as [[nodes]] tables"},
       {"[[nodes]]\nname = \"a\"\nport = 3", "cluster.toml:3: nodes[0].port is not a setting"},
       {"[[nodes]]\nname = \"\"", "cluster.toml: nodes[0].name is \"\"; it must be"},
+      {"[[nodes]]\nname = \"12\"", "cluster.toml: nodes[0].name is \"12\"; it must be"},
+      {"[[nodes]]\nname = \"-a\"", "cluster.toml: nodes[0].name is \"-a\"; it must be"},
       {"[[nodes]]\nname = \"a\"\n[[nodes]]\nname = \"a\"", "cluster.toml: two nodes are called a"},
       {"[[nodes]]\nname = \"a\"\naddress = \"here\"",
        "cluster.toml: address of node a is \"here\"; it must be host:port"},
