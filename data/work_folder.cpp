@@ -27,7 +27,8 @@ bool is_dataset_file(const std::string& name) {
 
 }  // namespace
 
-WorkFolder::WorkFolder(const std::string& out) : path_(out + "/.work") {
+WorkFolder::WorkFolder(const std::string& out)
+    : out_(out), path_(out + "/.work"), made_(!std::filesystem::exists(out)) {
   make_folder(out);
   lock_ = ::open(out.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC);  // the folder itself is what is locked
   if (lock_ < 0)
@@ -52,6 +53,7 @@ WorkFolder::WorkFolder(const std::string& out) : path_(out + "/.work") {
 WorkFolder::~WorkFolder() {
   std::error_code ignored;
   std::filesystem::remove_all(path_, ignored);
+  if (made_) std::filesystem::remove(out_, ignored);  // fails where something is in it
   ::close(lock_);
 }
 

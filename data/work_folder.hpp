@@ -1,4 +1,5 @@
-// Where a dataset is being made: OUT/.work, owned by one process at a time and gone at the end.
+// Where a dataset is being made: OUT/.work, owned by one process at a time and gone at the end, with OUT
+// where that was made for it and is empty still.
 #pragma once
 
 #include <string>
@@ -16,7 +17,8 @@ class WorkFolder {
   const std::string& path() const { return path_; }
 
  private:
-  std::string path_;
+  std::string out_, path_;
+  bool made_;
   int lock_ = -1;
 };
 

@@ -84,6 +84,7 @@ TEST_CASE("prepare: every mistake gets one clear error and an exit code") {
        {"no-lists"}},
   };
   for (const Mistake& mistake : mistakes) check_mistake(mistake);
+  CHECK(run({"test", "-e", out}).code == 1);
 }
 
 TEST_CASE("prepare: a dataset that is there is not replaced unless asked") {
