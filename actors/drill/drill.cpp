@@ -359,38 +359,12 @@ std::string undisturbed_digest(const DrillOptions& options, int64_t steps) {
   }
 }
 
-// What the ledgers tell: when steps were committed, and that none is missing.
-void read_times(const DrillOptions& options, DrillResult& result) {
-  std::map<int64_t, int64_t> first;  // step -> when a node had committed it first
-  std::set<scheduler::Ballot> views;
-  for (const actors::LedgerFile& file : actors::read_ledgers(options.out))
-    for (const actors::LedgerRecord& record : file.records) {
-      const auto [at, fresh] = first.try_emplace(record.step, record.committed_us);
-      if (!fresh) at->second = std::min(at->second, record.committed_us);
-      views.insert(record.view);
-    }
-  result.views = views.size();
-  for (int64_t step = 0; step < result.steps; ++step) result.steps_lost += first.contains(step) ? 0 : 1;
-  std::vector<int64_t> times, gaps;
-  for (const auto& [step, at] : first) times.push_back(at);
-  std::sort(times.begin(), times.end());
-  for (size_t i = 1; i < times.size(); ++i) gaps.push_back(times[i] - times[i - 1]);
-  if (!gaps.empty()) {
-    std::nth_element(gaps.begin(), gaps.begin() + std::ptrdiff_t(gaps.size() / 2), gaps.end());
-    result.step_ms = double(gaps[gaps.size() / 2]) * 1e-3;
-  }
-  for (Outcome& outcome : result.outcomes) {
-    const auto next = std::upper_bound(times.begin(), times.end(), outcome.unix_us);
-    if (next != times.end() && outcome.injected) outcome.resumed_ms = double(*next - outcome.unix_us) * 1e-3;
-  }
-}
-
 }  // namespace
 
 DrillResult run_drill(const DrillOptions& options) {
   const actors::StopSignals signals;
   DrillResult result = Drill(options, signals).run();
-  read_times(options, result);
+  read_times(options.out, result);
   try {
     const auto dataset = actors::open_dataset(options.job, options.data);
     result.samples = actors::verify_ledger(options.out, options.job, *dataset).samples;

@@ -55,6 +55,8 @@ struct DrillResult {
 // Progress on standard error. Throws Error when the job fails.
 DrillResult run_drill(const DrillOptions& options);
 
+// What the ledgers in the run's folder tell: when steps were committed, and that none is missing.
+void read_times(const std::string& out, DrillResult& result);
 std::string to_text(const DrillResult& result);
 std::string to_json(const DrillResult& result);
 
