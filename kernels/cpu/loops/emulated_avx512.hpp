@@ -51,6 +51,28 @@ TROUPE_EMULATED float widened(uint16_t bits) {
   return as<float>(uint32_t(bits) << 16);
 }
 
+// --- memory: lanes whose bit is set, others zero ---
+
+template <typename Lanes, typename Vector>
+TROUPE_EMULATED Vector load_masked(unsigned mask, const void* p) {
+  auto lane = Lanes{}[0];
+  return as<Vector>(each<Lanes>([&](int i) {
+    if (mask >> i & 1)
+      __builtin_memcpy(&lane, static_cast<const char*>(p) + i * int(sizeof lane), sizeof lane);
+    else
+      lane = 0;
+    return lane;
+  }));
+}
+template <typename Lanes, typename Vector>
+TROUPE_EMULATED void store_masked(void* p, unsigned mask, Vector a) {
+  const auto lanes = as<Lanes>(a);
+  for (int i = 0; i < int(sizeof lanes / sizeof lanes[0]); ++i) {
+    const auto lane = lanes[i];
+    if (mask >> i & 1) __builtin_memcpy(static_cast<char*>(p) + i * int(sizeof lane), &lane, sizeof lane);
+  }
+}
+
 // --- floats ---
 
 TROUPE_EMULATED __m512 max_ps(__m512 a, __m512 b) {
@@ -85,21 +107,6 @@ TROUPE_EMULATED __m512 mask_movehdup_ps(__m512 other, __mmask16 mask, __m512 a) 
 TROUPE_EMULATED __m512 mask_moveldup_ps(__m512 other, __mmask16 mask, __m512 a) {
   return as<__m512>(choose(mask, as<U32x16>(moveldup_ps(a)), as<U32x16>(other)));
 }
-TROUPE_EMULATED __m512 maskz_loadu_ps(__mmask16 mask, const void* p) {
-  return as<__m512>(each<U32x16>([&](int i) {
-    uint32_t x = 0;
-    if (mask >> i & 1) __builtin_memcpy(&x, static_cast<const char*>(p) + 4 * i, sizeof x);
-    return x;
-  }));
-}
-TROUPE_EMULATED void mask_storeu_ps(void* p, __mmask16 mask, __m512 a) {
-  const auto bits = as<U32x16>(a);
-  for (int i = 0; i < 16; ++i) {
-    const uint32_t x = bits[i];
-    if (mask >> i & 1) __builtin_memcpy(static_cast<char*>(p) + 4 * i, &x, sizeof x);
-  }
-}
-
 // --- bf16 ---
 
 // The nearest, ties to even; denormal numbers are zero, NaN stays one.
@@ -123,21 +130,6 @@ TROUPE_EMULATED __m512i cvtepu16_epi32(__m256i a) {
   const auto halves = as<U16x16>(a);
   return as<__m512i>(each<U32x16>([&](int i) { return uint32_t(halves[i]); }));
 }
-TROUPE_EMULATED __m256i maskz_loadu_epi16(__mmask16 mask, const void* p) {
-  return as<__m256i>(each<U16x16>([&](int i) {
-    uint16_t x = 0;
-    if (mask >> i & 1) __builtin_memcpy(&x, static_cast<const char*>(p) + 2 * i, sizeof x);
-    return x;
-  }));
-}
-TROUPE_EMULATED void mask_storeu_epi16(void* p, __mmask16 mask, __m256i a) {
-  const auto halves = as<U16x16>(a);
-  for (int i = 0; i < 16; ++i) {
-    const uint16_t x = halves[i];
-    if (mask >> i & 1) __builtin_memcpy(static_cast<char*>(p) + 2 * i, &x, sizeof x);
-  }
-}
-
 // --- integers ---
 
 TROUPE_EMULATED __m512i mul_epu32(__m512i a, __m512i b) {
@@ -221,13 +213,13 @@ TROUPE_EMULATED __m512i with_half(__m512i whole, __m256i half) {
 #define _mm512_movehdup_ps ::troupe::emulated::movehdup_ps
 #define _mm512_mask_movehdup_ps ::troupe::emulated::mask_movehdup_ps
 #define _mm512_mask_moveldup_ps ::troupe::emulated::mask_moveldup_ps
-#define _mm512_maskz_loadu_ps ::troupe::emulated::maskz_loadu_ps
-#define _mm512_mask_storeu_ps ::troupe::emulated::mask_storeu_ps
+#define _mm512_maskz_loadu_ps ::troupe::emulated::load_masked<::troupe::emulated::U32x16, __m512>
+#define _mm512_mask_storeu_ps ::troupe::emulated::store_masked<::troupe::emulated::U32x16, __m512>
 #define _mm512_cvtneps_pbh(a) ((__m256bh)::troupe::emulated::cvtneps_pbh(a))
 #define _mm512_dpbf16_ps(sum, x, w) ::troupe::emulated::dpbf16_ps(sum, (__m512i)(x), (__m512i)(w))
 #define _mm512_cvtepu16_epi32 ::troupe::emulated::cvtepu16_epi32
-#define _mm256_maskz_loadu_epi16 ::troupe::emulated::maskz_loadu_epi16
-#define _mm256_mask_storeu_epi16 ::troupe::emulated::mask_storeu_epi16
+#define _mm256_maskz_loadu_epi16 ::troupe::emulated::load_masked<::troupe::emulated::U16x16, __m256i>
+#define _mm256_mask_storeu_epi16 ::troupe::emulated::store_masked<::troupe::emulated::U16x16, __m256i>
 #define _mm512_mul_epu32 ::troupe::emulated::mul_epu32
 #undef _mm512_ternarylogic_epi32
 #define _mm512_ternarylogic_epi32(a, b, c, which) ::troupe::emulated::ternarylogic_epi32<which>(a, b, c)
