@@ -113,7 +113,7 @@ void measure_f32(GpuMeter& meter) {
   meter.stream->set_tf32(false);
 }
 
-void measure_attention(GpuMeter& meter, float rate) {
+void measure_attention(GpuMeter& meter, float rate, const char* by) {
   const Buffer qkv = meter.random(DType::bf16, kTokens * 3 * kWidth),
                o = meter.random(DType::bf16, kTokens * kWidth),
                d = meter.random(DType::bf16, kTokens * 3 * kWidth),
@@ -126,7 +126,8 @@ void measure_attention(GpuMeter& meter, float rate) {
                              nullptr,           false,   {rate, 5}};
   const auto part = [](View v, int64_t i) { return v.col_range(i * kWidth, kWidth); };
   const double flops = 4.0 * kTokens * kLength * kWidth / 2;  // the half that a causal mask leaves
-  const std::string name = fmt::format("attention, causal, 8 x 1024, 12 heads of 64, dropout {}", rate);
+  const std::string name =
+      fmt::format("attention, causal, 8 x 1024, 12 heads of 64, dropout {}, {}", rate, by);
   meter.flops_row(name.c_str(), flops, meter.time([&] {
     meter.stream->attention_forward(shape, part(in, 0), part(in, 1), part(in, 2), out, sums);
   }));
@@ -220,8 +221,12 @@ void measure_operations(GpuMeter& meter) {
   measure_activations(meter);
   measure_f32(meter);
   if (meter.multiplies_fp8()) measure_fp8(meter);
-  measure_attention(meter, 0);
-  measure_attention(meter, 0.1f);
+  measure_attention(meter, 0, "cuDNN's where there is cuDNN");
+  CudaLimits own_kernels;
+  own_kernels.attention_bytes = 0;
+  GpuMeter own{make_cuda_stream(0, own_kernels), meter.copy_gb_s, meter.bf16_tflop_s};
+  measure_attention(own, 0, "our own");
+  measure_attention(own, 0.1f, "our own");
   measure_rows(meter);
   measure_loss(meter);
   measure_sums(meter);

@@ -42,6 +42,10 @@ class WaitMeter final : public kernels::DeviceRuntime {
   void launch(const kernels::KernelCall& call) override { runtime_->launch(call); }
   void multiply(const kernels::Product& product) override { runtime_->multiply(product); }
   bool has_algorithm(const kernels::Product& product) override { return runtime_->has_algorithm(product); }
+  std::optional<size_t> attention_workspace(const kernels::FusedAttention& attention) override {
+    return runtime_->attention_workspace(attention);
+  }
+  void attend(const kernels::FusedAttention& attention) override { runtime_->attend(attention); }
 
  private:
   template <typename Call>

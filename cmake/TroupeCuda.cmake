@@ -23,6 +23,14 @@ if(NCCL_INCLUDE AND NCCL_LIBRARY)
 endif()
 message(STATUS "NCCL: ${NCCL_LIBRARY}")
 
+# cuDNN has fused attention; without it, and for what it has no engine for, there are kernels of our own.
+find_path(CUDNN_INCLUDE cudnn.h HINTS ${CUDAToolkit_INCLUDE_DIRS})
+find_library(CUDNN_LIBRARY cudnn HINTS ${CUDAToolkit_LIBRARY_DIR} ${CUDAToolkit_LIBRARY_ROOT}/lib)
+if(CUDNN_INCLUDE AND CUDNN_LIBRARY)
+  set(TROUPE_CUDNN ON)
+endif()
+message(STATUS "cuDNN: ${CUDNN_LIBRARY}")
+
 # troupe_cuda_kernels(<target> <sources>...): adds the sources' device code to <target>. --fmad=false, -ftz=true and
 # correctly rounded division and root: arithmetic rounds as on a CPU stream.
 function(troupe_cuda_kernels target)

@@ -1,3 +1,4 @@
+#include <algorithm>
 #include <cmath>
 
 #include "kernels/cuda/device/attention_backward.hpp"
@@ -36,6 +37,57 @@ template <typename... Views>
 bool takes_mma(const AttentionShape& shape, ConstView q, const Views&... views) {
   return q.dtype == DType::bf16 && shape.head_size % 16 == 0 && shape.head_size <= 128 &&
          all_take_vectors(q, views...);
+}
+
+// Whether cuDNN may be asked for it: a matter of shape, type and alignment, and of which keys are padding.
+// Its dropout masks come from a generator of its own, where ours are functions of a weight's place; its
+// causal mask begins at the first key; and it is asked for whole blocks of queries and keys alone, where it
+// is at its best and has the fewest forms.
+template <typename... Views>
+bool may_be_fused(const AttentionShape& shape, ConstView q, const Views&... views) {
+  constexpr int64_t kBlock = 128;
+  const auto is_whole = [&](int32_t length) { return length == shape.keys; };
+  return q.dtype == DType::bf16 && shape.dropout.rate == 0 && !shape.keys_by_head &&
+         (!shape.causal || shape.queries == shape.keys) && shape.head_size % 8 == 0 &&
+         shape.head_size <= 128 && shape.batch > 0 && shape.queries > 0 && shape.queries % kBlock == 0 &&
+         shape.keys > 0 && shape.keys % kBlock == 0 && all_take_vectors(q, views...) &&
+         (shape.key_lengths == nullptr ||
+          std::all_of(shape.key_lengths, shape.key_lengths + shape.batch, is_whole));
+}
+
+FusedAttention::Rows fused_rows(ConstView view) {
+  return {const_cast<void*>(view.data), view.stride};
+}
+
+FusedAttention fused(const AttentionShape& shape, ConstView q, ConstView k, ConstView v, ConstView out,
+                     float* lse) {
+  FusedAttention a;
+  a.batch = shape.batch;
+  a.queries = shape.queries;
+  a.keys = shape.keys;
+  a.heads = shape.heads;
+  a.head_size = shape.head_size;
+  a.causal = shape.causal;
+  a.q = fused_rows(q);
+  a.k = fused_rows(k);
+  a.v = fused_rows(v);
+  a.out = fused_rows(out);
+  a.lse = lse;
+  return a;
+}
+
+// `count` sequences of `whole` from `first` on.
+FusedAttention part_of(const FusedAttention& whole, int64_t first, int64_t count) {
+  FusedAttention part = whole;
+  part.batch = count;
+  const auto advance = [&](FusedAttention::Rows& rows, int64_t from_sequence) {
+    if (rows.data != nullptr)
+      rows.data = static_cast<uint16_t*>(rows.data) + first * from_sequence * rows.stride;
+  };
+  for (FusedAttention::Rows* rows : {&part.q, &part.out, &part.dout, &part.dq}) advance(*rows, whole.queries);
+  for (FusedAttention::Rows* rows : {&part.k, &part.v, &part.dk, &part.dv}) advance(*rows, whole.keys);
+  part.lse += first * whole.heads * whole.queries;
+  return part;
 }
 
 void check_matrix(const AttentionShape& shape, ConstView view, int64_t rows, DType dtype) {
@@ -93,12 +145,33 @@ device::Heads CudaStream::place(const AttentionShape& shape, Scratch::Frame& fra
   return heads;
 }
 
+bool CudaStream::attend_fused(const FusedAttention& whole) {
+  // The backward pass keeps a matrix in bf16 for each head.
+  const int64_t kept = whole.is_gradient ? 2 * whole.heads * whole.queries * whole.keys : 1;
+  const int64_t at_once = std::min(whole.batch, limits_.attention_bytes / kept);
+  if (at_once == 0) return false;
+  for (const int64_t count : {at_once, whole.batch % at_once})
+    if (count > 0 && !runtime_->attention_workspace(part_of(whole, 0, count))) return false;
+  for (int64_t first = 0; first < whole.batch; first += at_once) {
+    FusedAttention part = part_of(whole, first, std::min(at_once, whole.batch - first));
+    Scratch::Frame frame(scratch_);
+    part.workspace = frame.take<char>(int64_t(*runtime_->attention_workspace(part)));
+    runtime_->attend(part);
+  }
+  return true;
+}
+
 void CudaStream::attention_forward(const AttentionShape& shape, ConstView q, ConstView k, ConstView v,
                                    View out, View lse) {
   check_inputs(shape, q, k, v, lse);
   check_matrix(shape, out, shape.queries, q.dtype);
   if (out.size() == 0) return;
   Scratch::Frame frame(scratch_);
+  if (may_be_fused(shape, q, k, v, out)) {
+    float* const sums =
+        lse.empty() ? frame.take<float>(shape.batch * shape.heads * shape.queries) : lse.as<float>();
+    if (attend_fused(fused(shape, q, k, v, out, sums))) return;
+  }
   const device::Heads heads = place(shape, frame);
   if (takes_mma(shape, q, k, v, out)) {
     with_mma_size(shape.head_size, [&](auto size) {
@@ -173,6 +246,15 @@ void CudaStream::attention_backward(const AttentionShape& shape, ConstView q, Co
   for (const ConstView view : {out, dout, ConstView(dq)}) check_matrix(shape, view, shape.queries, q.dtype);
   for (const ConstView view : {ConstView(dk), ConstView(dv)}) check_matrix(shape, view, shape.keys, q.dtype);
   TROUPE_CHECK(!lse.empty() || shape.queries == 0, "the backward pass needs lse");
+  if (may_be_fused(shape, q, k, v, out, dout, dq, dk, dv)) {
+    FusedAttention a = fused(shape, q, k, v, out, const_cast<float*>(lse.as<float>()));
+    a.is_gradient = true;
+    a.dout = fused_rows(dout);
+    a.dq = fused_rows(dq);
+    a.dk = fused_rows(dk);
+    a.dv = fused_rows(dv);
+    if (attend_fused(a)) return;
+  }
   Scratch::Frame frame(scratch_);
   const AttentionTask task{shape, place(shape, frame)};
   with_compute_type(q.dtype, [&](auto element) {

@@ -3,6 +3,7 @@
 #include "kernels/cuda/check.hpp"
 #include "kernels/cuda/cuda_graph.hpp"
 #include "kernels/cuda/cuda_runtime.hpp"
+#include "kernels/cuda/fused_attention.hpp"
 #include "kernels/cuda/graph_runtime.hpp"
 #include "kernels/cuda/products.hpp"
 #include "kernels/cuda/topology.hpp"
@@ -39,9 +40,10 @@ std::string cuda_numerics(int index) {
   int runtime = 0, driver = 0;
   check_cuda(cudaRuntimeGetVersion(&runtime), "cannot read CUDA's version");
   check_cuda(cudaDriverGetVersion(&driver), "cannot read the driver's version");
-  return fmt::format("{}, sm_{}{}, {} multiprocessors, CUDA {}.{} (driver for {}.{}), cuBLAS {}",
+  return fmt::format("{}, sm_{}{}, {} multiprocessors, CUDA {}.{} (driver for {}.{}), cuBLAS {}, {}",
                      properties.name, properties.major, properties.minor, properties.multiProcessorCount,
-                     runtime / 1000, runtime / 10 % 100, driver / 1000, driver / 10 % 100, cublas_version());
+                     runtime / 1000, runtime / 10 % 100, driver / 1000, driver / 10 % 100, cublas_version(),
+                     attention_numerics(index));
 }
 
 std::string cuda_description(int index) {
@@ -64,10 +66,11 @@ std::string cuda_topology(std::span<const int> indices) {
   return describe_topology(gpus, reaches, load_nvml());
 }
 
-std::unique_ptr<CudaStream> make_cuda_stream(int index) {
+std::unique_ptr<CudaStream> make_cuda_stream(int index, const CudaLimits& limits) {
   auto direct = make_cuda_runtime(index);
   auto graphs = make_cuda_graphs(*direct, index);
-  return std::make_unique<CudaStream>(std::make_unique<GraphRuntime>(std::move(direct), std::move(graphs)));
+  return std::make_unique<CudaStream>(std::make_unique<GraphRuntime>(std::move(direct), std::move(graphs)),
+                                      limits);
 }
 
 }  // namespace troupe::kernels

@@ -21,6 +21,6 @@ std::string cuda_topology(std::span<const int> indices);
 
 // A stream of GPU `index`, which launches what is gathered as CUDA graphs. Throws Error(device),
 // Error(out_of_memory).
-std::unique_ptr<CudaStream> make_cuda_stream(int index);
+std::unique_ptr<CudaStream> make_cuda_stream(int index, const CudaLimits& limits = {});
 
 }  // namespace troupe::kernels

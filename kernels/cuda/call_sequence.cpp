@@ -65,6 +65,12 @@ void CallSequence::add(const Product& p) {
   append(p, mix64(mix64(mix64(shape, number_of(p.a.data)), number_of(p.b.data)), number_of(p.d)));
 }
 
+void CallSequence::add(const FusedAttention& a) {
+  const uint64_t shape = mix64(mix64(uint64_t(a.batch), uint64_t(a.queries)), uint64_t(2 * a.keys + a.causal));
+  const uint64_t read = mix64(number_of(a.q.data), number_of(a.v.data));
+  append(a, mix64(mix64(shape, read), number_of(a.is_gradient ? a.dq.data : a.out.data)));
+}
+
 void CallSequence::clear() {
   calls_.clear();
   arguments_.clear();
@@ -99,6 +105,7 @@ void CallSequence::make(size_t index, DeviceRuntime& runtime) const {
                              copy->rows);
   if (const auto* zero = std::get_if<ZeroRows>(&call))
     return runtime.zero_rows(zero->to, zero->stride, zero->bytes, zero->rows);
+  if (const auto* attention = std::get_if<FusedAttention>(&call)) return runtime.attend(*attention);
   runtime.multiply(std::get<Product>(call));
 }
 

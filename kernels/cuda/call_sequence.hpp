@@ -36,13 +36,14 @@ class CallSequence {
     size_t stride = 0, bytes = 0, rows = 0;
     bool operator==(const ZeroRows&) const = default;
   };
-  using Call = std::variant<Kernel, CopyIn, CopyRows, ZeroRows, Product>;
+  using Call = std::variant<Kernel, CopyIn, CopyRows, ZeroRows, Product, FusedAttention>;
 
   void add(const KernelCall& call);
   void add(void* to, std::span<const char> input);  // a copy to the device
   void add(const CopyRows& call);
   void add(const ZeroRows& call);
   void add(const Product& product);
+  void add(const FusedAttention& attention);
   void clear();  // keeps its memory
 
   size_t size() const { return calls_.size(); }

@@ -5,6 +5,7 @@
 #include <limits>
 
 #include "kernels/cuda/check.hpp"
+#include "kernels/cuda/fused_attention.hpp"
 #include "kernels/cuda/plain_product.hpp"
 #include "kernels/cuda/products.hpp"
 #include "kernels/cuda/staging.hpp"
@@ -60,6 +61,7 @@ class CudaRuntime final : public DeviceRuntime {
         stream_(device),
         workspace_(allocate_cuda(CudaProducts::kWorkspaceBytes, device)),
         products_(stream_.get(), workspace_.data()),
+        attention_(stream_.get(), device),
         staging_(stream_.get()) {}
 
   Device device() const override { return {DeviceKind::cuda, index_}; }
@@ -130,6 +132,14 @@ class CudaRuntime final : public DeviceRuntime {
     activate();
     return products_.has_algorithm(product);
   }
+  std::optional<size_t> attention_workspace(const FusedAttention& attention) override {
+    activate();
+    return attention_.workspace(attention);
+  }
+  void attend(const FusedAttention& attention) override {
+    activate();
+    attention_.attend(attention);
+  }
 
  private:
   // CUDA's current device belongs to the thread, and other code may have chosen another.
@@ -140,6 +150,7 @@ class CudaRuntime final : public DeviceRuntime {
   std::array<OwnedEvent, kMarks> marks_;
   Buffer workspace_;
   CudaProducts products_;
+  CudnnAttention attention_;
   Staging staging_;
 };
 

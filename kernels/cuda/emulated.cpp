@@ -10,6 +10,7 @@
 #include "kernels/cpu/stream.hpp"
 #include "kernels/cuda/device/activation.hpp"
 #include "kernels/cuda/device/fp8.hpp"
+#include "kernels/cuda/emulated_attention.hpp"
 
 namespace troupe::kernels {
 
@@ -150,6 +151,15 @@ class EmulatedRuntime final : public DeviceRuntime {
       if (p.column_sums != nullptr)
         p.column_sums[n] = float(std::accumulate(column.begin(), column.end(), 0.0));
     }
+  }
+
+  std::optional<size_t> attention_workspace(const FusedAttention& a) override {
+    return size_t(a.is_gradient ? a.batch * a.heads * a.queries * a.keys * 2 : 0);
+  }
+  void attend(const FusedAttention& a) override {
+    const FloatState state;
+    std::memset(a.workspace, 0xff, *attention_workspace(a));
+    emulate(a);
   }
 
   // By shape, as cuBLASLt; activations of f32 too, so that whole models can be checked closely.

@@ -1,7 +1,8 @@
-// A device that is none: the kernels of device/ run on the host, thread by thread, and products are plain
-// loops. It shows that a CudaStream's set-up, indexing and arithmetic are right where there is no GPU,
-// slowly. Each call has the floating-point state of a CPU stream, whatever its thread's is. Memory comes
-// filled with bytes of ones (NaN, -1), so that what is read before it was written shows.
+// A device that is none: the kernels of device/ run on the host, thread by thread; products and
+// fused attention are plain loops. It shows that a CudaStream's set-up, indexing and arithmetic are right
+// where there is no GPU, slowly. Each call has the floating-point state of a CPU stream, whatever its
+// thread's is. Memory comes filled with bytes of ones (NaN, -1), so that what is read before it was written
+// shows.
 #pragma once
 
 #include <memory>
@@ -12,7 +13,7 @@
 namespace troupe::kernels {
 
 // Small limits, so that small shapes take several blocks.
-inline constexpr CudaLimits kEmulatedLimits{int64_t{1} << 18, int64_t{1} << 21};
+inline constexpr CudaLimits kEmulatedLimits{int64_t{1} << 18, int64_t{1} << 21, int64_t{1} << 16};
 
 // `memory` is what it says of its memory, which is the host's.
 inline constexpr DeviceMemory kEmulatedMemory{size_t{1} << 40, size_t{1} << 40};

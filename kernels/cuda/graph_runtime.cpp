@@ -105,4 +105,10 @@ void GraphRuntime::multiply(const Product& product) {
   run_at_limit();
 }
 
+void GraphRuntime::attend(const FusedAttention& attention) {
+  if (!gathering_) return direct_->attend(attention);
+  calls_.add(attention);
+  run_at_limit();
+}
+
 }  // namespace troupe::kernels

@@ -1,10 +1,10 @@
 // A DeviceRuntime that launches gathered calls as graphs: between begin_gathering and end_gathering it keeps
-// kernels, products, zeroings and copies in a CallSequence, which graph_cache.hpp makes when the host is
-// about to wait or to copy from the device, at a mark, when a limit is reached and at the end. They are the
-// same calls with the same arguments in the same order, so the bits are the same. What fails is thrown by the
-// call that made the sequence run, and the rest of it is dropped. When memory is allocated (temporary memory
-// grows, and moves when it is free again) what was gathered runs first, and the rest of the gathering at
-// once. One thread at a time.
+// kernels, products, attention, zeroings and copies in a CallSequence, which graph_cache.hpp makes when the
+// host is about to wait or to copy from the device, at a mark, when a limit is reached and at the end. They
+// are the same calls with the same arguments in the same order, so the bits are the same. What fails is
+// thrown by the call that made the sequence run, and the rest of it is dropped. When memory is allocated
+// (temporary memory grows, and moves when it is free again) what was gathered runs first, and the rest of the
+// gathering at once. One thread at a time.
 #pragma once
 
 #include "kernels/cuda/graph_cache.hpp"
@@ -39,6 +39,10 @@ class GraphRuntime final : public DeviceRuntime {
   void launch(const KernelCall& call) override;
   void multiply(const Product& product) override;
   bool has_algorithm(const Product& product) override { return direct_->has_algorithm(product); }
+  std::optional<size_t> attention_workspace(const FusedAttention& attention) override {
+    return direct_->attention_workspace(attention);
+  }
+  void attend(const FusedAttention& attention) override;
 
   void begin_gathering() override;
   void end_gathering() override;

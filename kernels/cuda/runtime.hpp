@@ -1,9 +1,10 @@
-// What a CudaStream needs of its device, and nothing of CUDA itself: memory, copies, kernels and matrix
-// products, in the order of the calls. CudaRuntime is a CUDA stream; EmulatedRuntime executes at once on the
-// host, so that everything above it runs and is tested where there is no GPU. One thread at a time.
+// What a CudaStream needs of its device, and nothing of CUDA itself: memory, copies, kernels, matrix products
+// and attention, in the order of the calls. CudaRuntime is a CUDA stream; EmulatedRuntime executes at once on
+// the host, so that everything above it runs and is tested where there is no GPU. One thread at a time.
 #pragma once
 
 #include <memory>
+#include <optional>
 
 #include "kernels/cuda/launch.hpp"
 #include "kernels/tensor.hpp"
@@ -45,6 +46,25 @@ struct Product {
   bool operator==(const Product&) const = default;
 };
 
+// Attention, or its gradient, as cuDNN's fused kernels take it: bf16, all keys of a sequence, no dropout.
+// Rows of q, out and their gradients are those of (batch, queries), of k, v and theirs those of (batch,
+// keys); the heads of a row lie behind one another.
+struct FusedAttention {
+  struct Rows {
+    void* data = nullptr;  // of q, k, v, and in the backward pass of out and dout, it is only read
+    int64_t stride = 0;    // from row to row, in elements
+    bool operator==(const Rows&) const = default;
+  };
+  int64_t batch = 0, queries = 0, keys = 0, heads = 0, head_size = 0;
+  bool causal = false;  // query i sees keys up to i
+  bool is_gradient = false;
+  Rows q, k, v, out;
+  float* lse = nullptr;   // (batch, heads, queries): written in the forward pass, read in the backward pass
+  Rows dout, dq, dk, dv;  // of the gradient
+  void* workspace = nullptr;  // of attention_workspace's bytes, 64-byte aligned
+  bool operator==(const FusedAttention&) const = default;
+};
+
 struct DeviceMemory {
   size_t free = 0, total = 0;  // bytes
 };
@@ -78,6 +98,12 @@ class DeviceRuntime {
   virtual void multiply(const Product& product) = 0;
   // Decided by shape, types, alignment and the kind of device alone; reads and writes nothing of the product.
   virtual bool has_algorithm(const Product& product) = 0;
+
+  // What `attend` needs for this shape, in bytes; nothing where the device has no algorithm for it that gives
+  // the same bits every time. Decided like has_algorithm; memory is not looked at.
+  virtual std::optional<size_t> attention_workspace(const FusedAttention& attention) = 0;
+  // Throws Error(device) with the shape. REQUIRES attention_workspace(attention).
+  virtual void attend(const FusedAttention& attention) = 0;
 
   // A mark stands behind all calls made before it was set, where it was set last; waiting for one returns
   // when they are done, whatever comes behind.

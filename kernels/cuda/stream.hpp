@@ -17,10 +17,13 @@
 
 namespace troupe::kernels {
 
-// How much cross_entropy keeps at once. The results' bits depend on these.
+// How much cross_entropy and attention keep at once. The results' bits depend on these.
 struct CudaLimits {
   int64_t logit_bytes = int64_t{128} << 20;  // of a block of logits, f32
   int64_t kept_bytes = int64_t{1} << 30;     // of exponentials kept from the first pass to the second
+  // Of the (queries, keys) matrices of cuDNN's backward pass, which takes as many sequences at a time as have
+  // room; 0: attention is by our own kernels, forward too.
+  int64_t attention_bytes = int64_t{1} << 28;
 };
 
 namespace device {
@@ -109,6 +112,8 @@ class CudaStream final : public Stream {
                     Scratch::Frame& frame);
   struct AttentionTask;
   struct BackwardViews;
+  // Some sequences at a time; false: the device has no algorithm for it.
+  bool attend_fused(const FusedAttention& whole);
   template <typename T>
   void attention_gradients(const AttentionTask& task, const BackwardViews& views);
   void square_sums(const PlacedTotal& total, int64_t begin, int64_t end, double* sums);

@@ -97,6 +97,64 @@ TEST_CASE("attention and its gradients agree with the CPU on every device") {
       check_case(c, dtype);
 }
 
+// What cuDNN has, in its place the emulated device: all sequences at once, or some at a time.
+TEST_CASE("attention of whole blocks agrees with the CPU on every device") {
+  for (const Case& c : {Case{1, 128, 128, 2, 64, true, false, 0}, Case{5, 128, 128, 1, 32, true, false, 0},
+                        Case{2, 128, 256, 1, 8, false, false, 0}, Case{1, 256, 128, 1, 128, false, true, 0}})
+    check_case(c, DType::bf16);
+}
+
+namespace {
+
+// out, lse, dq, dk and dv of attention on an emulated device with these limits.
+Results attend(const CudaLimits& limits, AttentionShape shape, int64_t gap = 0) {
+  const auto device = emulated_test_device(limits);
+  const int64_t C = shape.heads * shape.head_size, rows = shape.batch * shape.queries;
+  const Placed q(*device, DType::bf16, random_bf16(rows, C, 1), gap),
+      k(*device, DType::bf16, random_bf16(rows, C, 2)), v(*device, DType::bf16, random_bf16(rows, C, 3)),
+      dout(*device, DType::bf16, random_bf16(rows, C, 4)), out(*device, DType::bf16, rows, C),
+      lse(*device, DType::f32, shape.batch * shape.heads, shape.queries), dq(*device, DType::bf16, rows, C),
+      dk(*device, DType::bf16, rows, C), dv(*device, DType::bf16, rows, C),
+      bare(*device, DType::bf16, rows, C);
+  Stream& stream = device->stream();
+  stream.attention_forward(shape, q.view(), k.view(), v.view(), out.view(), lse.view());
+  stream.attention_forward(shape, q.view(), k.view(), v.view(), bare.view(), {});
+  CHECK(same_bits(bare.values(), out.values()));
+  stream.attention_backward(shape, q.view(), k.view(), v.view(), out.view(), lse.view(), dout.view(),
+                            dq.view(), dk.view(), dv.view());
+  return {out.values(), lse.values(), dq.values(), dk.values(), dv.values()};
+}
+
+bool same_bits_all(const Results& a, const Results& b) {
+  return std::ranges::equal(a, b, [](const Matrix& x, const Matrix& y) { return same_bits(x, y); });
+}
+
+}  // namespace
+
+TEST_CASE(
+    "fused attention is taken where it can be, and gives the same bits however many sequences at a time") {
+  CudaLimits never, all;
+  never.attention_bytes = 0;  // so the kernels of our own
+  AttentionShape shape = shape_of({3, 128, 128, 1, 16, true, false, 0});
+  shape.causal = true;
+  const Results ours = attend(never, shape), fused = attend(all, shape);
+  CHECK_FALSE(same_bits_all(fused, ours));
+  CudaLimits one = all;
+  one.attention_bytes = 2 * 128 * 128;
+  CHECK(same_bits_all(attend(one, shape), fused));
+  const std::vector<int32_t> whole(3, 128), padded{128, 127, 128};
+  shape.key_lengths = whole.data();
+  CHECK(same_bits_all(attend(all, shape), fused));
+  shape.key_lengths = padded.data();
+  CHECK(same_bits_all(attend(all, shape), attend(never, shape)));
+  shape.key_lengths = nullptr;
+  CHECK(same_bits_all(attend(all, shape, 3), attend(never, shape, 3)));  // rows that are not aligned
+  shape.dropout = {0.1f, 5};
+  CHECK(same_bits_all(attend(all, shape), attend(never, shape)));
+  shape = shape_of({2, 64, 64, 1, 16, false, false, 0});
+  CHECK(same_bits_all(attend(all, shape), attend(never, shape)));
+}
+
 TEST_CASE("attention refuses heads that its kernels cannot hold") {
   for (const auto& device : other_test_devices()) {
     AttentionShape shape;

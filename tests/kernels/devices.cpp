@@ -48,6 +48,10 @@ std::unique_ptr<TestDevice> cpu_test_device() {
   return std::make_unique<CpuDevice>();
 }
 
+std::unique_ptr<TestDevice> emulated_test_device(const CudaLimits& limits) {
+  return std::make_unique<StreamDevice>("emulated", make_emulated_stream(ThreadOrder::forward, limits));
+}
+
 std::unique_ptr<TestDevice> gpu_test_device() {
 #if defined(TROUPE_CUDA)
   if (cuda_device_count() > 0) return std::make_unique<StreamDevice>("GPU", make_cuda_stream(0));

@@ -146,7 +146,7 @@ TEST_CASE("when a graph's inputs move, every copy is set to read from there") {
   CHECK(h.log.copies_set == 2);
 }
 
-TEST_CASE("other kernels, places of copies and zeroings, and products are other graphs") {
+TEST_CASE("other kernels, places of copies and zeroings, products and attention are other graphs") {
   Harness h({32, 2, 64, 1024});
   std::vector<float> factor(16, 2.0f), result(16);
   const auto product = [&](int64_t n, float* d) {
@@ -159,6 +159,20 @@ TEST_CASE("other kernels, places of copies and zeroings, and products are other 
     p.leading = 2;
     return p;
   };
+  std::vector<uint16_t> rows(8, 0x3f80), attended(8);
+  std::vector<float> lse(2);
+  const auto attention = [&](size_t first, bool causal) {
+    FusedAttention a;
+    a.batch = a.heads = 1;
+    a.queries = a.keys = a.head_size = 2;
+    a.q = a.k = {rows.data(), 2};
+    a.v = {rows.data() + first, 2};
+    a.out = {attended.data(), 2};
+    a.lse = lse.data();
+    a.causal = causal;
+    return a;
+  };
+  rows[6] = 0x4000;
   const auto copy_rows = [&](int64_t* to) { h.runtime->copy_rows(to, 8, h.input.data(), 16, 8, 2); };
   const std::vector<std::function<void()>> calls{
       [&] { h.launch(h.output.data(), h.input.data(), 1, 1); },
@@ -170,23 +184,30 @@ TEST_CASE("other kernels, places of copies and zeroings, and products are other 
       [&] { h.runtime->multiply(product(2, result.data())); },
       [&] { h.runtime->multiply(product(2, result.data() + 4)); },
       [&] { h.runtime->multiply(product(1, result.data())); },
+      [&] { h.runtime->attend(attention(0, false)); },
+      [&] { h.runtime->attend(attention(4, false)); },
+      [&] { h.runtime->attend(attention(4, true)); },
   };
   for (int time = 0; time < 3; ++time)
     for (const auto& call : calls) {
       h.output.assign(64, -1);
       h.input.assign(64, 4);
       std::ranges::fill(result, 0.0f);
+      std::ranges::fill(attended, uint16_t{0});
       call();
       const auto output = h.output;
       const auto products = result;
+      const auto contexts = attended;
       h.output.assign(64, -1);
       std::ranges::fill(result, 0.0f);
+      std::ranges::fill(attended, uint16_t{0});
       gathered(*h.runtime, [&] {
         call();
         h.launch(h.middle.data() + 8, h.input.data(), 1, 1);
       });
       CHECK(h.output == output);
       CHECK(result == products);
+      CHECK(attended == contexts);
     }
   CHECK(h.totals().captures == int64_t(calls.size()));
   CHECK(h.totals().launches == 2 * int64_t(calls.size()));

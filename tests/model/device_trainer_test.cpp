@@ -277,6 +277,10 @@ class MarkWatcher final : public kernels::DeviceRuntime {
   void launch(const kernels::KernelCall& call) override { runtime_->launch(call); }
   void multiply(const kernels::Product& product) override { runtime_->multiply(product); }
   bool has_algorithm(const kernels::Product& product) override { return runtime_->has_algorithm(product); }
+  std::optional<size_t> attention_workspace(const kernels::FusedAttention& attention) override {
+    return runtime_->attention_workspace(attention);
+  }
+  void attend(const kernels::FusedAttention& attention) override { runtime_->attend(attention); }
 
  private:
   std::unique_ptr<kernels::DeviceRuntime> runtime_;
@@ -376,6 +380,29 @@ TEST_CASE(
       CHECK(log.alive == int(cache.size()));
     }
   }
+}
+
+TEST_CASE("a slot whose attention is fused gives the same bits as a graph and call by call") {
+  ModelConfig config = gpt2_config(2, 32, 2, 61, 128);
+  config.compute = kernels::DType::bf16;
+  config.attention_dropout = 0;
+  const auto model = make_model(config);
+  StepOptions options = options_for(8);
+  options.slots = 1;
+  const auto digest_on = [&](kernels::CudaStream& stream) {
+    DeviceTrainer trainer(stream, *model, options);
+    for (int step = 0; step < 4; ++step)
+      trainer.step([&](int64_t at, uint32_t) { return random_batch(config, {1, 0, 128}, uint64_t(at)); });
+    return trainer.digest();
+  };
+  GraphLog log;
+  kernels::CudaStream graphs(make_graph_runtime(log), kernels::kEmulatedLimits);
+  const std::string digest = digest_on(graphs);
+  CHECK(digest == digest_on(*kernels::make_emulated_stream(kernels::ThreadOrder::forward)));
+  CHECK(log.launches > log.captures);
+  kernels::CudaLimits own_kernels = kernels::kEmulatedLimits;
+  own_kernels.attention_bytes = 0;
+  CHECK(digest != digest_on(*kernels::make_emulated_stream(kernels::ThreadOrder::forward, own_kernels)));
 }
 
 #if defined(TROUPE_CUDA)

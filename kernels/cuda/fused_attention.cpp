@@ -1,0 +1,176 @@
+#include "kernels/cuda/fused_attention.hpp"
+
+#include <array>
+#include <cmath>
+#include <limits>
+#include <unordered_map>
+
+#include "kernels/base/hash.hpp"
+#include "kernels/cuda/attention_graph.hpp"
+#include "kernels/cuda/check.hpp"
+
+namespace troupe::kernels {
+
+namespace {
+
+constexpr int64_t kWorkspaceAlignment = 256;
+
+std::string words_of(const FusedAttention& a) {
+  return fmt::format("{} of {} x {} queries and {} keys, {} heads of {}",
+                     a.is_gradient ? "the gradient of attention" : "attention", a.batch, a.queries, a.keys,
+                     a.heads, a.head_size);
+}
+
+class Handle {
+ public:
+  explicit Handle(int device) {
+    check_cuda(cudaSetDevice(device), "cannot use GPU {}", device);
+    check_cudnn(cudnnCreate(&handle_), fmt::format("cannot start cuDNN on GPU {}", device));
+  }
+  ~Handle() {
+    if (cudnnDestroy(handle_) != CUDNN_STATUS_SUCCESS) std::fputs("cuDNN could not end\n", stderr);
+  }
+  Handle(const Handle&) = delete;
+  Handle& operator=(const Handle&) = delete;
+  cudnnHandle_t get() const { return handle_; }
+
+ private:
+  cudnnHandle_t handle_ = nullptr;
+};
+
+using Key = std::array<int64_t, 14>;
+struct HashKey {
+  size_t operator()(const Key& key) const { return checksum64(key.data(), sizeof key); }
+};
+
+Key key_of(const FusedAttention& a) {
+  return {a.batch,      a.queries,     a.keys,
+          a.heads,      a.head_size,   int64_t(a.causal) | int64_t(a.is_gradient) << 1,
+          a.q.stride,   a.k.stride,    a.v.stride,
+          a.out.stride, a.dout.stride, a.dq.stride,
+          a.dk.stride,  a.dv.stride};
+}
+
+// Of delta, which lies in front of the workspace that an engine wants.
+int64_t delta_bytes(const FusedAttention& a) {
+  if (!a.is_gradient) return 0;
+  const int64_t bytes = a.batch * a.heads * a.queries * int64_t(sizeof(float));
+  return (bytes + kWorkspaceAlignment - 1) / kWorkspaceAlignment * kWorkspaceAlignment;
+}
+
+int capability_of(int device) {
+  int major = 0;
+  check_cuda(cudaDeviceGetAttribute(&major, cudaDevAttrComputeCapabilityMajor, device),
+             "cannot ask for the compute capability of GPU {}", device);
+  return major;
+}
+
+// The first engine's that the GPU can run; none: an empty pointer.
+std::unique_ptr<cudnn::Descriptor> make_plan(const FusedAttention& attention, cudnnHandle_t handle) {
+  const AttentionGraph graph(attention, handle);
+  for (const cudnn::Descriptor& engine : graph.engines(nullptr)) {
+    auto plan = std::make_unique<cudnn::Descriptor>(CUDNN_BACKEND_EXECUTION_PLAN_DESCRIPTOR, "plan");
+    plan->set(CUDNN_ATTR_EXECUTION_PLAN_HANDLE, handle);
+    plan->set(CUDNN_ATTR_EXECUTION_PLAN_ENGINE_CONFIG, engine.get());
+    if (plan->finalize_if_supported()) return plan;
+  }
+  return nullptr;
+}
+
+// The shape of GPT-2's attention, which every engine takes.
+FusedAttention usual_attention() {
+  FusedAttention a;
+  a.batch = 1;
+  a.queries = a.keys = 1024;
+  a.heads = 12;
+  a.head_size = 64;
+  a.causal = true;
+  a.q.stride = a.k.stride = a.v.stride = a.out.stride = a.heads * a.head_size;
+  return a;
+}
+
+}  // namespace
+
+// A program that finds cuDNN, but not what cuDNN itself needs, is offered no engine.
+std::string attention_numerics(int device) {
+  const Handle handle(device);
+  const bool works = make_plan(usual_attention(), handle.get()) != nullptr;
+  return fmt::format("cuDNN {}{}", cudnn_version(), works ? "" : " (which offers no attention)");
+}
+
+struct CudnnAttention::Plan {
+  std::unique_ptr<cudnn::Descriptor> plan;  // none: there is no engine
+  int64_t workspace = 0;                    // in bytes, with delta
+};
+
+struct CudnnAttention::State {
+  Handle handle;
+  int capability;
+  std::unordered_map<Key, Plan, HashKey> plans;
+
+  State(int device, cudaStream_t stream) : handle(device), capability(capability_of(device)) {
+    check_cudnn(cudnnSetStream(handle.get(), stream), fmt::format("cannot use cuDNN on GPU {}", device));
+  }
+};
+
+CudnnAttention::CudnnAttention(cudaStream_t stream, int device) : stream_(stream), device_(device) {}
+CudnnAttention::~CudnnAttention() = default;
+
+CudnnAttention::Plan& CudnnAttention::plan_of(const FusedAttention& a) {
+  if (state_ == nullptr) state_ = std::make_unique<State>(device_, stream_);
+  auto& plans = state_->plans;
+  const Key key = key_of(a);
+  const auto found = plans.find(key);
+  if (found != plans.end()) return found->second;
+  if (plans.size() >= kPlansMax) plans.clear();
+  Plan made;
+  if (!a.is_gradient || state_->capability <= 9) made.plan = make_plan(a, state_->handle.get());
+  if (made.plan != nullptr)
+    made.workspace =
+        delta_bytes(a) + made.plan->values<int64_t>(CUDNN_ATTR_EXECUTION_PLAN_WORKSPACE_SIZE, 1).at(0);
+  return plans.emplace(key, std::move(made)).first->second;
+}
+
+std::optional<size_t> CudnnAttention::workspace(const FusedAttention& a) {
+  const Plan& plan = plan_of(a);
+  if (plan.plan == nullptr) return std::nullopt;
+  return size_t(plan.workspace);
+}
+
+void CudnnAttention::attend(const FusedAttention& a) {
+  const Plan& plan = plan_of(a);
+  TROUPE_CHECK(plan.plan != nullptr, "cuDNN has no engine for {}", words_of(a));
+  auto scale = float(1.0 / std::sqrt(double(a.head_size)));
+  float least = -std::numeric_limits<float>::infinity(), one = 1;
+  std::vector<int64_t> ids;
+  std::vector<void*> addresses;
+  const auto give = [&](AttentionGraph::Id id, void* address) {
+    ids.push_back(id);
+    addresses.push_back(address);
+  };
+  give(AttentionGraph::q, a.q.data);
+  give(AttentionGraph::k, a.k.data);
+  give(AttentionGraph::v, a.v.data);
+  give(AttentionGraph::out, a.out.data);
+  give(AttentionGraph::lse, a.lse);
+  give(AttentionGraph::scale, &scale);
+  if (a.causal) give(AttentionGraph::least, &least);
+  if (a.is_gradient) {
+    give(AttentionGraph::one, &one);
+    give(AttentionGraph::delta, a.workspace);
+    give(AttentionGraph::dout, a.dout.data);
+    give(AttentionGraph::dq, a.dq.data);
+    give(AttentionGraph::dk, a.dk.data);
+    give(AttentionGraph::dv, a.dv.data);
+  }
+  void* const workspace = static_cast<char*>(a.workspace) + delta_bytes(a);
+  cudnn::Descriptor pack(CUDNN_BACKEND_VARIANT_PACK_DESCRIPTOR, "addresses");
+  pack.set(CUDNN_ATTR_VARIANT_PACK_UNIQUE_IDS, std::span<const int64_t>(ids));
+  pack.set_addresses(CUDNN_ATTR_VARIANT_PACK_DATA_POINTERS, addresses);
+  pack.set_addresses(CUDNN_ATTR_VARIANT_PACK_WORKSPACE, {&workspace, 1});
+  pack.finalize();
+  check_cudnn(cudnnBackendExecute(state_->handle.get(), plan.plan->get(), pack.get()),
+              fmt::format("cannot compute {} on GPU {}", words_of(a), device_));
+}
+
+}  // namespace troupe::kernels
