@@ -6,6 +6,7 @@
 
 #include "bench/gpu_graphs.hpp"
 #include "bench/gpu_operations.hpp"
+#include "kernels/cuda/cuda_runtime.hpp"
 #include "model/device_trainer.hpp"
 
 namespace {
@@ -72,8 +73,9 @@ void time_steps(const GpuMeter& meter, const Workload& w, const model::Model& mo
   const double tokens = double(w.sentences * w.length) * w.slots;
   const double flops = slot_flops(w, model.parameters()) * w.slots;
   const double ms = meter.time([&] { trainer.step(source); }, 5);
-  fmt::print("| {}, {} x {}: step | {:.1f} ms | {:.0f} tokens/s | {:.0f} % of the bf16 product |\n", w.name,
-             w.sentences, w.length, ms, tokens / ms * 1e3, 100 * flops / ms * 1e-9 / meter.bf16_tflop_s);
+  fmt::print("| {}, {} x {} x {}: step | {:.1f} ms | {:.0f} tokens/s | {:.0f} % of the bf16 product |\n",
+             w.name, w.sentences, w.length, w.slots, ms, tokens / ms * 1e3,
+             100 * flops / ms * 1e-9 / meter.bf16_tflop_s);
 }
 
 void measure_step(const GpuMeter& meter, const Workload& w) {
@@ -155,38 +157,72 @@ void measure_same_bits(const Workload& w, int steps, int repeats) {
     throw error(ErrorKind::numeric, "{} of {} runs differ from the first", repeats - same, repeats);
 }
 
-}  // namespace
-
-int main(int argc, char** argv) try {
-  CLI::App app("Measures Troupe on GPU 0 and prints the rows of docs/gpu.md.");
-  bool quick = false;
-  app.add_flag("--quick", quick, "operations and the same-bits rows alone");
-  CLI11_PARSE(app, argc, argv);
-  std::setvbuf(stdout, nullptr, _IOLBF, 0);  // rows stay when a limit of time ends the program
-  fmt::print("{}\n\n| what | time | rate | share |\n|---|---|---|---|\n", cuda_description(0));
-  GpuMeter meter;
-  measure_operations(meter);
-  Workload small{"small translation", {}, 16, 64, 4};
-  small.config.compute = DType::bf16;
-  measure_same_bits(small, 20, 20);
-  measure_graphs(small);
-  if (quick) return 0;
+Workload base_workload() {
   Workload base{"base translation", {}, 128, 64, 4};
   base.config.vocabulary = 32000;
   base.config.width = 512;
   base.config.inner = 2048;
   base.config.encoder_layers = base.config.decoder_layers = 6;
   base.config.compute = DType::bf16;
+  return base;
+}
+
+Workload gpt2_workload() {
   Workload gpt2{"GPT-2 124M", model::gpt2_config(12, 768, 12, 50257, 1024), 16, 1024, 2};
   gpt2.config.compute = DType::bf16;
+  return gpt2;
+}
+
+// Takes all memory of the GPU but so many MiB, says so, and keeps it until the input ends.
+void hold_memory(int mebibytes) {
+  std::vector<Buffer> held;
+  for (size_t piece = size_t{1} << 36; piece >= size_t{1} << 20; piece /= 2)
+    while (cuda_memory(0).free >= piece + (size_t(mebibytes) << 20)) held.push_back(allocate_cuda(piece, 0));
+  fmt::print("held\n");
+  std::fflush(stdout);
+  while (std::getchar() != EOF) {
+  }
+}
+
+}  // namespace
+
+int main(int argc, char** argv) try {
+  CLI::App app("Measures Troupe on GPU 0 and prints the rows of docs/gpu.md.");
+  bool quick = false, steps = false;
+  app.add_flag("--quick", quick, "operations and the same-bits rows alone");
+  app.add_flag("--steps", steps, "steps of base and GPT-2 124M alone")->excludes("--quick");
+  int hold = -1;
+  app.add_option("--hold", hold, "take all memory but so many MiB until the input ends")
+      ->excludes("--quick", "--steps")
+      ->check(CLI::Range(0, 1 << 20));
+  CLI11_PARSE(app, argc, argv);
+  if (hold >= 0) {
+    hold_memory(hold);
+    return 0;
+  }
+  std::setvbuf(stdout, nullptr, _IOLBF, 0);  // rows stay when a limit of time ends the program
+  fmt::print("{}\n\n| what | time | rate | share |\n|---|---|---|---|\n", cuda_description(0));
+  GpuMeter meter;
+  measure_ceilings(meter);
+  if (!steps) {
+    measure_operations(meter);
+    Workload small{"small translation", {}, 16, 64, 4};
+    small.config.compute = DType::bf16;
+    measure_same_bits(small, 20, 20);
+    measure_graphs(small);
+  }
+  if (quick) return 0;
+  const Workload base = base_workload(), gpt2 = gpt2_workload();
   measure_step(meter, base);
-  measure_graphs(base);
   measure_step(meter, gpt2);
+  if (steps) return 0;
+  measure_graphs(base);
   measure_graphs(gpt2);
   if (meter.multiplies_fp8()) {
-    gpt2.name = "GPT-2 124M, fp8";
-    gpt2.config.products = model::Products::fp8;
-    measure_step(meter, gpt2);
+    Workload fp8 = gpt2;
+    fp8.name = "GPT-2 124M, fp8";
+    fp8.config.products = model::Products::fp8;
+    measure_step(meter, fp8);
   }
   Workload largest{"GPT-2 1.5B", model::gpt2_config(48, 1600, 25, 50257, 1024), 128, 1024, 2};
   largest.config.compute = DType::bf16;

@@ -10,28 +10,6 @@ namespace {
 
 constexpr int64_t kTokens = 8192, kLength = 1024, kWidth = 768, kHeads = 12, kVocabulary = 50257;
 
-void measure_ceilings(GpuMeter& meter) {
-  constexpr int64_t kBytes = int64_t{2} << 30, kSide = 8192;
-  {
-    const Buffer a = meter.random(DType::bf16, kBytes / 2),
-                 b = meter.stream->runtime().allocate(size_t(kBytes));
-    const double ms = meter.time([&] {
-      meter.stream->convert(matrix(a, DType::bf16, 1, kBytes / 2), matrix(b, DType::bf16, 1, kBytes / 2));
-    });
-    meter.copy_gb_s = 2 * double(kBytes) / ms * 1e-6;
-  }
-  const Buffer x = meter.random(DType::bf16, kSide * kSide), w = meter.random(DType::bf16, kSide * kSide),
-               y = meter.random(DType::bf16, kSide * kSide);
-  const PackedWeight weight{w.data(), kSide, kSide, DType::bf16};
-  const double ms = meter.time([&] {
-    meter.stream->linear_forward(matrix(x, DType::bf16, kSide, kSide), weight, {},
-                                 matrix(y, DType::bf16, kSide, kSide));
-  });
-  meter.bf16_tflop_s = 2.0 * kSide * kSide * kSide / ms * 1e-9;
-  meter.bytes_row("copy, 2 GiB", 2 * double(kBytes), 2 * double(kBytes) / meter.copy_gb_s * 1e-6);
-  meter.flops_row("bf16 product, 8192 cubed", 2.0 * kSide * kSide * kSide, ms);
-}
-
 void measure_products(GpuMeter& meter) {
   const Buffer x = meter.random(DType::bf16, kTokens * 4 * kWidth),
                w = meter.random(DType::bf16, 4 * kWidth * kWidth),
@@ -215,8 +193,29 @@ void measure_sums(GpuMeter& meter) {
 
 }  // namespace
 
+void measure_ceilings(GpuMeter& meter) {
+  constexpr int64_t kBytes = int64_t{2} << 30, kSide = 8192;
+  {
+    const Buffer a = meter.random(DType::bf16, kBytes / 2),
+                 b = meter.stream->runtime().allocate(size_t(kBytes));
+    const double ms = meter.time([&] {
+      meter.stream->convert(matrix(a, DType::bf16, 1, kBytes / 2), matrix(b, DType::bf16, 1, kBytes / 2));
+    });
+    meter.copy_gb_s = 2 * double(kBytes) / ms * 1e-6;
+  }
+  const Buffer x = meter.random(DType::bf16, kSide * kSide), w = meter.random(DType::bf16, kSide * kSide),
+               y = meter.random(DType::bf16, kSide * kSide);
+  const PackedWeight weight{w.data(), kSide, kSide, DType::bf16};
+  const double ms = meter.time([&] {
+    meter.stream->linear_forward(matrix(x, DType::bf16, kSide, kSide), weight, {},
+                                 matrix(y, DType::bf16, kSide, kSide));
+  });
+  meter.bf16_tflop_s = 2.0 * kSide * kSide * kSide / ms * 1e-9;
+  meter.bytes_row("copy, 2 GiB", 2 * double(kBytes), 2 * double(kBytes) / meter.copy_gb_s * 1e-6);
+  meter.flops_row("bf16 product, 8192 cubed", 2.0 * kSide * kSide * kSide, ms);
+}
+
 void measure_operations(GpuMeter& meter) {
-  measure_ceilings(meter);
   measure_products(meter);
   measure_activations(meter);
   measure_f32(meter);

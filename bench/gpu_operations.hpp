@@ -5,7 +5,8 @@
 
 namespace troupe::bench {
 
-// Measures the meter's ceilings first. Throws Error.
+// Of copies and products, which the other rows are held against. Throw Error.
+void measure_ceilings(GpuMeter& meter);
 void measure_operations(GpuMeter& meter);
 
 }  // namespace troupe::bench

@@ -3,9 +3,11 @@
 
 Prints one JSON line a setting. Modes: eager, compile (torch.compile), ddp (two ranks of one thread over gloo, each
 with half the batch), ddp_compile. Example: train_pytorch.py --model small --dtype bf16 --mode eager ddp
+On a GPU: train_pytorch.py --device cuda --model gpt2 --sentences 16 --length 1024 --slots 2 --mode eager compile
 """
 import argparse
 import contextlib
+import dataclasses
 import json
 import os
 import sys
@@ -27,12 +29,29 @@ def synthetic(config, sentences, length, generator):
     return ids[0], ids[1], ids[2]
 
 
-def measure(name, dtype, mode, threads, seconds, rank=0, ranks=1):
+@dataclasses.dataclass(frozen=True)
+class Work:
+    model: str
+    dtype: str
+    threads: int
+    seconds: float
+    device: str = "cpu"
+    sentences: int = 0  # of a slot; 0: the model's, like length
+    length: int = 0
+    slots: int = 1  # whose gradients a step adds up
+
+    def shape(self):
+        _, sentences, length = PRESETS[self.model]
+        return self.sentences or sentences, self.length or length
+
+
+def measure(work, mode, rank=0, ranks=1):
     """One rank's run; returns (tokens a second of all ranks, milliseconds a step, last loss)."""
-    torch.set_num_threads(threads)
+    torch.set_num_threads(work.threads)
     torch.manual_seed(1)
-    config, sentences, length = PRESETS[name]
-    model = Transformer(config)
+    config = PRESETS[work.model][0]
+    sentences, length = work.shape()
+    model = Transformer(config).to(work.device)
     model.train()
     step_model = model
     if ranks > 1:
@@ -41,23 +60,25 @@ def measure(name, dtype, mode, threads, seconds, rank=0, ranks=1):
         step_model = torch.compile(step_model)
     optimizer = torch.optim.AdamW(parameter_groups(model, 0.01), lr=1e-4, betas=(0.9, 0.98), eps=1e-9, fused=True)
     generator = torch.Generator().manual_seed(rank)
-    batches = [synthetic(config, sentences // ranks, length, generator) for _ in range(4)]
+    batches = [[ids.to(work.device) for ids in synthetic(config, sentences // ranks, length, generator)]
+               for _ in range(4)]
 
     def step(index):
-        cast = torch.autocast("cpu", torch.bfloat16) if dtype == "bf16" else contextlib.nullcontext()
-        with cast:
-            loss = step_model(*batches[index % len(batches)])
         optimizer.zero_grad(set_to_none=True)
-        loss.backward()
+        for slot in range(work.slots):
+            bf16 = work.dtype == "bf16"
+            with torch.autocast(work.device, torch.bfloat16) if bf16 else contextlib.nullcontext():
+                loss = step_model(*batches[(index + slot) % len(batches)]) / work.slots
+            loss.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimizer.step()
-        return loss.item()
+        return loss.item() * work.slots  # which waits for a GPU
 
     step(0)
     begin = time.perf_counter()
     step(1)
     one = time.perf_counter() - begin
-    count = torch.tensor([max(2, min(200, int(seconds / one)))])
+    count = torch.tensor([max(2, min(200, int(work.seconds / one)))])
     if ranks > 1:
         torch.distributed.broadcast(count, 0)
     times = []
@@ -66,23 +87,23 @@ def measure(name, dtype, mode, threads, seconds, rank=0, ranks=1):
         loss = step(index)
         times.append(time.perf_counter() - begin)
     mean = sum(times) / len(times)
-    return sentences * length / mean, mean * 1e3, loss
+    return sentences * length * work.slots / mean, mean * 1e3, loss
 
 
-def ddp_rank(rank, folder, args):
+def ddp_rank(rank, folder, work, mode):
     torch.distributed.init_process_group("gloo", init_method=f"file://{folder}/store", rank=rank, world_size=2)
-    result = measure(*args, rank=rank, ranks=2)
+    result = measure(work, mode, rank=rank, ranks=2)
     if rank == 0:
         with open(f"{folder}/result", "w") as file:
             json.dump(result, file)
     torch.distributed.destroy_process_group()
 
 
-def run(name, dtype, mode, threads, seconds):
+def run(work, mode):
     if not mode.startswith("ddp"):
-        return measure(name, dtype, mode, threads, seconds)
+        return measure(work, mode)
     with tempfile.TemporaryDirectory() as folder:
-        torch.multiprocessing.spawn(ddp_rank, (folder, (name, dtype, mode, 1, seconds)), nprocs=2)
+        torch.multiprocessing.spawn(ddp_rank, (folder, dataclasses.replace(work, threads=1), mode), nprocs=2)
         with open(f"{folder}/result") as file:
             return json.load(file)
 
@@ -94,10 +115,19 @@ def main():
     parser.add_argument("--mode", nargs="+", choices=["eager", "compile", "ddp", "ddp_compile"], default=["eager"])
     parser.add_argument("--threads", type=int, default=os.cpu_count(), help="of eager and compile; DDP ranks have one")
     parser.add_argument("--seconds", type=float, default=10, help="of measuring, a setting")
+    parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
+    parser.add_argument("--sentences", type=int, default=0, help="of a slot, if not the model's")
+    parser.add_argument("--length", type=int, default=0, help="in tokens, if not the model's")
+    parser.add_argument("--slots", type=int, default=1, help="whose gradients a step adds up")
     args = parser.parse_args()
+    if args.device == "cuda" and not torch.cuda.is_available():
+        parser.error("PyTorch finds no GPU")
     for dtype in args.dtype:
         for mode in args.mode:
-            rate, milliseconds, loss = run(args.model, dtype, mode, args.threads, args.seconds)
+            if mode.startswith("ddp") and args.device != "cpu":
+                parser.error("the DDP modes are for CPUs")
+            rate, milliseconds, loss = run(Work(args.model, dtype, args.threads, args.seconds, args.device,
+                                                args.sentences, args.length, args.slots), mode)
             print(json.dumps({"system": "pytorch", "version": torch.__version__, "model": args.model, "dtype": dtype,
                               "mode": mode, "threads": 2 if mode.startswith("ddp") else args.threads,
                               "tokens_per_s": round(rate, 1), "step_ms": round(milliseconds, 2),
