@@ -44,8 +44,8 @@ std::shared_ptr<SSL_CTX> test_context(const RingTestOptions& options, const std:
   return end == End::dial ? make_client_context(security, name) : make_server_context(security, name);
 }
 
-std::vector<std::exception_ptr> run_ranks(size_t ranks, const RingTestOptions& options,
-                                          const std::function<void(Ring&)>& body) {
+std::vector<std::exception_ptr> run_linked(size_t ranks, const RingTestOptions& options,
+                                           const LinkedBody& body) {
   std::vector<std::unique_ptr<BulkListener>> listeners;
   std::vector<BulkPeer> members;
   for (uint32_t rank = 0; rank < ranks; ++rank) {
@@ -60,8 +60,7 @@ std::vector<std::exception_ptr> run_ranks(size_t ranks, const RingTestOptions& o
       try {
         const auto session = test_session(uint32_t(rank), options);
         const auto tls = test_context(options, member_name(uint32_t(rank)), End::dial);
-        Ring ring(members, rank, connect_ring(*listeners[rank], session, members, tls, soon()), options.ring);
-        body(ring);
+        body(members, rank, connect_ring(*listeners[rank], session, members, tls, soon()));
       } catch (...) {
         thrown[rank] = std::current_exception();
       }
@@ -70,16 +69,28 @@ std::vector<std::exception_ptr> run_ranks(size_t ranks, const RingTestOptions& o
   return thrown;
 }
 
-void run_ranks_well(size_t ranks, const RingTestOptions& options, const std::function<void(Ring&)>& body) {
-  const auto thrown = run_ranks(ranks, options, body);
-  for (size_t rank = 0; rank < ranks; ++rank) {
+std::vector<std::exception_ptr> run_ranks(size_t ranks, const RingTestOptions& options,
+                                          const std::function<void(Ring&)>& body) {
+  return run_linked(ranks, options,
+                    [&](const std::vector<BulkPeer>& members, size_t position, RingLinks links) {
+                      Ring ring(members, position, std::move(links), options.ring);
+                      body(ring);
+                    });
+}
+
+void check_all_well(const std::vector<std::exception_ptr>& thrown) {
+  for (size_t rank = 0; rank < thrown.size(); ++rank) {
     if (!thrown[rank]) continue;
     try {
       std::rethrow_exception(thrown[rank]);
     } catch (const std::exception& error) {
-      FAIL_CHECK("rank ", rank, " of ", ranks, ": ", std::string(error.what()));
+      FAIL_CHECK("rank ", rank, " of ", thrown.size(), ": ", std::string(error.what()));
     }
   }
+}
+
+void run_ranks_well(size_t ranks, const RingTestOptions& options, const std::function<void(Ring&)>& body) {
+  check_all_well(run_ranks(ranks, options, body));
 }
 
 ConnectedPair connect_pair(const RingTestOptions& options) {

@@ -32,6 +32,12 @@ std::vector<std::exception_ptr> run_ranks(size_t ranks, const RingTestOptions& o
 // The same; fails when any rank threw.
 void run_ranks_well(size_t ranks, const RingTestOptions& options,
                     const std::function<void(comm::Ring&)>& body);
+// The same with the links alone, for members that are no Ring.
+using LinkedBody =
+    std::function<void(const std::vector<comm::BulkPeer>& members, size_t position, comm::RingLinks links)>;
+std::vector<std::exception_ptr> run_linked(size_t ranks, const RingTestOptions& options,
+                                           const LinkedBody& body);
+void check_all_well(const std::vector<std::exception_ptr>& thrown);
 
 // A two-ended connection between ranks 0 (first) and 1.
 struct ConnectedPair {

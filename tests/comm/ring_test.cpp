@@ -5,14 +5,12 @@
 #include <cmath>
 #include <condition_variable>
 #include <functional>
-#include <future>
 #include <mutex>
 #include <thread>
 
 #include <doctest/doctest.h>
 
 #include "comm/ring_plan.hpp"
-#include "tests/comm/flip_proxy.hpp"
 #include "tests/comm/ring_harness.hpp"
 
 using namespace troupe;
@@ -285,83 +283,6 @@ TEST_CASE("contributions that share a slot are refused before anything is sent")
   CHECK_THROWS_AS(check_contributions(std::vector<SlotWords>{{1, 2}, {4, 2}}, 0), Error);
   CHECK(check_contributions(std::vector<SlotWords>{{1, 0}, {2}}, 0).all == SlotWords{3});
   CHECK_NOTHROW(ring.reduce(exact_of(layout, values, total, 1, {{0, 1}}), {}, soon()));
-}
-
-TEST_CASE("small and large reductions by turns give the plain sums, over tcp and shared memory") {
-  for (const Transport transport : {Transport::tcp, Transport::shm})
-    for (const size_t ranks : {2u, 3u, 5u})
-      run_ranks_well(ranks, {transport}, [&](Ring& ring) {
-        for (int64_t step = 0; step < 60; ++step) {
-          const int64_t length = step % 3 == 2 ? 50'000 : 1 + step * 100;
-          std::vector<float> values(size_t(length), float(ring.position() + 1));
-          SumMeta own;
-          own.samples = step;
-          const SumMeta sum = ring.reduce(
-              FloatReduction{step, values, test_contributions(ranks), {{0, length}}}, own, soon());
-          const float wanted = float(ranks * (ranks + 1)) / 2;
-          if (sum.samples != step * int64_t(ranks) ||
-              std::any_of(values.begin(), values.end(), [&](float value) { return value != wanted; }))
-            throw std::runtime_error("not the sum");
-        }
-      });
-}
-
-namespace {
-
-constexpr uint64_t kFirstPart = 288 + 600, kSecondPart = 288 + 6000;  // bytes behind hello and proof
-
-// A small sum of floats, whose byte `at` on the way to position `damaged` is damaged once. Each member closes
-// its ring when `close` returns.
-void sum_with_damage(size_t ranks, uint32_t damaged, uint64_t at,
-                     const std::function<void(size_t position)>& close) {
-  std::atomic<int> times = 0;
-  std::unique_ptr<FlipProxy> proxy;
-  RingTestOptions options{Transport::tcp};
-  options.way = [&](uint32_t rank, const std::string& address) {
-    if (rank != damaged) return address;
-    proxy = std::make_unique<FlipProxy>(address, [&](uint64_t offset, std::span<std::byte> bytes) {
-      if (times > 0 || at < offset || at >= offset + bytes.size()) return;
-      bytes[at - offset] ^= std::byte{1};
-      ++times;
-    });
-    return proxy->address();
-  };
-  const std::vector<float> wanted(1000, float(ranks * (ranks + 1)) / 2);
-  run_ranks_well(ranks, options, [&](Ring& ring) {
-    std::vector<float> values(1000, float(ring.position() + 1));
-    ring.reduce(FloatReduction{1, values, test_contributions(ranks), {{0, 1000}}}, {}, soon());
-    if (values != wanted) throw std::runtime_error("not the sum");
-    close(ring.position());
-  });
-  CHECK(times == 1);
-}
-
-}  // namespace
-
-TEST_CASE("a part of a small sum that was damaged on the way arrives, though its sender closes at once") {
-  for (const auto& [ranks, damaged] : {std::pair<size_t, uint32_t>{2, 1}, {3, 0}, {3, 1}, {3, 2}})
-    sum_with_damage(ranks, damaged, kFirstPart, [](size_t) {});
-  for (const uint32_t damaged : {0u, 1u, 2u}) sum_with_damage(3, damaged, kSecondPart, [](size_t) {});
-}
-
-TEST_CASE("a part of a small sum that was damaged on the way arrives, though the member before has closed") {
-  for (int round = 0; round < 5; ++round) {
-    std::promise<void> arrived;
-    const std::shared_future<void> has_arrived = arrived.get_future().share();
-    sum_with_damage(3, 2, kSecondPart, [&](size_t position) {
-      if (position == 2) arrived.set_value();
-      if (position == 1) has_arrived.wait_for(std::chrono::seconds(2));
-    });
-  }
-}
-
-TEST_CASE("a small float sum is added in the order of positions") {
-  const std::vector<float> parts = {1e8f, 1.0f, -1e8f, 1.0f};  // 1 in this order, 0 or 2 in others
-  run_ranks_well(4, {}, [&](Ring& ring) {
-    std::vector<float> values(3, parts[ring.position()]);
-    ring.reduce(FloatReduction{1, values, test_contributions(4), {{0, 3}}}, {}, soon());
-    if (values != std::vector<float>(3, 1.0f)) throw std::runtime_error("another order");
-  });
 }
 
 TEST_CASE("members that do not agree on the seal end with an error that says so") {
