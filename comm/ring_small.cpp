@@ -57,21 +57,32 @@ void RingEngine::send_whole(const FrameHead& head, FrameBuffer payload, Deadline
   links_.next->send(head, std::move(payload), deadline);
 }
 
+// What a part holds is the doing of its maker, whoever has handed it on.
 void RingEngine::take_whole(const Frame& frame, size_t from, Deadline deadline) {
   check_step(frame);
-  MetaWords words{};
-  if (frame.head.type != uint8_t(FrameType::whole) || frame.head.chunk != from ||
-      frame.payload.size() < sizeof words)
+  if (frame.head.type != uint8_t(FrameType::whole) || frame.head.chunk != from)
     throw protocol_error(fmt::format("frame {} of type {} in a small reduction, where {} was expected",
                                      frame.head.chunk, frame.head.type, from));
+  const auto useless = [&](ErrorKind kind, const std::string& why) {
+    const BulkPeer& maker = members_[from];
+    return PeerError(kind, maker.rank,
+                     fmt::format("{} made a part that is of no use: {}", maker.text(), why));
+  };
+  MetaWords words{};
   if (frame.head.slots != job_.slots.own[from])
-    throw protocol_error(fmt::format("the part of position {} with other slots than the seal says", from));
+    throw useless(ErrorKind::protocol, "it has other slots than the seal says");
+  if (frame.payload.size() < sizeof words)
+    throw useless(ErrorKind::protocol, fmt::format("it has {} bytes", frame.payload.size()));
   if (from != (position_ + 1) % size()) {
     FrameBuffer copy = links_.next->buffer();
     std::memcpy(copy.resize_payload(frame.payload.size()).data(), frame.payload.data(), frame.payload.size());
     send_whole(frame.head, std::move(copy), deadline);
   }
-  job_.work->gather(whole(), from, frame.payload.subspan(sizeof words));
+  try {
+    job_.work->gather(whole(), from, frame.payload.subspan(sizeof words));
+  } catch (const Error& problem) {
+    throw useless(problem.kind(), problem.what());
+  }
   std::memcpy(words.data(), frame.payload.data(), sizeof words);
   const std::lock_guard lock(mutex_);
   meta_ += from_words(words);

@@ -1,4 +1,4 @@
-// Small reductions: parts that go round whole, also when they come damaged.
+// Small reductions: parts that go round whole, also when they come damaged or are of no use.
 #include <algorithm>
 #include <atomic>
 #include <cstring>
@@ -161,6 +161,46 @@ TEST_CASE("a part of a small sum that was damaged on the way arrives, though the
   check_all_well(thrown);
   CHECK(spoke);
   CHECK(way.times() == 1);
+}
+
+TEST_CASE("a part of a small sum that is of no use is blamed on who made it, not on who handed it on") {
+  const auto check = [](size_t maker, const FrameHead& head, const std::vector<std::byte>& bytes,
+                        const char* why) {
+    CAPTURE(maker);
+    std::promise<void> over;
+    const std::shared_future<void> is_over = over.get_future();
+    const auto thrown = run_linked(kMembers, {}, [&](const auto& members, size_t position, RingLinks links) {
+      if (position == 0) return wait_for(is_over);
+      if (position == 1) {
+        if (maker == 0) send_part(*links.next, 1);
+        links.next->send(head, bytes, soon());
+        return wait_for(is_over);
+      }
+      const std::promise<void> over_then = std::move(over);
+      Ring ring(members, 2, std::move(links));
+      reduce(ring);
+    });
+    REQUIRE(thrown[2] != nullptr);
+    try {
+      std::rethrow_exception(thrown[2]);
+    } catch (const PeerError& error) {
+      const std::string text = error.what();
+      CAPTURE(text);
+      CHECK(error.peer_rank() == maker);
+      CHECK(text.starts_with("rank " + std::to_string(maker) + " (node-" + std::to_string(maker)));
+      CHECK(text.find(why) != std::string::npos);
+    }
+  };
+  for (const size_t maker : {0u, 1u}) {
+    std::vector<std::byte> cut = part_of(maker);
+    cut.resize(cut.size() - 1);
+    check(maker, head_of_part(maker), cut, "a chunk of 1000 floats has 3999 bytes");
+    cut.resize(10);
+    check(maker, head_of_part(maker), cut, "10 bytes");
+    FrameHead head = head_of_part(maker);
+    head.slots = {1};
+    check(maker, head, part_of(maker), "other slots than the seal says");
+  }
 }
 
 TEST_CASE("a small float sum is added in the order of positions") {
