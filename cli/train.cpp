@@ -51,7 +51,7 @@ void add_train(CLI::App& app, int& code) {
       ->needs(cluster);
   command->add_option("--threads", o.threads, "Workers a node; 0: the cores, shared out")
       ->check(CLI::Range(0, 1024));
-  command->add_option("--steps", a->steps, "How many steps, in place of the job's")
+  command->add_option("--steps", a->steps, "How many steps, in place of the job's: --set training.steps")
       ->check(CLI::Range(1, 1'000'000'000));
   command
       ->add_option("--stop-at", o.stop_at,

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <sstream>
+#include <utility>
 
 #include "actors/config/reader.hpp"
 #include "kernels/base/error.hpp"
@@ -86,10 +87,10 @@ void describe(JobConfig& j, FieldVisitor& v) {
   v.number("report.every", j.report_every, {1, 1'000'000});
 }
 
-void check(std::string_view file, JobConfig& j) {
+// What is wrong with settings that are right one by one; empty: nothing.
+std::string problem_of(const JobConfig& j) {
   if (j.slots + j.evaluation_slots > 1024)
-    throw error(ErrorKind::usage, "{}: training.slots + evaluation.slots is {}; it must be at most 1024", file,
-                j.slots + j.evaluation_slots);
+    return fmt::format("training.slots + evaluation.slots is {}; it must be at most 1024", j.slots + j.evaluation_slots);
   // The vocabulary may still be unknown; every other setting can be judged now.
   model::ModelConfig probe = j.model;
   if (probe.vocabulary == 0) probe.vocabulary = 4'000'000;
@@ -97,8 +98,9 @@ void check(std::string_view file, JobConfig& j) {
     model::validate(probe);
     model::validate(resolved_optimizer(j));
   } catch (const Error& problem) {
-    throw error(ErrorKind::usage, "{}: {}", file, problem.what());
+    return problem.what();
   }
+  return "";
 }
 
 std::string function_text(const JobConfig& job) {
@@ -128,8 +130,13 @@ JobConfig parse_job(std::string_view file, std::string_view text, const std::vec
   job.optimizer.weight_decay = 0.01f;
   const Describe description = [&](FieldVisitor& v) { describe(job, v); };
   read_toml(file, text, description);
-  for (const std::string& assignment : overrides) apply_override(assignment, description);
-  check(file, job);
+  std::string brought_by(file), problem = problem_of(job);
+  for (const std::string& assignment : overrides) {
+    apply_override(assignment, description);
+    const std::string before = std::exchange(problem, problem_of(job));
+    if (problem != before) brought_by = "--set " + assignment;
+  }
+  if (!problem.empty()) throw error(ErrorKind::usage, "{}: {}", brought_by, problem);
   return job;
 }
 

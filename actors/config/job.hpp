@@ -38,7 +38,8 @@ struct JobConfig {
   int64_t report_every = 10;       // steps
 };
 
-// Throws Error(usage) naming file, line and key, or Error(file). `overrides` are "section.key=value".
+// Throws Error(usage) naming file, line and key, or the override, or Error(file). `overrides` are "section.key=value",
+// each of --set.
 JobConfig read_job_file(const std::string& path, const std::vector<std::string>& overrides = {});
 JobConfig parse_job(std::string_view file, std::string_view text, const std::vector<std::string>& overrides = {});
 // Every setting, one a line, in a fixed order; parse_job reads it back.

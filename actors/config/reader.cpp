@@ -23,6 +23,15 @@ std::string range_text(Range range, bool integer) {
   return fmt::format("a number from {} to {}", number_text(range.least), number_text(range.most));
 }
 
+std::string quoted(std::string_view text) {
+  std::string out = "\"";
+  for (const char c : text) {
+    if (c == '"' || c == '\\') out += '\\';
+    out += c;
+  }
+  return out + '"';
+}
+
 std::string choices_text(const std::vector<Choice>& choices) {
   std::string out = "one of";
   for (const auto& choice : choices) out += fmt::format(" \"{}\"", choice.name);
@@ -58,8 +67,10 @@ std::string suggestion(std::string_view key, const std::vector<std::string>& kno
 struct Place {
   std::string_view file;
   std::string prefix;  // for tables: "nodes[2]."
+  bool has_lines = true;
   std::string operator()(const toml::node* node, std::string_view key) const {
-    if (node == nullptr || node->source().begin.line == 0) return fmt::format("{}: {}{}", file, prefix, key);
+    const bool knows_line = has_lines && node != nullptr && node->source().begin.line != 0;
+    if (!knows_line) return fmt::format("{}: {}{}", file, prefix, key);
     return fmt::format("{}:{}: {}{}", file, node->source().begin.line, prefix, key);
   }
 };
@@ -170,14 +181,6 @@ class TextWriter final : public FieldVisitor {
   std::vector<std::string> keys;
 
  private:
-  static std::string quoted(std::string_view text) {
-    std::string out = "\"";
-    for (const char c : text) {
-      if (c == '"' || c == '\\') out += '\\';
-      out += c;
-    }
-    return out + '"';
-  }
   void line(std::string_view key, const std::string& value) {
     out += fmt::format("{} = {}\n", key, value);
     keys.emplace_back(key);
@@ -237,14 +240,16 @@ void apply_override(std::string_view assignment, const Describe& describe) {
   const auto known = keys(describe);
   if (std::find(known.begin(), known.end(), key) == known.end())
     throw error(ErrorKind::usage, "--set {}: {} is not a setting{}", assignment, key, suggestion(key, known));
-  // A bare word is taken as a string: --set model.norm=post needs no quotation marks.
-  std::string text = fmt::format("{} = {}", key, value);
+  const std::string option = fmt::format("--set {}", assignment);
+  toml::table table;
   try {
-    (void)toml::parse(text);
-  } catch (const toml::parse_error&) {
-    text = fmt::format("{} = \"{}\"", key, value);
+    table = toml::parse(fmt::format("{} = {}", key, value));
+  } catch (const toml::parse_error&) {  // a bare word: --set model.norm=post needs no quotation marks
+    table = parse(option, fmt::format("{} = {}", key, quoted(value)));
   }
-  read_toml("--set", text, describe);
+  TableReader reader(table, Place{option, "", false});
+  describe(reader);
+  reader.refuse_unknown(known, {});
 }
 
 std::string canonical_text(const Describe& describe) { return write(describe).out; }

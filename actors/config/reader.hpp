@@ -74,7 +74,7 @@ void read_toml(std::string_view file, std::string_view text, const Describe& des
 // For each [[name]] table in order, asks `describe` for a description and fills it.
 void read_tables(std::string_view file, std::string_view text, std::string_view name,
                  const std::function<Describe(size_t index)>& describe);
-// "section.key=value" as given on a command line. Throws Error(usage).
+// "section.key=value" as given on a command line. Throws Error(usage) that names it.
 void apply_override(std::string_view assignment, const Describe& describe);
 // Every field on a line "section.key = value", in order of description: the text that is hashed.
 std::string canonical_text(const Describe& describe);

@@ -120,8 +120,28 @@ TEST_CASE("an override replaces a setting and is checked like one") {
         std::string::npos);
   CHECK(message_of([] { parse_job("job.toml", "", {"model.wdth=3"}); }).find("did you mean model.width") !=
         std::string::npos);
-  CHECK(message_of([] { parse_job("job.toml", "", {"model.width=wide"}); }).find("whole number") !=
-        std::string::npos);
+  CHECK(parse_job("job.toml", "[model]\nwidth = 100\nheads = 3", {"model.heads=4"}).model.heads == 4);
+}
+
+TEST_CASE("a mistake that an override brings is blamed on it, and one of the file on the file") {
+  const std::string file = "[model]\nwidth = 64\nheads = 4", bad_file = "[model]\nwidth = 100\nheads = 3";
+  const auto check_message = [](const std::string& text, const std::vector<std::string>& overrides,
+                                const std::string& begin) {
+    const std::string message = message_of([&] { parse_job("job.toml", text, overrides); });
+    CAPTURE(message);
+    CHECK(message.starts_with(begin));
+  };
+  check_message(
+      file, {"model.width=wide"},
+      "--set model.width=wide: model.width is the string \"wide\"; it must be a whole number from 1");
+  check_message(file, {"model.norm=\"mid\\dle"}, "--set model.norm=\"mid\\dle: model.norm is the string");
+  check_message(file, {"model.heads=8", "model.width=100", "training.slots=2"},
+                "--set model.width=100: model.heads is 8, which does not divide model.width 100");
+  check_message(file, {"evaluation.slots=1000", "training.slots=1000"},
+                "--set training.slots=1000: training.slots + evaluation.slots is 2000");
+  check_message(file, {"model.heads=5", "model.width=65", "model.width=64"}, "--set model.width=64: ");
+  check_message(bad_file, {"training.steps=5"}, "job.toml: model.heads is 3");
+  check_message(bad_file, {"model.width=99", "model.width=100"}, "--set model.width=100: model.heads is 3");
 }
 
 TEST_CASE(
