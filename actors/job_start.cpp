@@ -40,7 +40,6 @@ void expect_nodes(JobContext& context, const wire::StartJob& start) {
                   "the same nodes in the same order",
                   context.services->node, node_names(context.cluster), where.name());
     node->address = where.address();
-    if (!where.bulk_address().empty()) node->bulk_address = where.bulk_address();
     context.awaited.push_back(scheduler::Rank(node - nodes.begin()));
     from = node + 1;
   }

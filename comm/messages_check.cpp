@@ -157,7 +157,6 @@ void check(Check& c, const StartJob& m) {
   for (const NodeAddress& node : m.nodes()) {
     c.text("start_job.nodes.name", node.name(), kNameBytesMax);
     c.text("start_job.nodes.address", node.address(), kNameBytesMax + 16);
-    c.text("start_job.nodes.bulk_address", node.bulk_address(), kNameBytesMax + 16);
   }
 }
 

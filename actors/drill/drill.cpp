@@ -120,18 +120,7 @@ class Drill {
     client_.wait_for_links(std::chrono::seconds(30));
     wire::Envelope order = start_order(options_, options_.job, options_.out);
     order.mutable_start_job()->set_transport("tcp");  // what is cut off must be cut off
-    for (size_t i = 0; i < cluster_.config().nodes.size(); ++i) {
-      const std::string& name = cluster_.config().nodes[i].name;
-      wire::Envelope own = order;
-      const config::ClusterConfig seen = network_ ? network_->seen_by(name) : cluster_.config();
-      for (const config::NodeConfig& node : seen.nodes) {
-        wire::NodeAddress& where = *own.mutable_start_job()->add_nodes();
-        where.set_name(node.name);
-        where.set_address(node.address);
-        if (network_ && node.name != name) where.set_bulk_address(node.bulk_address);
-      }
-      client_.send(name, own);
-    }
+    client_.send_all(order);
     began_ = watched_ = Clock::now();
   }
 
