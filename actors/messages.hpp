@@ -220,6 +220,7 @@ struct SaveState {  // the snapshot belongs to the checkpointer
 };
 struct SaveFinal {  // to the aggregator: the digest of the weights as they are, and a checkpoint
   bool write = true;
+  int64_t step = 0;  // once the state is there: a leader may still be catching up with its members
 };
 struct Saved {
   int64_t step = 0;

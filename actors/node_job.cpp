@@ -236,19 +236,19 @@ void node_state::rejoin(Self self, const std::string& why) {
 void node_state::steps_done(Self self, const StepsDone& done) {
   if (phase != Phase::training) return;
   spdlog::info("every node has committed step {}", done.step);
-  save_final(self);
+  save_final(self, done.step);
 }
 
 void node_state::everyone_left(Self self) {
   if (phase != Phase::training) return;
   spdlog::info("no node stays in the job");
   stopping = true;
-  save_final(self);
+  save_final(self, 0);
 }
 
-void node_state::save_final(Self self) {
+void node_state::save_final(Self self, int64_t step) {
   begin_finishing();
-  self->request(job->aggregator, kWorkPatience, SaveFinal{true})
+  self->request(job->aggregator, kWorkPatience, SaveFinal{true, step})
       .then([this, self](const Saved& written) { saved(self, written); },
             report_silence(self, supervisor_actor(self), "checkpointer"));
 }

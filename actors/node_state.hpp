@@ -51,7 +51,7 @@ struct node_state {
   void rejoin(Self self, const std::string& why);
   void steps_done(Self self, const StepsDone& done);
   void everyone_left(Self self);
-  void save_final(Self self);
+  void save_final(Self self, int64_t step);
   void begin_finishing();
   void saved(Self self, const Saved& result);
   void on_verdict(Self self, const std::string& from, const wire::Envelope& message);

@@ -227,7 +227,12 @@ struct aggregator_state {
           load_into(*setup.context, *engine, from.path);
           if (setup.context->services->drill) write_memory_map(*setup.context, *engine);
         },
-        [this, self](std::function<void()> done) { share_out(self, engine->clear_work(), std::move(done)); });
+        [this, self](std::function<void()> done) {
+          share_out(self, engine->clear_work(), [this, self, done] {
+            done();
+            save_finals(self);
+          });
+        });
   }
 
   caf::result<Installed> install_total(Self self, const InstallTotal& from) {
@@ -251,6 +256,10 @@ struct aggregator_state {
   }
 
   void save_final(Self self, const SaveFinal& wanted, caf::typed_response_promise<Saved> promise) {
+    if (engine->state().step < wanted.step) {
+      finals_wanted.emplace_back(wanted, promise);
+      return;
+    }
     const auto state = std::make_shared<const model::TrainState>(engine->snapshot());
     Saved saved{state->step, "", engine->weights_digest(*state)};
     if (!wanted.write) {

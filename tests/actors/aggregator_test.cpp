@@ -60,7 +60,8 @@ std::vector<std::byte> total_of_first_step(TrainEngine& engine) {
 
 }  // namespace
 
-TEST_CASE("a final state that is asked for in the middle of a commit is the one after it") {
+TEST_CASE(
+    "a final state that is asked for in the middle of a commit, or before its step, is the one after it") {
   const test::TemporaryFolder folder;
   Gate gate;  // outlives the actors
   caf::actor_system_config config;
@@ -80,6 +81,7 @@ TEST_CASE("a final state that is asked for in the middle of a commit is the one 
   gate.engine->open_worker(0);
   const auto total = std::make_shared<const std::vector<std::byte>>(total_of_first_step(*gate.engine));
 
+  auto of_step = self->request(aggregator, kDeadline, SaveFinal{false, 1});
   auto installed = self->request(aggregator, kDeadline, InstallTotal{total});
   REQUIRE(gate.came.try_acquire_for(kDeadline));  // the commit has begun
   auto saved = self->request(aggregator, kDeadline, SaveFinal{false});
@@ -88,6 +90,7 @@ TEST_CASE("a final state that is asked for in the middle of a commit is the one 
       .receive([](const Installed& none) { CHECK_FALSE(none.done); }, no_error);
   gate.open.release(3);  // the three works of a commit
   saved.receive([](const Saved& state) { CHECK(state.step == 1); }, no_error);
+  of_step.receive([](const Saved& state) { CHECK(state.step == 1); }, no_error);
   installed.receive([](const Installed& done) { CHECK(done.step == 1); }, no_error);
   for (const auto& actor :
        {caf::actor_cast<caf::actor>(peers.trainers[0]), caf::actor_cast<caf::actor>(aggregator)})

@@ -49,6 +49,15 @@ TEST_CASE("running nodes take one job after the other and end when they are told
   }
 }
 
+TEST_CASE("a job that its leader has to catch up with ends with the last step") {
+  const TemporaryFolder folder;
+  const std::string out = folder / "run", own = folder / "alpha";
+  const Node alpha(folder, "alpha", "", {"--out", own}), beta(folder, "beta", "", {"--out", out});
+  const std::string cluster = cluster_file(folder, alpha, beta);
+  train_to_end(out, 20, {"--nodes", "1", "--threads", "1"});
+  CHECK(train_to_end(out, 21, {"--cluster", cluster, "--resume"}) == expected_digest(21));
+}
+
 TEST_CASE("a node with other numerics is named before anything is trained") {
   const TemporaryFolder folder;
   const std::string ours = "instruction_set = \"v2\"\n", theirs = "instruction_set = \"v3\"\n";
