@@ -18,10 +18,6 @@ namespace {
 
 constexpr size_t kNamesMax = 1024;  // bytes of nodes' names in a fingerprint; beyond it their hash
 
-void warn(const std::string& message) {
-  spdlog::warn("{}", message);
-}
-
 void check_same_job(const config::JobConfig& ours, const model::Checkpoint& checkpoint,
                     const std::filesystem::path& path) {
   const config::JobConfig theirs = config::parse_job(path.string(), checkpoint.info.job_text);
@@ -48,20 +44,6 @@ model::TrainState load_state(const JobContext& context, const config::JobConfig&
     throw error(ErrorKind::usage, "{} is at step {} already; ask for at least as many with --steps",
                 path.string(), checkpoint.state.step);
   return std::move(checkpoint.state);
-}
-
-// The checkpoint to go on from, if any.
-std::optional<std::filesystem::path> checkpoint_to_resume(const JobContext& context) {
-  const auto folder = checkpoint_folder(context);
-  const auto found = std::filesystem::exists(folder) ? model::latest_checkpoint(folder, warn) : std::nullopt;
-  if (found && !context.resume)
-    throw error(ErrorKind::usage,
-                "{} holds a trained model already ({}); go on with --resume, or choose another --out",
-                context.out_folder, found->filename().string());
-  if (!found && context.resume)
-    spdlog::info("{} holds no checkpoint to go on from: this node begins at step 0, or where the others are",
-                 folder.string());
-  return found;
 }
 
 // At x(0), on the node's devices.
@@ -123,8 +105,42 @@ model::ModelConfig complete_model(const config::JobConfig& job, const data::Data
   return model;
 }
 
-std::filesystem::path checkpoint_folder(const JobContext& context) {
-  return std::filesystem::path(context.out_folder) / "checkpoints";
+std::filesystem::path checkpoint_folder(const std::filesystem::path& out) {
+  return out / "checkpoints";
+}
+
+Beginning find_beginning(const std::filesystem::path& out, bool resume, const model::Warn& warn) {
+  const auto folder = checkpoint_folder(out);
+  Beginning beginning;
+  if (!std::filesystem::exists(folder)) return beginning;
+  std::string newest;
+  beginning.checkpoint = model::latest_checkpoint(folder, [&](const std::string& skipped) {
+    if (warn) warn(skipped);
+    if (newest.empty()) newest = skipped;
+  });
+  if (beginning.checkpoint && !resume)
+    throw error(ErrorKind::usage,
+                "{} holds a trained model already ({}); go on with --resume, or choose another --out",
+                out.string(), beginning.checkpoint->filename().string());
+  if (!beginning.checkpoint && !newest.empty())
+    beginning.broken = fmt::format(
+        "{} holds no whole checkpoint ({}); put a copy of one there, or choose another --out to begin "
+        "at step 0",
+        folder.string(), newest);
+  return beginning;
+}
+
+Beginning find_beginning(const JobContext& context) {
+  Beginning beginning = find_beginning(context.out_folder, context.resume,
+                                       [](const std::string& skipped) { spdlog::warn("{}", skipped); });
+  if (!beginning.broken.empty()) {
+    beginning.broken = fmt::format("node {}: {}", context.node(), beginning.broken);
+    if (!context.resume) throw Error(ErrorKind::corrupt, beginning.broken);
+  }
+  if (!beginning.checkpoint && context.resume)
+    spdlog::info("{} holds no checkpoint to go on from: this node begins at step 0, or where the others are",
+                 checkpoint_folder(context.out_folder).string());
+  return beginning;
 }
 
 model::CheckpointInfo checkpoint_info(const JobContext& context, const TrainEngine& engine,
@@ -133,13 +149,13 @@ model::CheckpointInfo checkpoint_info(const JobContext& context, const TrainEngi
           dataset.tokenizer().model_bytes(), dataset.compatibility_forms()};
 }
 
-std::shared_ptr<TrainEngine> build_engine(const JobContext& context, const data::Dataset& dataset) {
-  const auto resumed = checkpoint_to_resume(context);
+std::shared_ptr<TrainEngine> build_engine(const JobContext& context, const data::Dataset& dataset,
+                                          const Beginning& beginning) {
   config::JobConfig job = context.job;
   job.model = complete_model(job, dataset);
   const auto engine = make_engine(context, std::move(job));
   engine->probe(dataset.slot_batch(uint64_t(engine->job().seed), 0, 0, uint32_t(engine->job().slots)));
-  if (resumed) engine->replace_state(load_state(context, engine->job(), *resumed));
+  if (beginning.checkpoint) engine->replace_state(load_state(context, engine->job(), *beginning.checkpoint));
   return engine;
 }
 

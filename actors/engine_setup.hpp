@@ -22,14 +22,26 @@ std::shared_ptr<const data::Dataset> open_dataset(const config::JobConfig& job, 
 // Vocabulary and special ids from the tokenizer. Throws Error(usage) when model and data do not fit together.
 model::ModelConfig complete_model(const config::JobConfig& job, const data::Dataset& dataset);
 
-std::filesystem::path checkpoint_folder(const JobContext& context);
+std::filesystem::path checkpoint_folder(const std::filesystem::path& out);
+
+// What OUT has for a job to go on from.
+struct Beginning {
+  std::optional<std::filesystem::path> checkpoint;  // the newest whole one
+  std::string broken;  // none is whole, but some are there: the error for a job that would begin at step 0
+};
+// Throws Error(usage) when there is a checkpoint and `resume` was not asked for. `warn` hears of broken ones.
+Beginning find_beginning(const std::filesystem::path& out, bool resume, const model::Warn& warn = {});
+// The same on a node, which warns in its log. Throws Error(corrupt) as well, where it is not to resume; where
+// it is, others may have the state that it lacks.
+Beginning find_beginning(const JobContext& context);
+
 model::CheckpointInfo checkpoint_info(const JobContext& context, const TrainEngine& engine,
                                       const data::Dataset& dataset);
 
-// With context.resume, the newest whole checkpoint of OUT where there is one; broken ones are skipped with a
-// warning in the log. Throws Error(usage) when OUT holds another job's checkpoints, or any and resume was not
-// asked for. The engine has been probed with the weights of step 0, which all nodes can make.
-std::shared_ptr<TrainEngine> build_engine(const JobContext& context, const data::Dataset& dataset);
+// Throws Error(usage) when the checkpoint is another job's. The engine has been probed with the weights of
+// step 0, which all nodes can make.
+std::shared_ptr<TrainEngine> build_engine(const JobContext& context, const data::Dataset& dataset,
+                                          const Beginning& beginning);
 
 // Reads a checkpoint that came from another node into the engine.
 void load_into(const JobContext& context, TrainEngine& engine, const std::filesystem::path& path);

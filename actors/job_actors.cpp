@@ -46,8 +46,8 @@ JobActors begin_setup(caf::actor_system& system, RoleSetup setup) {
 
 std::vector<caf::actor> begin_training(caf::actor_system& system, JobActors& job,
                                        const std::shared_ptr<const data::Dataset>& dataset,
-                                       const std::shared_ptr<TrainEngine>& engine,
-                                       const std::vector<scheduler::Rank>& linked) {
+                                       const EngineBuilt& built, const std::vector<scheduler::Rank>& linked) {
+  const std::shared_ptr<TrainEngine>& engine = built.engine;
   const size_t before = job.all.size();
   const JobContext& context = job.context();
   const auto info =
@@ -81,8 +81,8 @@ std::vector<caf::actor> begin_training(caf::actor_system& system, JobActors& job
   caf::anon_send(job.member, TellMembership{job.membership});
   caf::anon_send(job.aggregator, TakePart{job.trainers, job.member, job.membership, job.evaluator,
                                           job.checkpointer, job.source});
-  caf::anon_send(job.membership,
-                 JoinCluster{fingerprint_text(context, *dataset, *engine), engine->state().step, linked});
+  caf::anon_send(job.membership, JoinCluster{fingerprint_text(context, *dataset, *engine),
+                                             engine->state().step, linked, built.broken});
   return {job.all.begin() + std::ptrdiff_t(before), job.all.end()};
 }
 

@@ -37,7 +37,6 @@ JobActors begin_setup(caf::actor_system& system, RoleSetup setup);
 // that are new.
 std::vector<caf::actor> begin_training(caf::actor_system& system, JobActors& job,
                                        const std::shared_ptr<const data::Dataset>& dataset,
-                                       const std::shared_ptr<TrainEngine>& engine,
-                                       const std::vector<scheduler::Rank>& linked);
+                                       const EngineBuilt& built, const std::vector<scheduler::Rank>& linked);
 
 }  // namespace troupe::actors

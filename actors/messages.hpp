@@ -62,6 +62,7 @@ struct JobFailed {
   ErrorKind kind = ErrorKind::protocol;
   std::string message;
   int64_t suspect = -1;  // rank of the node that is to blame, or -1
+  bool of_all = false;   // the others may not go on either
 };
 struct StopWanted {  // finish the step, write a checkpoint, end; `now`: end without
   std::string why;
@@ -111,11 +112,13 @@ struct BuildEngine {
 };
 struct EngineBuilt {
   std::shared_ptr<TrainEngine> engine;
+  std::string broken;  // why no job may begin at step 0 here; empty: it may
 };
 struct JoinCluster {  // to membership: this node is ready
   std::string fingerprint_text;
   int64_t step = 0;
   std::vector<scheduler::Rank> linked;
+  std::string broken;  // of EngineBuilt
 };
 
 // --- a step ---

@@ -55,8 +55,11 @@ void node_state::start(Self self, const std::string& from, const wire::StartJob&
   if (!client && (phase != Phase::idle || !preparers.empty() || leave_after || rests)) return;
   if (phase == Phase::starting || phase == Phase::training)
     if (start.job_toml() == order.job_toml() && start.out_folder() == order.out_folder()) {
-      if (phase == Phase::starting) ordered_by = from;
-      return;  // a peer was faster than the client
+      if (phase == Phase::starting) {  // a peer was faster than the client
+        ordered_by = from;
+        joining = false;
+      }
+      return;
     }
   // Clients hear of a job's end a little before its roles are gone: the next order waits for that.
   if (phase == Phase::ending && !setup.one_job && !leave_after && !waiting) {
@@ -107,16 +110,17 @@ void node_state::start(Self self, const std::string& from, const wire::StartJob&
             if (phase != Phase::starting) return;
             dataset = opened.dataset;
             self->request(job->aggregator, kSetupPatience, BuildEngine{dataset})
-                .then([this, self](const EngineBuilt& built) { train(self, built.engine); }, silence);
+                .then([this, self](const EngineBuilt& built) { train(self, built); }, silence);
           },
           silence);
 }
 
-void node_state::train(Self self, const std::shared_ptr<TrainEngine>& engine) {
+void node_state::train(Self self, EngineBuilt built) {
   if (phase != Phase::starting) return;
   phase = Phase::training;
+  if (joining) built.broken.clear();  // the others have begun, or will without its say
   for (const caf::actor& role :
-       begin_training(self->system(), *job, dataset, engine, {linked.begin(), linked.end()})) {
+       begin_training(self->system(), *job, dataset, built, {linked.begin(), linked.end()})) {
     self->monitor(role);
     ++alive;
   }
@@ -200,7 +204,8 @@ void node_state::fail(Self self, const JobFailed& failure) {
     message = fmt::format("lost node {}: {}", context().name_of(scheduler::Rank(failure.suspect)), message);
   // Being cancelled by a peer is a failure here: only a stop that was asked for ends with 130.
   const int code = failure.kind == ErrorKind::cancelled ? 1 : exit_code_of(failure.kind);
-  const bool goes_on = joining || (phase == Phase::training && context().elastic() && others_take_part());
+  const bool goes_on =
+      !failure.of_all && (joining || (phase == Phase::training && context().elastic() && others_take_part()));
   if (goes_on && phase == Phase::training && failure.kind == ErrorKind::corrupt) return rejoin(self, message);
   const bool joined = !joining || view;
   if (!goes_on || (joined && ends_the_job(failure.kind))) return end(self, code, message);

@@ -38,7 +38,7 @@ struct node_state {
   void start(Self self, const std::string& from, const wire::StartJob& order);
   void refuse(const std::string& to, const JobFailed& why) const;
   void take_back(Self self, const LinkMessage& message);
-  void train(Self self, const std::shared_ptr<TrainEngine>& engine);
+  void train(Self self, EngineBuilt built);
   void stop(Self self, const StopWanted& wanted);
   void tell_leader_to_stop() const;
   void leave(Self self, const StopWanted& wanted);

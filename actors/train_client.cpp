@@ -10,12 +10,12 @@
 
 #include "actors/cluster_client.hpp"
 #include "actors/devices.hpp"
+#include "actors/engine_setup.hpp"
 #include "actors/job_start.hpp"
 #include "actors/local_cluster.hpp"
 #include "actors/progress.hpp"
 #include "actors/stop_signals.hpp"
 #include "comm/messages.hpp"
-#include "model/checkpoint.hpp"
 
 namespace troupe::actors {
 
@@ -292,26 +292,11 @@ class TrainRun {
 
 // What the nodes would refuse too, but before anything in the folder is touched.
 void check_out_folder(const TrainOptions& options) {
-  namespace fs = std::filesystem;
-  const fs::path folder = fs::path(options.out) / "checkpoints";
-  if (fs::exists(options.out) && !fs::is_directory(options.out))
+  if (std::filesystem::exists(options.out) && !std::filesystem::is_directory(options.out))
     throw error(ErrorKind::usage, "--out {} is no folder; name the folder of a run", options.out);
-  std::vector<std::string> broken;
-  const auto found =
-      fs::is_directory(folder)
-          ? model::latest_checkpoint(folder, [&](const std::string& skipped) { broken.push_back(skipped); })
-          : std::nullopt;
-  if (found && !options.resume)
-    throw error(ErrorKind::usage,
-                "{} holds a trained model already ({}); go on with --resume, or choose another --out",
-                options.out, found->filename().string());
-  if (!found && !broken.empty())
-    throw error(
-        ErrorKind::corrupt,
-        "{} holds no whole checkpoint ({}); put a copy of one there, or choose another --out to begin "
-        "at step 0",
-        folder.string(), broken.front());
-  if (!found && options.resume)
+  const Beginning beginning = find_beginning(options.out, options.resume);
+  if (!beginning.broken.empty()) throw Error(ErrorKind::corrupt, beginning.broken);
+  if (!beginning.checkpoint && options.resume)
     fmt::print(stderr, "troupe: {} holds no checkpoint to resume from; starting at step 0\n", options.out);
 }
 

@@ -53,9 +53,10 @@ struct aggregator_state {
   using Done = std::function<void(const std::shared_ptr<const StepOutcome>&)>;
 
   EngineBuilt build(const BuildEngine& from) {
-    engine = build_engine(*setup.context, *from.dataset);
+    Beginning beginning = find_beginning(*setup.context);
+    engine = build_engine(*setup.context, *from.dataset, beginning);
     if (setup.context->services->drill) write_memory_map(*setup.context, *engine);
-    return {engine};
+    return {engine, std::move(beginning.broken)};
   }
 
   // --- the ring ---

@@ -18,7 +18,7 @@ struct checkpointer_state {
 static_assert(!std::is_aggregate_v<checkpointer_state>);
 
 Saved save(const JobContext& context, const model::CheckpointInfo& info, const model::TrainState& state) {
-  const auto folder = checkpoint_folder(context);
+  const auto folder = checkpoint_folder(context.out_folder);
   std::filesystem::create_directories(folder);
   const auto path = model::checkpoint_path(folder, state.step, context.node());
   model::save_checkpoint(path, info, state);

@@ -44,6 +44,7 @@ struct membership_state {
   std::optional<scheduler::Membership> decide;
   scheduler::Member own;
   std::string fingerprint, fingerprint_text;
+  std::string no_beginning;  // why no job may begin at step 0 here
   std::set<scheduler::Rank> linked;
   std::map<scheduler::Rank, scheduler::Member> introduced;  // with the same fingerprint
   std::set<scheduler::Rank> turned_away;                    // linked, with another fingerprint
@@ -64,6 +65,7 @@ struct membership_state {
     const auto hash = Sha256().update(ready.fingerprint_text).digest();
     fingerprint = {hash.begin(), hash.end()};
     fingerprint_text = ready.fingerprint_text;
+    no_beginning = ready.broken;
     scheduler::MembershipOptions options;
     options.self = own;
     for (size_t i = 0; i < setup.context->cluster.nodes.size(); ++i) {
@@ -252,6 +254,9 @@ struct membership_state {
     const bool leader_is_member = view.position(view.ballot.leader).has_value();
     *setup.context->speaker = int64_t(leader_is_member ? view.ballot.leader : view.members.front().rank);
     self->send(setup.supervisor, begin);
+    // No role begins: what is in the folder stays as it is.
+    if (view.step == 0 && !no_beginning.empty())
+      return self->send(setup.supervisor, JobFailed{ErrorKind::corrupt, no_beginning, -1, true});
     // The coordinator first: a member that is ready sooner than the leader finds it listening.
     if (view.ballot.leader == own.rank) self->send(peers.coordinator, begin);
     if (!view.position(own.rank)) return;

@@ -58,6 +58,39 @@ TEST_CASE("a job that its leader has to catch up with ends with the last step") 
   CHECK(train_to_end(out, 21, {"--cluster", cluster, "--resume"}) == expected_digest(21));
 }
 
+TEST_CASE("nodes refuse to begin anew where checkpoints are broken and none is whole, and touch nothing") {
+  const TemporaryFolder folder;
+  const std::string a = folder / "a", b = folder / "b";
+  const Node alpha(folder, "alpha", "", {"--out", a}), beta(folder, "beta", "", {"--out", b});
+  const std::string cluster = cluster_file(folder, alpha, beta);
+  const auto shell = [&](const std::string& command) {
+    const ProcessResult result = run({"sh", "-ec", "cd '" + folder.path() + "'; " + command});
+    REQUIRE(result.code == 0);
+    return result.out;
+  };
+  const auto check_refused = [&](std::vector<std::string> more) {
+    const std::string before = shell("find a b -type f | sort | xargs sha256sum");
+    more.insert(more.end(), {"--cluster", cluster});
+    const ProcessResult result = run(train_command(folder / "run", 21, more), {}, kRunDeadline);
+    CAPTURE(result.err);
+    CHECK(result.code == 1);
+    const size_t said = result.err.find("troupe: node ");
+    CHECK(said != std::string::npos);
+    CHECK(said == result.err.rfind("troupe: "));
+    CHECK(result.err.find("/checkpoints holds no whole checkpoint", said) != std::string::npos);
+    CHECK(shell("find a b -type f | sort | xargs sha256sum") == before);
+  };
+  train_to_end(folder / "run", 20, {"--cluster", cluster});
+  shell("mkdir -p a/checkpoints b/checkpoints whole; cp [ab]/checkpoints/*.troupe whole");
+  shell("cp whole/* a/checkpoints; cp whole/* b/checkpoints; truncate -s 5000 [ab]/checkpoints/*.troupe");
+  check_refused({"--resume"});
+  check_refused({});
+  shell("mv b/checkpoints b/away");
+  check_refused({"--resume"});
+  shell("cp -r whole b/checkpoints");
+  CHECK(train_to_end(folder / "run", 21, {"--cluster", cluster, "--resume"}) == expected_digest(21));
+}
+
 TEST_CASE("a node with other numerics is named before anything is trained") {
   const TemporaryFolder folder;
   const std::string ours = "instruction_set = \"v2\"\n", theirs = "instruction_set = \"v3\"\n";
