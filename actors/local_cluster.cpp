@@ -47,12 +47,13 @@ LocalCluster::LocalCluster(config::ClusterConfig nodes, const std::string& out_f
                            std::vector<std::string> more)
     : out_folder_(out_folder),
       program_(program.empty() ? find_program() : std::move(program)),
+      made_out_(!std::filesystem::exists(out_folder)),
       more_(std::move(more)),
       config_(std::move(nodes)) {
   std::error_code failed;
-  std::filesystem::create_directories(out_folder_ + "/logs", failed);
+  std::filesystem::create_directories(logs(), failed);
   if (failed)
-    throw error(ErrorKind::file, "cannot make the folder {}/logs: {}; choose another --out", out_folder_,
+    throw error(ErrorKind::file, "cannot make the folder {}: {}; choose another --out", logs(),
                 failed.message());
   for (config::NodeConfig& node : config_.nodes)
     for (std::string* address : {&node.address, &node.bulk_address})
@@ -133,7 +134,8 @@ void LocalCluster::wait_until_listening(size_t index, const std::function<bool()
     if (poll(&ready, 1, int(std::min(left, kAskAgain).count())) == 0) continue;
     const ssize_t got = read(processes_[index].announce, &byte, 1);
     if (got < 0 && errno == EINTR) continue;
-    if (got <= 0) throw error(ErrorKind::peer_lost, "{} did not start: {}", name, log_tail(name));
+    if (got <= 0)
+      throw error(ErrorKind::peer_lost, "{} did not start: {}; see {}", name, log_tail(name), log_path(name));
   }
 }
 
@@ -158,7 +160,7 @@ void LocalCluster::write_json() const {
 }
 
 std::string LocalCluster::log_path(const std::string& node) const {
-  return out_folder_ + "/logs/" + node + ".log";
+  return logs() + "/" + node + ".log";
 }
 
 std::string LocalCluster::log_tail(const std::string& node) const {
@@ -214,6 +216,18 @@ void LocalCluster::stop(std::chrono::milliseconds patience) {
   while (any() && std::chrono::steady_clock::now() < deadline)
     std::this_thread::sleep_for(std::chrono::milliseconds(10));
   for (size_t i = 0; i < processes_.size(); ++i) end(i);
+}
+
+void LocalCluster::undo() {
+  if (!made_out_) return;
+  std::vector<std::string> written = {out_folder_ + "/cluster.toml", out_folder_ + "/cluster.json"};
+  for (size_t i = 0; i < config_.nodes.size(); ++i) {
+    written.push_back(cluster_path(i));
+    written.push_back(log_path(config_.nodes[i].name));
+  }
+  written.insert(written.end(), {logs(), out_folder_});
+  std::error_code ignored;
+  for (const std::string& path : written) std::filesystem::remove(path, ignored);
 }
 
 }  // namespace troupe::actors

@@ -42,8 +42,11 @@ class LocalCluster {
   void restart(size_t index, const std::function<bool()>& give_up = {});
   // Waits for all to end by themselves, then kills those that have not.
   void stop(std::chrono::milliseconds patience);
+  // Removes what it has written, and OUT where it has made that and nothing else is in it. REQUIRES stop().
+  void undo();
   // The last lines of a node's log, to explain its death.
   std::string log_tail(const std::string& node) const;
+  std::string logs() const { return out_folder_ + "/logs"; }
 
  private:
   struct Process {
@@ -59,6 +62,7 @@ class LocalCluster {
   std::string log_path(const std::string& node) const;
 
   std::string out_folder_, program_;
+  bool made_out_;
   std::vector<std::string> more_;
   std::set<size_t> have_map_;
   config::ClusterConfig config_;

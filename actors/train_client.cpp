@@ -29,6 +29,12 @@ constexpr std::chrono::milliseconds kCheckpointPatience{
 constexpr std::chrono::seconds kRestartPauseMin{1}, kRestartPauseMax{60};
 constexpr std::chrono::milliseconds kSurvivorsPatience{700};  // for local nodes to end after a failed job
 
+// What a node has said of a job that therefore ends.
+struct Verdict : Error {
+  Verdict(const Error& error, bool job_has_begun) : Error(error), begun(job_has_begun) {}
+  bool begun;
+};
+
 class TrainRun {
  public:
   // `local`: whose nodes these are; null where they were started by others. `nodes`: those that are linked.
@@ -41,6 +47,7 @@ class TrainRun {
         progress_(Progress::form_for(options.json)),
         taking_part_(nodes.begin(), nodes.end()) {}
 
+  // Throws Verdict, or an Error for what no node has said.
   int follow() {
     start();
     while (true) {
@@ -52,6 +59,8 @@ class TrainRun {
       if (deadline_ && Clock::now() >= *deadline_) return conclude(expected_);
     }
   }
+
+  bool begun() const { return view_.first != 0; }
 
  private:
   void start() {
@@ -157,7 +166,7 @@ class TrainRun {
 
   void ended(const std::string& node, const wire::Envelope& message) {
     const wire::JobEnded& how = message.job_ended();
-    if (view_.first != 0 && message.fence().ballot().number() == 0 && !how.error().empty()) {
+    if (begun() && message.fence().ballot().number() == 0 && !how.error().empty()) {
       // It was in no view of this job, which goes on.
       progress_.say(fmt::format("node {} takes part no more: {}", node, how.error()));
       return without(node, how.error(), false);
@@ -168,6 +177,7 @@ class TrainRun {
     if (left && !taking_part_.empty()) return progress_.say(fmt::format("node {} has left the job", node));
     if (!how.error().empty() || !how.checkpoint().empty()) {
       verdict_ = how;
+      by_node_ = true;
       return;
     }
     // A member that has ended well; the node that writes the checkpoint still waits for others like it.
@@ -227,7 +237,8 @@ class TrainRun {
     if (expected_.digest().empty()) {
       expected_.set_exit_code(1);
       expected_.set_error(fmt::format(
-          "lost node {}: {}; no node is left, go on from the newest checkpoint with --resume", node, why));
+          "lost node {}: {}; no node is left{}", node, why,
+          begun() ? ", go on from the newest checkpoint with --resume" : ", and the job had not begun"));
     }
     const bool anew = local_ != nullptr && options_.restart;  // and knows of no job
     if (!may_come_back || anew || deadline_) {
@@ -262,8 +273,10 @@ class TrainRun {
       return ended.exit_code();
     }
     progress_.end_line();
-    if (view_.first == 0) take_back(ended.error());
-    throw Error(ended.exit_code() == 2 ? ErrorKind::usage : ErrorKind::peer_lost, ended.error());
+    if (!begun()) take_back(ended.error());
+    const Error failure(ended.exit_code() == 2 ? ErrorKind::usage : ErrorKind::peer_lost, ended.error());
+    if (by_node_) throw Verdict(failure, begun());
+    throw failure;
   }
 
   struct Restart {  // after one that has failed
@@ -286,6 +299,7 @@ class TrainRun {
   std::map<size_t, Restart> restarts_;     // of local nodes
   bool waits_ = false;                     // until deadline_, for one of those that are gone to come back
   std::optional<wire::JobEnded> verdict_;  // how the job has ended
+  bool by_node_ = false;                   // a node has said so
   wire::JobEnded expected_;                // what is known of that before, for the deadline
   std::optional<Clock::time_point> deadline_;
 };
@@ -311,10 +325,19 @@ int run_local(const TrainOptions& options, const StopSignals& signals) {
   try {
     ClusterClient client(local.config());
     const auto nodes = client.wait_for_links(std::chrono::seconds(30));
-    const int code = TrainRun(options, client, signals, &local, nodes).follow();
+    TrainRun run(options, client, signals, &local, nodes);
+    const int code = run.follow();
     client.close();
     local.stop(std::chrono::seconds(5));
+    if (code != 0 && !run.begun()) local.undo();
     return code;
+  } catch (const Verdict& verdict) {
+    local.stop(kSurvivorsPatience);
+    if (!verdict.begun) local.undo();
+    throw;
+  } catch (const Error& failure) {
+    local.stop(kSurvivorsPatience);
+    throw error(failure.kind(), "{}; see what the nodes say in {}", failure.what(), local.logs());
   } catch (...) {
     local.stop(kSurvivorsPatience);
     throw;

@@ -143,6 +143,7 @@ TEST_CASE("train and node: every mistake on the way to a job gets one clear erro
       {"no certificates", {"node", "--cluster", no_certs, "--name", "alpha"}, 1, {"nowhere"}},
   };
   for (const Mistake& mistake : mistakes) check_mistake(mistake);
+  CHECK(run({"test", "-e", out}).code == 1);
 }
 
 TEST_CASE("checkpoints: what is torn, truncated, foreign or newer is refused with one clear error") {

@@ -1,0 +1,34 @@
+#include "actors/local_cluster.hpp"
+
+#include <filesystem>
+
+#include <doctest/doctest.h>
+
+#include "kernels/base/error.hpp"
+#include "tests/support/process.hpp"
+
+using namespace troupe;
+using namespace troupe::actors;
+
+TEST_CASE("a node that does not start leaves its log, and the error says where") {
+  const test::TemporaryFolder folder;
+  LocalCluster cluster(config::local_cluster(2, 1, {}), folder / "run", "/bin/false");
+  CHECK_THROWS_WITH_AS(cluster.start(), doctest::Contains((folder / "run/logs/node0.log").c_str()), Error);
+  CHECK(std::filesystem::exists(folder / "run/logs/node0.log"));
+}
+
+TEST_CASE("what a local cluster has written can be undone, where its folder was not there before") {
+  const test::TemporaryFolder folder;
+  const std::string new_folder = folder / "new", old_folder = folder / "old", used = folder / "used";
+  std::filesystem::create_directory(old_folder);
+  for (const std::string& out : {new_folder, old_folder, used}) {
+    LocalCluster cluster(config::local_cluster(2, 1, {}), out, "/bin/false");
+    CHECK_THROWS_AS(cluster.start(), Error);
+    if (out == used) folder.write("used/more", "");
+    cluster.undo();
+  }
+  CHECK_FALSE(std::filesystem::exists(new_folder));
+  CHECK(std::filesystem::exists(old_folder + "/cluster.toml"));
+  CHECK(std::filesystem::exists(used + "/more"));
+  CHECK_FALSE(std::filesystem::exists(used + "/logs"));
+}
