@@ -23,13 +23,17 @@ if(NCCL_INCLUDE AND NCCL_LIBRARY)
 endif()
 message(STATUS "NCCL: ${NCCL_LIBRARY}")
 
-# cuDNN has fused attention; without it, and for what it has no engine for, there are kernels of our own.
+# cuDNN, from 9.10 on, has fused attention; without it, and for what it has no engine for, there are kernels of our own.
 find_path(CUDNN_INCLUDE cudnn.h HINTS ${CUDAToolkit_INCLUDE_DIRS})
 find_library(CUDNN_LIBRARY cudnn HINTS ${CUDAToolkit_LIBRARY_DIR} ${CUDAToolkit_LIBRARY_ROOT}/lib)
 if(CUDNN_INCLUDE AND CUDNN_LIBRARY)
-  set(TROUPE_CUDNN ON)
+  file(STRINGS ${CUDNN_INCLUDE}/cudnn_version.h CUDNN_VERSION REGEX "define CUDNN_(MAJOR|MINOR) ")
+  string(REGEX REPLACE "[^0-9]*([0-9]+)[^0-9]*([0-9]+).*" "\\1.\\2" CUDNN_VERSION "${CUDNN_VERSION}")
+  if(CUDNN_VERSION VERSION_GREATER_EQUAL 9.10)
+    set(TROUPE_CUDNN ON)
+  endif()
 endif()
-message(STATUS "cuDNN: ${CUDNN_LIBRARY}")
+message(STATUS "cuDNN: ${CUDNN_LIBRARY} ${CUDNN_VERSION}")
 
 # troupe_cuda_kernels(<target> <sources>...): adds the sources' device code to <target>. --fmad=false, -ftz=true and
 # correctly rounded division and root: arithmetic rounds as on a CPU stream.

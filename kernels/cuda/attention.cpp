@@ -146,12 +146,15 @@ device::Heads CudaStream::place(const AttentionShape& shape, Scratch::Frame& fra
 }
 
 bool CudaStream::attend_fused(const FusedAttention& whole) {
-  // The backward pass keeps a matrix in bf16 for each head.
-  const int64_t kept = whole.is_gradient ? 2 * whole.heads * whole.queries * whole.keys : 1;
-  const int64_t at_once = std::min(whole.batch, limits_.attention_bytes / kept);
-  if (at_once == 0) return false;
-  for (const int64_t count : {at_once, whole.batch % at_once})
-    if (count > 0 && !runtime_->attention_workspace(part_of(whole, 0, count))) return false;
+  const auto fits = [&](int64_t count) {
+    const auto bytes = runtime_->attention_workspace(part_of(whole, 0, count));
+    return bytes && int64_t(*bytes) <= limits_.attention_bytes;
+  };
+  // For each head the backward pass keeps a matrix in bf16 and a column in f32, and little else.
+  const int64_t kept = whole.is_gradient ? whole.heads * whole.queries * (2 * whole.keys + 4) : 1;
+  int64_t at_once = std::min(whole.batch, limits_.attention_bytes / kept);
+  while (at_once > 0 && !fits(at_once)) at_once /= 2;
+  if (at_once == 0 || (whole.batch % at_once != 0 && !fits(whole.batch % at_once))) return false;
   for (int64_t first = 0; first < whole.batch; first += at_once) {
     FusedAttention part = part_of(whole, first, std::min(at_once, whole.batch - first));
     Scratch::Frame frame(scratch_);

@@ -8,8 +8,25 @@ namespace troupe::kernels {
 namespace {
 
 constexpr int64_t kFirstUnnamed = 100;  // ids of tensors between operations
-constexpr int64_t kEnginesMax = 32;
+constexpr int64_t kReadMax = 32;        // of engines, and of their settings
 constexpr int64_t kRowAxis = 2, kColAxis = 3;
+
+// The descriptors of an attribute.
+std::vector<cudnn::Descriptor> read_all(const cudnn::Descriptor& from, cudnnBackendAttributeName_t attribute,
+                                        cudnnBackendDescriptorType_t type) {
+  std::vector<cudnn::Descriptor> found;
+  std::vector<cudnnBackendDescriptor_t> places;
+  for (int64_t i = 0; i < kReadMax; ++i) places.push_back(found.emplace_back(type, "choice").get());
+  found.erase(found.begin() + from.read(attribute, places), found.end());
+  return found;
+}
+
+cudnn::Descriptor engine_of(const cudnn::Descriptor& configuration) {
+  cudnn::Descriptor engine(CUDNN_BACKEND_ENGINE_DESCRIPTOR, "engine");
+  cudnnBackendDescriptor_t place = engine.get();
+  configuration.read(CUDNN_ATTR_ENGINECFG_ENGINE, std::span(&place, 1));
+  return engine;
+}
 
 }  // namespace
 
@@ -31,9 +48,9 @@ AttentionGraph::AttentionGraph(const FusedAttention& attention, cudnnHandle_t ha
 
 // The exponentials are of what is above the greatest score of their row, so that none overflows.
 void AttentionGraph::add_forward() {
-  const Tensor scores_of =
-      masked(scaled_scores(tensor(q, CUDNN_DATA_BFLOAT16, rows_of(shape_.q, shape_.queries)),
-                           tensor(k, CUDNN_DATA_BFLOAT16, rows_of(shape_.k, shape_.keys, true))));
+  const Tensor queries = tensor(q, CUDNN_DATA_BFLOAT16, rows_of(shape_.q, shape_.queries)),
+               keys_t = tensor(k, CUDNN_DATA_BFLOAT16, rows_of(shape_.k, shape_.keys, true));
+  const Tensor scores_of = masked(scaled_scores(queries, keys_t, scalar(scale)));
   const Tensor greatest = between(CUDNN_DATA_FLOAT, column());
   reduce(CUDNN_REDUCE_TENSOR_MAX, scores_of, greatest);
   const Tensor above = map(CUDNN_POINTWISE_SUB, scores_of, greatest, scores());
@@ -64,7 +81,8 @@ void AttentionGraph::add_backward() {
   const Tensor deltas = tensor(delta, CUDNN_DATA_FLOAT, column());
   pointwise(CUDNN_POINTWISE_MUL, sums, {.b = scalar(one)}, deltas);
 
-  const Tensor scores_of = scaled_scores(queries, keys_t);
+  const Tensor factor = scalar(scale);
+  const Tensor scores_of = scaled_scores(queries, keys_t, factor);
   const Tensor above = map(CUDNN_POINTWISE_SUB, scores_of, tensor(lse, CUDNN_DATA_FLOAT, column()), scores());
   const Tensor weights = map(CUDNN_POINTWISE_EXP, masked(above), nullptr, scores());
   const Tensor weights_t = between(CUDNN_DATA_BFLOAT16, dense_transpose(shape_.queries, shape_.keys));
@@ -75,7 +93,7 @@ void AttentionGraph::add_backward() {
   multiply(gradients, values_t, to_weights);
   const Tensor centred = map(CUDNN_POINTWISE_SUB, to_weights, deltas, scores());
   const Tensor to_softmax = map(CUDNN_POINTWISE_MUL, centred, weights, scores());
-  const Tensor to_scores = map(CUDNN_POINTWISE_MUL, to_softmax, scalar(scale), scores());
+  const Tensor to_scores = map(CUDNN_POINTWISE_MUL, to_softmax, factor, scores());
   const Tensor to_scores_t = between(CUDNN_DATA_BFLOAT16, dense_transpose(shape_.queries, shape_.keys));
   reshape(to_scores, to_scores_t);
   multiply(to_scores_t, queries, tensor(dk, CUDNN_DATA_BFLOAT16, rows_of(shape_.dk, shape_.keys)));
@@ -84,10 +102,10 @@ void AttentionGraph::add_backward() {
   multiply(to_scores, keys, tensor(dq, CUDNN_DATA_BFLOAT16, rows_of(shape_.dq, shape_.queries)));
 }
 
-AttentionGraph::Tensor AttentionGraph::scaled_scores(Tensor queries, Tensor keys_t) {
+AttentionGraph::Tensor AttentionGraph::scaled_scores(Tensor queries, Tensor keys_t, Tensor factor) {
   const Tensor products = between(CUDNN_DATA_FLOAT, scores());
   multiply(queries, keys_t, products);
-  return map(CUDNN_POINTWISE_MUL, products, scalar(scale), scores());
+  return map(CUDNN_POINTWISE_MUL, products, factor, scores());
 }
 
 AttentionGraph::Tensor AttentionGraph::masked(Tensor x) {
@@ -203,22 +221,25 @@ std::vector<cudnn::Descriptor> AttentionGraph::engines(cudnnBackendDescriptor_t 
   if (device != nullptr) heuristics.set(CUDNN_ATTR_ENGINEHEUR_DEVICEPROP, device);
   if (!heuristics.finalize_if_supported()) return {};
 
-  std::vector<cudnn::Descriptor> found;
-  std::vector<cudnnBackendDescriptor_t> places;
-  for (int64_t i = 0; i < kEnginesMax; ++i) {
-    found.emplace_back(CUDNN_BACKEND_ENGINECFG_DESCRIPTOR, "engine configuration");
-    places.push_back(found.back().get());
-  }
-  found.erase(found.begin() + heuristics.read(CUDNN_ATTR_ENGINEHEUR_RESULTS, places), found.end());
+  auto found = read_all(heuristics, CUDNN_ATTR_ENGINEHEUR_RESULTS, CUDNN_BACKEND_ENGINECFG_DESCRIPTOR);
   std::erase_if(found, [](const cudnn::Descriptor& configuration) {
-    cudnn::Descriptor engine(CUDNN_BACKEND_ENGINE_DESCRIPTOR, "engine");
-    cudnnBackendDescriptor_t place = engine.get();
-    configuration.read(CUDNN_ATTR_ENGINECFG_ENGINE, std::span(&place, 1));
-    const auto notes = engine.values<cudnnBackendNumericalNote_t>(CUDNN_ATTR_ENGINE_NUMERICAL_NOTE,
-                                                                  CUDNN_NUMERICAL_NOTE_TYPE_COUNT);
+    const auto notes = engine_of(configuration)
+                           .values<cudnnBackendNumericalNote_t>(CUDNN_ATTR_ENGINE_NUMERICAL_NOTE,
+                                                                CUDNN_NUMERICAL_NOTE_TYPE_COUNT);
     return std::ranges::count(notes, CUDNN_NUMERICAL_NOTE_NONDETERMINISTIC) > 0;
   });
   return found;
+}
+
+std::string AttentionGraph::name_of(const cudnn::Descriptor& configuration) {
+  std::string knobs;
+  for (const auto& knob :
+       read_all(configuration, CUDNN_ATTR_ENGINECFG_KNOB_CHOICES, CUDNN_BACKEND_KNOB_CHOICE_DESCRIPTOR))
+    knobs += fmt::format("{}{}={}", knobs.empty() ? "" : ",",
+                         int(knob.values<cudnnBackendKnobType_t>(CUDNN_ATTR_KNOB_CHOICE_KNOB_TYPE, 1).at(0)),
+                         knob.values<int64_t>(CUDNN_ATTR_KNOB_CHOICE_KNOB_VALUE, 1).at(0));
+  return fmt::format(
+      "{}({})", engine_of(configuration).values<int64_t>(CUDNN_ATTR_ENGINE_GLOBAL_INDEX, 1).at(0), knobs);
 }
 
 }  // namespace troupe::kernels

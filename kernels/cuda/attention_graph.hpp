@@ -22,6 +22,8 @@ class AttentionGraph {
   // What cuDNN offers for it, best first, without engines that may give other bits another time. `device` is
   // a CUDNN_BACKEND_DEVICEPROP_DESCRIPTOR, or null: that of the handle.
   std::vector<cudnn::Descriptor> engines(cudnnBackendDescriptor_t device) const;
+  // Which engine it is and how it is set: "6(24=26)".
+  static std::string name_of(const cudnn::Descriptor& engine);
 
  private:
   using Tensor = cudnnBackendDescriptor_t;  // of tensors_
@@ -40,7 +42,7 @@ class AttentionGraph {
   Layout column() const { return dense(shape_.queries, 1); }
 
   Tensor tensor(Id id, cudnnDataType_t type, const Layout& layout);
-  Tensor scalar(Id id);
+  Tensor scalar(Id id);  // once a graph
   Tensor between(cudnnDataType_t type, const Layout& layout);  // of no memory
 
   struct Pointwise {
@@ -55,7 +57,7 @@ class AttentionGraph {
 
   Tensor map(cudnnPointwiseMode_t mode, Tensor x, Tensor b, const Layout& layout);  // f32
   Tensor masked(Tensor x);  // the least where query i is not to see key j
-  Tensor scaled_scores(Tensor q, Tensor k_transposed);
+  Tensor scaled_scores(Tensor q, Tensor k_transposed, Tensor factor);
 
   cudnn::Descriptor& add_operation(cudnnBackendDescriptorType_t type, const char* name);
   Tensor add_tensor(int64_t id, cudnnDataType_t type, const Layout& layout, bool is_virtual, bool by_value);

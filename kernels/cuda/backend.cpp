@@ -22,6 +22,15 @@ cudaDeviceProp properties_of(int index) {
   return properties;
 }
 
+std::string words_of(const cudaDeviceProp& properties) {
+  int runtime = 0, driver = 0;
+  check_cuda(cudaRuntimeGetVersion(&runtime), "cannot read CUDA's version");
+  check_cuda(cudaDriverGetVersion(&driver), "cannot read the driver's version");
+  return fmt::format("{}, sm_{}{}, {} multiprocessors, CUDA {}.{} (driver for {}.{}), cuBLAS {}",
+                     properties.name, properties.major, properties.minor, properties.multiProcessorCount,
+                     runtime / 1000, runtime / 10 % 100, driver / 1000, driver / 10 % 100, cublas_version());
+}
+
 }  // namespace
 
 int cuda_device_count() {
@@ -36,18 +45,12 @@ int cuda_device_count() {
 }
 
 std::string cuda_numerics(int index) {
-  const cudaDeviceProp properties = properties_of(index);
-  int runtime = 0, driver = 0;
-  check_cuda(cudaRuntimeGetVersion(&runtime), "cannot read CUDA's version");
-  check_cuda(cudaDriverGetVersion(&driver), "cannot read the driver's version");
-  return fmt::format("{}, sm_{}{}, {} multiprocessors, CUDA {}.{} (driver for {}.{}), cuBLAS {}, {}",
-                     properties.name, properties.major, properties.minor, properties.multiProcessorCount,
-                     runtime / 1000, runtime / 10 % 100, driver / 1000, driver / 10 % 100, cublas_version(),
-                     attention_numerics(index));
+  return fmt::format("{}, {}", words_of(properties_of(index)), attention_numerics(index));
 }
 
 std::string cuda_description(int index) {
-  return fmt::format("{}, {} MiB", cuda_numerics(index), properties_of(index).totalGlobalMem >> 20);
+  const cudaDeviceProp properties = properties_of(index);
+  return fmt::format("{}, {} MiB", words_of(properties), properties.totalGlobalMem >> 20);
 }
 
 std::string cuda_topology(std::span<const int> indices) {

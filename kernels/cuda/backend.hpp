@@ -14,7 +14,7 @@ int cuda_device_count();  // 0 where there is no GPU or no driver for this CUDA
 // What decides the bits that a GPU computes: GPUs of the same words compute the same. Throw Error(device)
 // when there is no such GPU.
 std::string cuda_numerics(int index);
-std::string cuda_description(int index);  // the same for people, and its memory
+std::string cuda_description(int index);  // the GPU and its memory, for people
 
 // How these GPUs are joined, in words: topology.hpp. Throws Error(device).
 std::string cuda_topology(std::span<const int> indices);

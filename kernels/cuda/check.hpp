@@ -10,11 +10,12 @@
 
 namespace troupe::kernels {
 
-// Throws Error(device) that says what was tried and what CUDA answered.
+// Throws Error(device), Error(out_of_memory) that says what was tried and what CUDA answered.
 template <typename... Args>
 void check_cuda(cudaError_t status, fmt::format_string<Args...> tried, Args&&... args) {
   if (status == cudaSuccess) return;
-  throw error(ErrorKind::device, "{}: {} ({})", fmt::format(tried, std::forward<Args>(args)...),
+  const auto kind = status == cudaErrorMemoryAllocation ? ErrorKind::out_of_memory : ErrorKind::device;
+  throw error(kind, "{}: {} ({})", fmt::format(tried, std::forward<Args>(args)...),
               cudaGetErrorString(status), cudaGetErrorName(status));
 }
 

@@ -14,7 +14,26 @@ void check_cudnn(cudnnStatus_t status, const std::string& tried) {
   if (status == CUDNN_STATUS_SUCCESS) return;
   std::array<char, 1024> reason{};
   cudnnGetLastErrorString(reason.data(), reason.size());
-  throw error(ErrorKind::device, "{}: {}: {}", tried, cudnnGetErrorString(status), reason.data());
+  const bool lacks_memory = status == CUDNN_STATUS_INTERNAL_ERROR_HOST_ALLOCATION_FAILED ||
+                            status == CUDNN_STATUS_INTERNAL_ERROR_DEVICE_ALLOCATION_FAILED;
+  throw error(lacks_memory ? ErrorKind::out_of_memory : ErrorKind::device, "{}: {}: {}", tried,
+              cudnnGetErrorString(status), reason.data());
+}
+
+bool is_unsupported(cudnnStatus_t status) {
+  switch (status) {
+    case CUDNN_STATUS_NOT_SUPPORTED:
+    case CUDNN_STATUS_NOT_SUPPORTED_GRAPH_PATTERN:
+    case CUDNN_STATUS_NOT_SUPPORTED_SHAPE:
+    case CUDNN_STATUS_NOT_SUPPORTED_DATA_TYPE:
+    case CUDNN_STATUS_NOT_SUPPORTED_LAYOUT:
+    case CUDNN_STATUS_NOT_SUPPORTED_ARCH_MISMATCH:
+    case CUDNN_STATUS_NOT_SUPPORTED_SHARED_MEMORY_INSUFFICIENT:
+    case CUDNN_STATUS_NOT_SUPPORTED_PADDING:
+      return true;
+    default:
+      return false;
+  }
 }
 
 namespace cudnn {

@@ -17,13 +17,12 @@ namespace troupe::kernels {
 
 std::string cudnn_version();  // "9.19.0"
 
-// Throws Error(device) that says what was tried, and what cuDNN answered.
+// Throws Error(device), Error(out_of_memory) that says what was tried, and what cuDNN answered.
 void check_cudnn(cudnnStatus_t status, const std::string& tried);
 
-// Whether cuDNN has no such thing, in which case there may be another; all else that fails is an error.
-inline bool is_unsupported(cudnnStatus_t status) {
-  return CUDNN_STATUS_CATEGORY(status) == CUDNN_STATUS_NOT_SUPPORTED;
-}
+// Whether cuDNN has no such thing, in which case there may be another. What the machine lacks is an error: it
+// must not choose the engine.
+bool is_unsupported(cudnnStatus_t status);
 
 namespace cudnn {
 
@@ -47,6 +46,8 @@ inline constexpr auto kTypeOf = [] {
     return CUDNN_TYPE_HEUR_MODE;
   else if constexpr (std::is_same_v<T, cudnnBackendNumericalNote_t>)
     return CUDNN_TYPE_NUMERICAL_NOTE;
+  else if constexpr (std::is_same_v<T, cudnnBackendKnobType_t>)
+    return CUDNN_TYPE_KNOB_TYPE;
   else {
     static_assert(std::is_same_v<T, cudnnBackendDescriptor_t>);  // which is void*: see set_addresses
     return CUDNN_TYPE_BACKEND_DESCRIPTOR;

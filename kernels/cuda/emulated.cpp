@@ -154,7 +154,7 @@ class EmulatedRuntime final : public DeviceRuntime {
   }
 
   std::optional<size_t> attention_workspace(const FusedAttention& a) override {
-    return size_t(a.is_gradient ? a.batch * a.heads * a.queries * a.keys * 2 : 0);
+    return size_t(a.is_gradient ? a.batch * a.heads * a.queries * (2 * a.keys + 4) : 0);
   }
   void attend(const FusedAttention& a) override {
     const FloatState state;

@@ -5,6 +5,8 @@
 #include <limits>
 #include <unordered_map>
 
+#include <nvrtc.h>
+
 #include "kernels/base/hash.hpp"
 #include "kernels/cuda/attention_graph.hpp"
 #include "kernels/cuda/check.hpp"
@@ -14,6 +16,8 @@ namespace troupe::kernels {
 namespace {
 
 constexpr int64_t kWorkspaceAlignment = 256;
+constexpr size_t kVersionMin = 91000;  // older ones want another least score than minus infinity
+constexpr int kGradientCapabilityMax = 9;
 
 std::string words_of(const FusedAttention& a) {
   return fmt::format("{} of {} x {} queries and {} keys, {} heads of {}",
@@ -65,44 +69,58 @@ int capability_of(int device) {
   return major;
 }
 
-// The first engine's that the GPU can run; none: an empty pointer.
-std::unique_ptr<cudnn::Descriptor> make_plan(const FusedAttention& attention, cudnnHandle_t handle) {
+struct Plan {
+  std::unique_ptr<cudnn::Descriptor> plan;  // none: there is no engine
+  std::string engine = "none";
+  int64_t workspace = 0;  // in bytes, with delta
+};
+
+// Of the first engine that the GPU can run.
+Plan make_plan(const FusedAttention& attention, cudnnHandle_t handle, int capability) {
+  if (cudnnGetVersion() < kVersionMin || (attention.is_gradient && capability > kGradientCapabilityMax))
+    return {};
   const AttentionGraph graph(attention, handle);
   for (const cudnn::Descriptor& engine : graph.engines(nullptr)) {
     auto plan = std::make_unique<cudnn::Descriptor>(CUDNN_BACKEND_EXECUTION_PLAN_DESCRIPTOR, "plan");
     plan->set(CUDNN_ATTR_EXECUTION_PLAN_HANDLE, handle);
     plan->set(CUDNN_ATTR_EXECUTION_PLAN_ENGINE_CONFIG, engine.get());
-    if (plan->finalize_if_supported()) return plan;
+    if (!plan->finalize_if_supported()) continue;
+    const int64_t bytes = plan->values<int64_t>(CUDNN_ATTR_EXECUTION_PLAN_WORKSPACE_SIZE, 1).at(0);
+    return {std::move(plan), AttentionGraph::name_of(engine), bytes + delta_bytes(attention)};
   }
-  return nullptr;
+  return {};
 }
 
-// The shape of GPT-2's attention, which every engine takes.
-FusedAttention usual_attention() {
+// Of GPT-2's shape, which every engine takes.
+FusedAttention usual_attention(bool is_gradient) {
   FusedAttention a;
   a.batch = 1;
   a.queries = a.keys = 1024;
   a.heads = 12;
   a.head_size = 64;
   a.causal = true;
-  a.q.stride = a.k.stride = a.v.stride = a.out.stride = a.heads * a.head_size;
+  a.is_gradient = is_gradient;
+  for (FusedAttention::Rows* rows : {&a.q, &a.k, &a.v, &a.out, &a.dout, &a.dq, &a.dk, &a.dv})
+    rows->stride = a.heads * a.head_size;
   return a;
 }
 
 }  // namespace
 
-// A program that finds cuDNN, but not what cuDNN itself needs, is offered no engine.
+// Engines are named, as cuDNN offers none without the compiler that it loads when it runs; some compile their
+// kernels with it.
 std::string attention_numerics(int device) {
   const Handle handle(device);
-  const bool works = make_plan(usual_attention(), handle.get()) != nullptr;
-  return fmt::format("cuDNN {}{}", cudnn_version(), works ? "" : " (which offers no attention)");
+  const int capability = capability_of(device);
+  int major = 0, minor = 0;
+  if (nvrtcVersion(&major, &minor) != NVRTC_SUCCESS)
+    throw error(ErrorKind::device, "cannot read the version of CUDA's run-time compiler");
+  return fmt::format("cuDNN {} with engines {} and {}, NVRTC {}.{}", cudnn_version(),
+                     make_plan(usual_attention(false), handle.get(), capability).engine,
+                     make_plan(usual_attention(true), handle.get(), capability).engine, major, minor);
 }
 
-struct CudnnAttention::Plan {
-  std::unique_ptr<cudnn::Descriptor> plan;  // none: there is no engine
-  int64_t workspace = 0;                    // in bytes, with delta
-};
-
+// Plans stay for good: graphs launch their kernels.
 struct CudnnAttention::State {
   Handle handle;
   int capability;
@@ -111,34 +129,30 @@ struct CudnnAttention::State {
   State(int device, cudaStream_t stream) : handle(device), capability(capability_of(device)) {
     check_cudnn(cudnnSetStream(handle.get(), stream), fmt::format("cannot use cuDNN on GPU {}", device));
   }
+  const Plan& plan_of(const FusedAttention& attention) {
+    const Key key = key_of(attention);
+    const auto found = plans.find(key);
+    if (found != plans.end()) return found->second;
+    return plans.emplace(key, make_plan(attention, handle.get(), capability)).first->second;
+  }
 };
 
 CudnnAttention::CudnnAttention(cudaStream_t stream, int device) : stream_(stream), device_(device) {}
 CudnnAttention::~CudnnAttention() = default;
 
-CudnnAttention::Plan& CudnnAttention::plan_of(const FusedAttention& a) {
+CudnnAttention::State& CudnnAttention::state() {
   if (state_ == nullptr) state_ = std::make_unique<State>(device_, stream_);
-  auto& plans = state_->plans;
-  const Key key = key_of(a);
-  const auto found = plans.find(key);
-  if (found != plans.end()) return found->second;
-  if (plans.size() >= kPlansMax) plans.clear();
-  Plan made;
-  if (!a.is_gradient || state_->capability <= 9) made.plan = make_plan(a, state_->handle.get());
-  if (made.plan != nullptr)
-    made.workspace =
-        delta_bytes(a) + made.plan->values<int64_t>(CUDNN_ATTR_EXECUTION_PLAN_WORKSPACE_SIZE, 1).at(0);
-  return plans.emplace(key, std::move(made)).first->second;
+  return *state_;
 }
 
 std::optional<size_t> CudnnAttention::workspace(const FusedAttention& a) {
-  const Plan& plan = plan_of(a);
+  const Plan& plan = state().plan_of(a);
   if (plan.plan == nullptr) return std::nullopt;
   return size_t(plan.workspace);
 }
 
 void CudnnAttention::attend(const FusedAttention& a) {
-  const Plan& plan = plan_of(a);
+  const Plan& plan = state().plan_of(a);
   TROUPE_CHECK(plan.plan != nullptr, "cuDNN has no engine for {}", words_of(a));
   auto scale = float(1.0 / std::sqrt(double(a.head_size)));
   float least = -std::numeric_limits<float>::infinity(), one = 1;

@@ -14,24 +14,22 @@
 
 namespace troupe::kernels {
 
-// What the bits of attention on a GPU depend on, beside the GPU: "cuDNN 9.19.0", for one.
+// What the bits of attention depend on beside the GPU and the driver, in words.
 std::string attention_numerics(int device);
 
 class CudnnAttention {
  public:
-  static constexpr size_t kPlansMax = 1024;  // when so many are held it forgets them all
-
   CudnnAttention(cudaStream_t stream, int device);
   ~CudnnAttention();
 
-  // As DeviceRuntime has them; the GPU is the current one. Throw Error(device) when cuDNN fails.
+  // As DeviceRuntime has them; the GPU is the current one. Throw Error(device), Error(out_of_memory) when
+  // cuDNN fails.
   std::optional<size_t> workspace(const FusedAttention& attention);
   void attend(const FusedAttention& attention);
 
  private:
   struct State;
-  struct Plan;
-  Plan& plan_of(const FusedAttention& attention);
+  State& state();
 
   cudaStream_t stream_;
   int device_;

@@ -60,15 +60,16 @@ std::unique_ptr<TestDevice> gpu_test_device() {
 }
 
 std::vector<std::unique_ptr<TestDevice>>& other_test_devices() {
-  static std::vector<std::unique_ptr<TestDevice>> devices = [] {
-    std::vector<std::unique_ptr<TestDevice>> all;
+  // Never ended: libraries that a GPU's stream has loaded are gone before this would be.
+  static auto& devices = *[] {
+    auto* all = new std::vector<std::unique_ptr<TestDevice>>;
     const auto add = [&](const char* name, ThreadOrder order) {
-      all.push_back(std::make_unique<StreamDevice>(name, make_emulated_stream(order)));
+      all->push_back(std::make_unique<StreamDevice>(name, make_emulated_stream(order)));
     };
     add("emulated, forward", ThreadOrder::forward);
     add("emulated, backward", ThreadOrder::backward);
     add("emulated, mixed", ThreadOrder::mixed);
-    if (auto gpu = gpu_test_device()) all.push_back(std::move(gpu));
+    if (auto gpu = gpu_test_device()) all->push_back(std::move(gpu));
     return all;
   }();
   return devices;
