@@ -67,6 +67,25 @@ std::vector<Batch> batches_of(const Workload& w) {
   return batches;
 }
 
+double bytes_in_use() {
+  const DeviceMemory memory = cuda_memory(0);
+  return double(memory.total) - double(memory.free);
+}
+
+// What the card's memory has more in it than `before` the model, beside what has to be kept: its state, sums
+// and totals, and a slot's activations. The rest is scratch, graphs, modules and CUDA's own.
+void memory_row(const Workload& w, const model::Model& model, const model::DeviceTrainer& trainer,
+                double before) {
+  const auto state = double(trainer.state_bytes()),
+             activations = double(model.arena_bytes(w.sentences, w.sentences * w.length, true));
+  const double used = bytes_in_use() - before;
+  fmt::print(
+      "| {}, slots of {} x {}: memory in use, and what must be kept | {:.3f} and {:.3f} GB | {:.3f} GB of "
+      "state, sums and totals, {:.3f} GB of activations | {:.3f} times |\n",
+      w.name, w.sentences, w.length, used * 1e-9, (state + activations) * 1e-9, state * 1e-9,
+      activations * 1e-9, used / (state + activations));
+}
+
 void time_steps(const GpuMeter& meter, const Workload& w, const model::Model& model,
                 model::DeviceTrainer& trainer, const std::vector<Batch>& batches) {
   const auto source = [&](int64_t, uint32_t slot) { return batches[slot]; };
@@ -78,11 +97,14 @@ void time_steps(const GpuMeter& meter, const Workload& w, const model::Model& mo
              100 * flops / ms * 1e-9 / meter.bf16_tflop_s);
 }
 
-void measure_step(const GpuMeter& meter, const Workload& w) {
+void measure_step(GpuMeter& meter, const Workload& w) {
   const auto model = model::make_model(w.config);
   const std::vector<Batch> batches = batches_of(w);
+  meter.stream = make_cuda_stream(0);  // gives back what other models have left in its scratch
+  const double before = bytes_in_use();
   model::DeviceTrainer trainer(*meter.stream, *model, options_of(w));
   time_steps(meter, w, *model, trainer, batches);
+  memory_row(w, *model, trainer, before);
   BlockLayout layout = model->parameters().layout();
   DeviceAccumulator sums(*meter.stream, layout);
   DeviceSink exact(*meter.stream, sums, {24, w.slots, 1});
@@ -91,8 +113,6 @@ void measure_step(const GpuMeter& meter, const Workload& w) {
   const double without = meter.time([&] { trainer.run_slot(batches[0], {3, 0, 0}, none); }, 9);
   fmt::print("| {}: a slot with exact sums, and without | {:.2f} and {:.2f} ms | | {:.1f} % for the sums |\n",
              w.name, with, without, 100 * (with / without - 1));
-  fmt::print("| {}: state, sums and totals | {:.2f} GB | | |\n", w.name,
-             double(trainer.state_bytes()) * 1e-9);
 }
 
 // Not x(0), which takes a minute for so many weights: a million values over and over.
@@ -111,7 +131,8 @@ model::TrainState some_state(const model::Model& model, uint64_t seed) {
 // With as many sentences as find memory, up to those of `w`. An arena does not shrink, so each try has a
 // trainer of its own; what the arena alone rules out is not tried.
 void measure_largest_step(GpuMeter& meter, Workload w) {
-  meter.stream = make_cuda_stream(0);  // gives back what other models have left in its scratch
+  meter.stream = make_cuda_stream(0);
+  const double before = bytes_in_use();
   const auto model = model::make_model(w.config);
   const size_t needed = model::DeviceTrainer::state_bytes(*meter.stream, *model),
                free = meter.stream->runtime().memory().free;
@@ -121,7 +142,9 @@ void measure_largest_step(GpuMeter& meter, Workload w) {
   for (; w.sentences > 0; --w.sentences) {
     try {
       model::DeviceTrainer trainer(*meter.stream, *model, options_of(w), state);
-      return time_steps(meter, w, *model, trainer, batches_of(w));
+      time_steps(meter, w, *model, trainer, batches_of(w));
+      memory_row(w, *model, trainer, before);
+      return;
     } catch (const Error& failure) {
       if (failure.kind() != ErrorKind::out_of_memory) throw;
     }
