@@ -39,6 +39,12 @@ class Work:
     sentences: int = 0  # of a slot; 0: the model's, like length
     length: int = 0
     slots: int = 1  # whose gradients a step adds up
+    vocabulary_multiple: int = 1
+
+    def config(self):
+        """The model's, with rows of the embedding that no token has, up to the multiple."""
+        config, multiple = PRESETS[self.model][0], self.vocabulary_multiple
+        return dataclasses.replace(config, vocabulary=-(-config.vocabulary // multiple) * multiple)
 
     def shape(self):
         _, sentences, length = PRESETS[self.model]
@@ -49,9 +55,8 @@ def measure(work, mode, rank=0, ranks=1):
     """One rank's run; returns (tokens a second of all ranks, milliseconds a step, last loss)."""
     torch.set_num_threads(work.threads)
     torch.manual_seed(1)
-    config = PRESETS[work.model][0]
     sentences, length = work.shape()
-    model = Transformer(config).to(work.device)
+    model = Transformer(work.config()).to(work.device)
     model.train()
     step_model = model
     if ranks > 1:
@@ -60,7 +65,7 @@ def measure(work, mode, rank=0, ranks=1):
         step_model = torch.compile(step_model)
     optimizer = torch.optim.AdamW(parameter_groups(model, 0.01), lr=1e-4, betas=(0.9, 0.98), eps=1e-9, fused=True)
     generator = torch.Generator().manual_seed(rank)
-    batches = [[ids.to(work.device) for ids in synthetic(config, sentences // ranks, length, generator)]
+    batches = [[ids.to(work.device) for ids in synthetic(PRESETS[work.model][0], sentences // ranks, length, generator)]
                for _ in range(4)]
 
     def step(index):
@@ -119,17 +124,23 @@ def main():
     parser.add_argument("--sentences", type=int, default=0, help="of a slot, if not the model's")
     parser.add_argument("--length", type=int, default=0, help="in tokens, if not the model's")
     parser.add_argument("--slots", type=int, default=1, help="whose gradients a step adds up")
+    parser.add_argument("--vocabulary-multiple", type=int, default=1, metavar="N",
+                        help="pads the vocabulary up to a multiple of N; no token is of the padding")
     args = parser.parse_args()
     if args.device == "cuda" and not torch.cuda.is_available():
         parser.error("PyTorch finds no GPU")
+    if args.vocabulary_multiple < 1:
+        parser.error("--vocabulary-multiple is at least 1")
     for dtype in args.dtype:
         for mode in args.mode:
             if mode.startswith("ddp") and args.device != "cpu":
                 parser.error("the DDP modes are for CPUs")
-            rate, milliseconds, loss = run(Work(args.model, dtype, args.threads, args.seconds, args.device,
-                                                args.sentences, args.length, args.slots), mode)
+            work = Work(args.model, dtype, args.threads, args.seconds, args.device, args.sentences, args.length,
+                        args.slots, args.vocabulary_multiple)
+            rate, milliseconds, loss = run(work, mode)
             print(json.dumps({"system": "pytorch", "version": torch.__version__, "model": args.model, "dtype": dtype,
                               "mode": mode, "threads": 2 if mode.startswith("ddp") else args.threads,
+                              "vocabulary": work.config().vocabulary,
                               "tokens_per_s": round(rate, 1), "step_ms": round(milliseconds, 2),
                               "loss": round(loss, 4)}), flush=True)
 
