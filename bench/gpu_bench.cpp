@@ -224,7 +224,7 @@ int main(int argc, char** argv) try {
     return 0;
   }
   std::setvbuf(stdout, nullptr, _IOLBF, 0);  // rows stay when a limit of time ends the program
-  fmt::print("{}\n\n| what | time | rate | share |\n|---|---|---|---|\n", cuda_description(0));
+  fmt::print("{}\n\n| what | time | rate | share |\n|---|---|---|---|\n", cuda_numerics(0));
   GpuMeter meter;
   measure_ceilings(meter);
   if (!steps) {
