@@ -112,6 +112,62 @@ TEST_CASE("exact sums and their rounded totals are the CPU's integers on every d
   }
 }
 
+// Blocks of many sizes and a table of odd rows, from element `first` of the flat space on.
+BlockLayout layout_from(int64_t first) {
+  BlockLayout layout;
+  if (first > 0) layout.append(first, first);
+  layout.append(5 * 257, 257);
+  for (const int64_t count : {256, 512, 1, 255, 2, 3, 256, 64, 63, 66, 193, 194, 195, 1000})
+    layout.append(count, count);
+  return layout;
+}
+
+TEST_CASE("sums, gradients and totals at odd places give the CPU's integers on every device") {
+  constexpr int64_t kRow = 257;
+  const std::vector<int32_t> rows{3, 0, 4};
+  for (const int64_t first : {0, 1, 2, 3})
+    for (const int bits : {24, 8}) {
+      CAPTURE(first);
+      CAPTURE(bits);
+      const BlockLayout layout = layout_from(first);
+      const int64_t elements = layout.elements(), row_elements = int64_t(rows.size()) * kRow;
+      const Matrix g = gradient(elements, 5), table = gradient(row_elements, 6);
+      ExactAccumulator sums_there(layout);
+      ExactSink sink(sums_there, {bits, 2, 7});
+      sink.fold(0, g.view());
+      sink.fold_rows(first, rows, view_of(table.values.data(), int64_t(rows.size()), kRow));
+      const std::vector<int64_t> expected(sums_there.values().begin(), sums_there.values().end());
+      RoundedTotal rounded;
+      rounded.resize(layout);
+      round_total(layout, expected, {bits, 31}, 0, layout.blocks(), rounded);
+      for (const auto& device : other_test_devices())
+        for (const size_t shift : {0, 1, 2, 3}) {  // elements, of the gradients and of the sums to round
+          CAPTURE(device->name());
+          CAPTURE(shift);
+          CudaStream& stream = *device->cuda();
+          const Buffer gradients = device->allocate((size_t(elements) + shift) * sizeof(float)),
+                       table_rows = device->allocate((size_t(row_elements) + shift) * sizeof(float)),
+                       copied = device->allocate((size_t(elements) + shift) * sizeof(int64_t));
+          float* const from = static_cast<float*>(gradients.data()) + shift;
+          float* const rows_from = static_cast<float*>(table_rows.data()) + shift;
+          device->copy_in(from, g.values.data(), size_t(elements) * sizeof(float));
+          device->copy_in(rows_from, table.values.data(), size_t(row_elements) * sizeof(float));
+          DeviceAccumulator sums(stream, layout);
+          DeviceSink device_sink(stream, sums, {bits, 2, 7});
+          device_sink.fold(0, view_of(from, 1, elements));
+          device_sink.fold_rows(first, rows, view_of(rows_from, int64_t(rows.size()), kRow));
+          std::vector<int64_t> values(static_cast<size_t>(elements));
+          sums.copy_to_host(stream, values.data());
+          CHECK(values == expected);
+          int64_t* const to_round = static_cast<int64_t*>(copied.data()) + shift;
+          device->copy_in(to_round, expected.data(), size_t(elements) * sizeof(int64_t));
+          DeviceTotal total(stream, layout);
+          total.round(stream, to_round, 0, layout.blocks(), {bits, 31});
+          CHECK(total.to_host(stream) == rounded);
+        }
+    }
+}
+
 TEST_CASE("blocks at the edge of a width fold as on the CPU, on every device") {
   for (int bits = 2; bits <= 24; ++bits) {
     CAPTURE(bits);

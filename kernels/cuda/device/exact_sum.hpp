@@ -1,5 +1,5 @@
 // Kernels of kernels/cuda/exact_sum.cpp: what kernels/exact_sum.hpp defines, with the same integers as on the
-// CPU. A warp a block of at most 256 elements, eight of them a lane.
+// CPU. A warp a block of at most 256 elements, four pairs of them a lane.
 #pragma once
 
 #include "kernels/cuda/device/dropout.hpp"
@@ -66,6 +66,70 @@ struct WarpBlocks {
   static int64_t grid(int64_t blocks) { return ceil_div(blocks, kWarps); }
 };
 
+// Two elements that are read at once: 16 bytes of sums, 8 of floats and mantissas.
+template <typename T>
+struct alignas(2 * sizeof(T)) Two {
+  T v[2];
+};
+
+// The elements of a lane in a block of the flat space: pairs 64 elements apart, so that neighbouring lanes
+// have neighbouring pairs. They lie at multiples of 16 bytes of the sums: in a block that begins between two
+// such, pair p is elements 2p + 1 and 2p + 2, and the last pair is the elements 255 and 0.
+struct LanePairs {
+  static constexpr int kElements = WarpBlocks::kLane;
+  int first, count;  // the lane's first element; the elements of the block
+
+  static TROUPE_DEVICE LanePairs of(const int64_t* sums, int count, int thread) {
+    return {thread % kWarp * 2 + int(reinterpret_cast<uintptr_t>(sums) % sizeof(Two<int64_t>) != 0), count};
+  }
+  // The lane's i-th, in the block; beyond its end, perhaps.
+  TROUPE_DEVICE int element(int i) const {
+    return (first + i / 2 * 2 * kWarp + i % 2) & (kBlockElements - 1);
+  }
+
+  // From an array that begins with the block's first element; zero beyond the block's end.
+  template <typename T>
+  TROUPE_DEVICE void load(const T* from, T (&to)[kElements]) const {
+    const auto pair = [&](int i) {
+      const Two<T> two = piece_at<Two<T>>(from + element(i));
+      to[i] = two.v[0];
+      to[i + 1] = two.v[1];
+    };
+    const auto single = [&](int i) { to[i] = element(i) < count ? from[element(i)] : T{}; };
+    visit(from, pair, single);
+  }
+  template <typename T>
+  TROUPE_DEVICE void store(T* to, const T (&from)[kElements]) const {
+    const auto pair = [&](int i) { piece_at<Two<T>>(to + element(i)) = Two<T>{{from[i], from[i + 1]}}; };
+    const auto single = [&](int i) {
+      if (element(i) < count) to[element(i)] = from[i];
+    };
+    visit(to, pair, single);
+  }
+
+ private:
+  TROUPE_DEVICE bool whole(int i) const { return element(i) + 1 < count; }
+
+  // pair(i) for elements i and i + 1 where they can be read at once, single(i) for each of the others. Most
+  // lanes have pairs alone, one after another without a branch.
+  template <typename T, typename Pair, typename Single>
+  TROUPE_DEVICE void visit(const T* array, const Pair& pair, const Single& single) const {
+    const bool paired = reinterpret_cast<uintptr_t>(array + first) % sizeof(Two<T>) == 0;
+    if (paired && whole(kElements - 2)) {
+      TROUPE_UNROLL for (int i = 0; i < kElements; i += 2) pair(i);
+      return;
+    }
+    TROUPE_UNROLL for (int i = 0; i < kElements; i += 2) {
+      if (paired && whole(i)) {
+        pair(i);
+      } else {
+        single(i);
+        single(i + 1);
+      }
+    }
+  }
+};
+
 // Where the blocks of a folded gradient are.
 struct ContiguousBlocks {  // blocks from `first` on, the gradient starting at element `offset` of the flat
                            // space
@@ -94,7 +158,7 @@ template <typename Where>
 struct FoldBlocks : WarpBlocks {
   struct Registers {
     FlatBlock block;
-    int64_t from;
+    LanePairs pairs;
     uint32_t max_bits;
     float x[kLane];
   };
@@ -125,7 +189,7 @@ struct FoldBlocks : WarpBlocks {
                               : std::bit_cast<float>(own.max_bits) > limit ? kFlagOverflow
                                                                            : 0;
       if (raised == 0)
-        add(thread, block.shared().words[thread / kWarp], stochastic, own);
+        add(block.shared().words[thread / kWarp], stochastic, own);
       else if (thread % kWarp == 0)
         block.raise(flags, raised);
     });
@@ -133,32 +197,30 @@ struct FoldBlocks : WarpBlocks {
 
   // Loads the lane's elements; beyond the block's end they are zero, as are all in a warp without a block.
   TROUPE_DEVICE void read(int64_t index, int thread, Registers& own) const {
-    const int at = thread % kWarp * kLane;
-    own.block = {0, 0};
-    own.from = 0;
+    int64_t from = 0;
+    own.block = index < blocks ? where.block(index, from) : FlatBlock{0, 0};
+    own.pairs = LanePairs::of(sums + own.block.offset, own.block.count, thread);
+    own.pairs.load(gradient + from, own.x);
     own.max_bits = 0;
-    if (index < blocks) own.block = where.block(index, own.from);
-    TROUPE_UNROLL for (int i = 0; i < kLane; ++i) own.x[i] = 0;
-    const float* from = gradient + own.from + at;
-    if (at + kLane <= own.block.count && reinterpret_cast<uintptr_t>(from) % 16 == 0)
-      load(from, own.x);
-    else
-      TROUPE_UNROLL for (int i = 0; i < kLane; ++i) if (at + i < own.block.count) own.x[i] = from[i];
     TROUPE_UNROLL for (int i = 0; i < kLane; ++i) own.max_bits =
         larger(std::bit_cast<uint32_t>(own.x[i]) & 0x7fffffffu, own.max_bits);
   }
 
-  TROUPE_DEVICE void add(int thread, const uint32_t* words, bool stochastic, const Registers& own) const {
-    const int at = thread % kWarp * kLane, step = step_exponent(own.max_bits, bits);
+  TROUPE_DEVICE void add(const uint32_t* words, bool stochastic, const Registers& own) const {
+    const int step = step_exponent(own.max_bits, bits);
     const float scale = power_of_two(kGrid - step);
     const uint64_t first = uint64_t(own.block.offset);
-    int64_t* sum = sums + own.block.offset + at;
+    int64_t* block = sums + own.block.offset;
+    int64_t sum[kLane];
+    own.pairs.load(block, sum);
     TROUPE_UNROLL for (int i = 0; i < kLane; ++i) {
-      if (at + i >= own.block.count) break;
-      const uint32_t word = stochastic ? word_of(words, first, first + uint64_t(at + i)) : 0;
+      const int at = own.pairs.element(i);
+      const bool drawn = stochastic && at < own.block.count;
+      const uint32_t word = drawn ? word_of(words, first, first + uint64_t(at)) : 0;
       const int64_t mantissa = rounded(own.x[i] * scale, stochastic, word);
       sum[i] = int64_t(uint64_t(sum[i]) + (uint64_t(mantissa) << step));
     }
+    own.pairs.store(block, sum);
   }
 };
 
@@ -166,6 +228,8 @@ struct FoldBlocks : WarpBlocks {
 struct RoundBlocks : WarpBlocks {
   struct Registers {
     FlatBlock block;
+    LanePairs pairs;
+    int64_t total[kLane];
     uint64_t max;
   };
 
@@ -192,11 +256,12 @@ struct RoundBlocks : WarpBlocks {
     block.each([&](int thread, Registers& own) {
       const int64_t index = block.index() * kWarps + thread / kWarp;
       own.block = index < blocks ? layout.block(first + index) : FlatBlock{0, 0};
+      const int64_t* from = total + (index < blocks ? own.block.offset - offset : 0);
+      own.pairs = LanePairs::of(from, own.block.count, thread);
+      own.pairs.load(from, own.total);
       own.max = 0;
-      for (int i = thread % kWarp; i < own.block.count; i += kWarp) {
-        const int64_t value = total[own.block.offset - offset + i];
-        own.max = larger(value < 0 ? 0 - uint64_t(value) : uint64_t(value), own.max);
-      }
+      TROUPE_UNROLL for (const int64_t value : own.total) own.max =
+          larger(value < 0 ? 0 - uint64_t(value) : uint64_t(value), own.max);
     });
     block.warp_max([](int, Registers& own) -> uint64_t& { return own.max; });
     if (stochastic)
@@ -210,10 +275,14 @@ struct RoundBlocks : WarpBlocks {
       const int down = shift_of(own.max, bits);
       const uint32_t* words = block.shared().words[thread / kWarp];
       const uint64_t key_at = uint64_t(own.block.offset);
-      for (int i = thread % kWarp; i < own.block.count; i += kWarp)
-        mantissa[own.block.offset + i] =
-            round_one(total[own.block.offset - offset + i], down,
-                      stochastic && down > 0 ? word_of(words, key_at, key_at + uint64_t(i)) : 0);
+      int32_t mantissas[kLane];
+      TROUPE_UNROLL for (int i = 0; i < kLane; ++i) {
+        const int at = own.pairs.element(i);
+        const bool drawn = stochastic && down > 0 && at < own.block.count;
+        mantissas[i] =
+            round_one(own.total[i], down, drawn ? word_of(words, key_at, key_at + uint64_t(at)) : 0);
+      }
+      own.pairs.store(mantissa + own.block.offset, mantissas);
       if (thread % kWarp == 0) shift[first + index] = uint8_t(down);
     });
   }
