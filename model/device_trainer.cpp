@@ -5,6 +5,7 @@
 #include "kernels/base/random.hpp"
 #include "kernels/cuda/checksum.hpp"
 #include "kernels/scratch.hpp"
+#include "model/fitting.hpp"
 
 namespace troupe::model {
 
@@ -24,15 +25,28 @@ double gibibytes(size_t bytes) {
 // The arrays of a state, allocated before the sums: what does not fit is said at once.
 TrainState allocate_on(CudaStream& stream, const Model& model) {
   const size_t needed = DeviceTrainer::state_bytes(stream, model), free = stream.runtime().memory().free;
+  const int64_t parameters = model.parameters().elements();
   if (needed > free)
-    throw error(ErrorKind::out_of_memory,
-                "the model does not fit on the device: weights, moments and sums take {} bytes ({:.2f} GiB), "
-                "and activations come on top, but {} ({:.2f} GiB) are free; use a smaller model",
-                needed, gibibytes(needed), free, gibibytes(free));
+    throw error(
+        ErrorKind::out_of_memory,
+        "the model does not fit on the device: weights, moments and sums take {} bytes ({:.2f} GiB), "
+        "{:.1f} a parameter, and activations come on top, but {} ({:.2f} GiB) are free; use a smaller model: "
+        "this one has {} parameters, and fewer than {} would fit",
+        needed, gibibytes(needed), double(needed) / double(parameters), free, gibibytes(free), parameters,
+        parameters_that_fit(free, parameters, needed));
   const auto allocate = [&](size_t bytes) { return stream.runtime().allocate(bytes); };
   TrainState state = allocate_state(allocate, model.parameters().elements());
   state.packed = allocate_packed(allocate, stream, model);
   return state;
+}
+
+// After a slot's activations have not found room in `free` bytes.
+std::string what_would_fit(const Model& model, size_t free, int64_t tokens) {
+  const int64_t fitting = tokens_that_fit(model, free, tokens - 1);
+  if (fitting == 0) return "a slot of one token would not fit either; use a smaller model";
+  return fmt::format(
+      "slots of {} tokens would fit: prepare the data with --pack-tokens {}{}, or use a smaller model",
+      fitting, fitting, fitting < model.config().max_length ? " and a --max-length no larger" : "");
 }
 
 Buffer place_sinusoids(CudaStream& stream, const Model& model) {
@@ -134,13 +148,12 @@ void DeviceTrainer::fit_arena(const Batch& batch, bool training) {
   arena_.reset();  // first: both may not fit
   const size_t free = stream_.runtime().memory().free;
   if (bytes > free)
-    throw error(
-        ErrorKind::out_of_memory,
-        "a slot of {} sentences of up to {} tokens does not fit on the device: its activations take "
-        "{} bytes ({:.2f} GiB) beside {} ({:.2f} GiB) for weights, moments and sums, but {} "
-        "({:.2f} GiB) are free; prepare the data with a smaller --pack-tokens, or use a smaller model",
-        rows, length, bytes, gibibytes(bytes), state_bytes(), gibibytes(state_bytes()), free,
-        gibibytes(free));
+    throw error(ErrorKind::out_of_memory,
+                "a slot of {} sentences of up to {} tokens does not fit on the device: its activations take "
+                "{} bytes ({:.2f} GiB) beside {} ({:.2f} GiB) for weights, moments and sums, but {} "
+                "({:.2f} GiB) are free; {}",
+                rows, length, bytes, gibibytes(bytes), state_bytes(), gibibytes(state_bytes()), free,
+                gibibytes(free), what_would_fit(model_, free, rows * length));
   arena_ = std::make_unique<kernels::Arena>(stream_.runtime().allocate(bytes));
 }
 

@@ -3,6 +3,7 @@
 #include "actors/device_engine.hpp"
 
 #include "kernels/cuda/emulated.hpp"
+#include "model/fitting.hpp"
 #include "tests/actors/engine_fixture.hpp"
 #include "tests/actors/group_of_threads.hpp"
 
@@ -344,7 +345,13 @@ TEST_CASE("memory that one device of several lacks is said with its name and wha
     }
     return std::string("it fits");
   };
-  CHECK(refusal_with(state - 1).starts_with("emulated device 1: the model does not fit on the device"));
-  CHECK(refusal_with(state).starts_with("emulated device 1: a slot of"));
+  const std::string no_model = refusal_with(state - 1), no_slot = refusal_with(state);
+  CHECK(no_model.starts_with("emulated device 1: the model does not fit on the device"));
+  CHECK(no_model.find("parameters, and fewer than") != std::string::npos);
+  CHECK(no_slot.starts_with("emulated device 1: a slot of"));
+  const int64_t fitting = model::tokens_that_fit(*model, state, 64);
+  const std::string what =
+      fitting > 0 ? fmt::format("slots of {} tokens would fit", fitting) : "of one token";
+  CHECK(no_slot.find(what) != std::string::npos);
   CHECK(refusal_with(size_t{1} << 40) == "it fits");
 }

@@ -9,6 +9,7 @@
 #include "kernels/cpu/backend.hpp"
 #include "kernels/cuda/emulated.hpp"
 #include "model/device_checksums.hpp"
+#include "model/fitting.hpp"
 #include "tests/kernels/emulated_graphs.hpp"
 #include "tests/model/support.hpp"
 #if defined(TROUPE_CUDA)
@@ -231,11 +232,25 @@ TEST_CASE("a model or a slot that does not fit on a device is refused with what 
                        doctest::Contains(("sums take " + state + " bytes").c_str()), Error);
   CHECK_THROWS_WITH_AS(DeviceTrainer(*small, *model, options_for(24)),
                        doctest::Contains("10000 (0.00 GiB) are free; use a smaller model"), Error);
+  const int64_t parameters = model->parameters().elements(),
+                fewer = parameters_that_fit(10'000, parameters, DeviceTrainer::state_bytes(*small, *model));
+  CHECK_THROWS_WITH_AS(
+      DeviceTrainer(*small, *model, options_for(24)),
+      doctest::Contains(fmt::format("{} parameters, and fewer than {} would fit", parameters, fewer).c_str()),
+      Error);
   // The emulated device says the same number however much has been taken.
   const auto enough_for_it = with_memory(DeviceTrainer::state_bytes(*small, *model));
   DeviceTrainer trainer(*enough_for_it, *model, options_for(24));
   const auto large = [&](int64_t, uint32_t slot) { return random_batch(config, {64, 9, 20}, slot); };
-  CHECK_THROWS_WITH_AS(trainer.step(large), doctest::Contains("a smaller --pack-tokens"), Error);
+  const int64_t fitting = tokens_that_fit(*model, DeviceTrainer::state_bytes(*small, *model), 64 * 20);
+  REQUIRE(fitting > 40);
+  CHECK_THROWS_WITH_AS(
+      trainer.step(large),
+      doctest::Contains(fmt::format("prepare the data with --pack-tokens {}, or", fitting).c_str()), Error);
+  const auto fits = [&](int64_t, uint32_t slot) {
+    return random_batch(config, {int32_t(fitting / 20), 9, 20}, slot);
+  };
+  CHECK_NOTHROW(trainer.step(fits));
 }
 
 namespace {

@@ -6,6 +6,7 @@
 
 #include "kernels/accumulator.hpp"
 #include "kernels/cpu/backend.hpp"
+#include "kernels/scratch.hpp"
 #include "model/parameters.hpp"
 #include "tests/model/support.hpp"
 
@@ -262,6 +263,10 @@ TEST_CASE("an arena that is too small is an error that names the sizes") {
   CHECK_THROWS_AS(subject.model->evaluate_slot(*subject.stream, arena, subject.state.view(),
                                                random_batch(tiny_config(), {}, 3), 0),
                   Error);
+  kernels::Arena small(kernels::allocate_host(100));
+  CHECK_THROWS_WITH_AS(small.take(kernels::DType::f32, 4, 8),
+                       doctest::Contains("4 rows of 8 f32 take 128 bytes, but 0 of 100 are taken; 2 rows"),
+                       Error);
 }
 
 TEST_CASE("a batch that contradicts itself or the model is a bug that is caught") {
