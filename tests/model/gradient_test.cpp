@@ -5,8 +5,13 @@
 #include <doctest/doctest.h>
 
 #include "kernels/cpu/backend.hpp"
+#include "kernels/cuda/emulated.hpp"
+#include "model/device_trainer.hpp"
 #include "model/parameters.hpp"
 #include "tests/model/support.hpp"
+#if defined(TROUPE_CUDA)
+#include "kernels/cuda/backend.hpp"
+#endif
 
 using namespace troupe;
 using namespace troupe::model;
@@ -14,37 +19,110 @@ using namespace troupe::testing;
 
 namespace {
 
-// The loss when one weight has another value.
-double loss_with(Subject& subject, size_t index, int64_t element, float value, const Batch& batch,
-                 float smoothing) {
-  float& weight = subject.state.weight_data()[element];
-  const float before = weight;
-  weight = value;
-  pack_parameter(*subject.stream, subject.model->parameters(), index, subject.state);
-  const double result = subject.evaluate(batch, smoothing).loss;
-  weight = before;
-  pack_parameter(*subject.stream, subject.model->parameters(), index, subject.state);
-  return result;
-}
+constexpr float kSmoothing = 0.1f;
+
+// A model with weights, wherever they are.
+class Probed {
+ public:
+  virtual ~Probed() = default;
+  virtual const ParameterTable& parameters() const = 0;
+  virtual float weight(int64_t element) const = 0;
+  virtual std::vector<float> gradient(const Batch& batch) = 0;
+  // The loss when one weight, of parameter `index`, has another value.
+  virtual double loss_with(size_t index, int64_t element, float value, const Batch& batch) = 0;
+};
+
+class ProbedBackend final : public Probed {
+ public:
+  ProbedBackend(std::unique_ptr<kernels::Backend> backend, const ModelConfig& config)
+      : subject_(std::move(backend), config) {}
+  const ParameterTable& parameters() const override { return subject_.model->parameters(); }
+  float weight(int64_t element) const override { return subject_.state.weight_data()[element]; }
+  std::vector<float> gradient(const Batch& batch) override { return subject_.gradient(batch, kSmoothing); }
+  double loss_with(size_t index, int64_t element, float value, const Batch& batch) override {
+    float& weight = subject_.state.weight_data()[element];
+    const float before = weight;
+    weight = value;
+    pack_parameter(*subject_.stream, parameters(), index, subject_.state);
+    const double result = subject_.evaluate(batch, kSmoothing).loss;
+    weight = before;
+    pack_parameter(*subject_.stream, parameters(), index, subject_.state);
+    return result;
+  }
+
+ private:
+  Subject subject_;
+};
+
+// As a device trains: the gradient is what a slot adds to the exact sum.
+class ProbedDevice final : public Probed {
+ public:
+  ProbedDevice(std::unique_ptr<kernels::CudaStream> stream, const ModelConfig& config)
+      : stream_(std::move(stream)),
+        model_(make_model(config)),
+        state_(perturbed(*model_)),
+        trainer_(*stream_, *model_, options(), state_) {}
+  const ParameterTable& parameters() const override { return model_->parameters(); }
+  float weight(int64_t element) const override { return state_.weight_data()[element]; }
+  std::vector<float> gradient(const Batch& batch) override {
+    trainer_.clear_sum();
+    uint32_t flags = 0;
+    trainer_.fold_slot(batch, 0, flags);
+    CHECK(flags == kernels::kSumClean);
+    std::vector<int64_t> sums(size_t(state_.elements));
+    trainer_.sum().copy_to_host(*stream_, sums.data());
+    std::vector<float> gradient;
+    for (const int64_t sum : sums) gradient.push_back(float(std::ldexp(double(sum), -40)));
+    return gradient;
+  }
+  double loss_with(size_t index, int64_t element, float value, const Batch& batch) override {
+    set(index, element, value);
+    const double result = trainer_.evaluate_slot(batch).loss;
+    set(index, element, weight(element));
+    return result;
+  }
+
+ private:
+  void set(size_t index, int64_t element, float value) {
+    stream_->runtime().copy_in(trainer_.state().weight_data() + element, &value, sizeof value);
+    pack_parameter(*stream_, parameters(), index, trainer_.state());
+  }
+  static StepOptions options() {
+    StepOptions options;
+    options.slots = 1;
+    options.bits = 24;
+    options.optimizer.label_smoothing = kSmoothing;
+    return options;
+  }
+  static TrainState perturbed(const Model& model) {
+    TrainState state = first_state(kernels::allocate_host, model, 7);
+    perturb(state, 5, 0.05f);
+    return state;
+  }
+
+  std::unique_ptr<kernels::CudaStream> stream_;
+  std::unique_ptr<Model> model_;
+  TrainState state_;  // on the host
+  DeviceTrainer trainer_;
+};
 
 // Largest error of any checked derivative, relative to the parameter's own gradient.
-void check_gradients(Subject& subject, const Batch& batch) {
-  constexpr float kSmoothing = 0.1f, kStep = 1.0f / 64;
-  const std::vector<float> gradient = subject.gradient(batch, kSmoothing);
-  for (size_t i = 0; i < subject.model->parameters().all().size(); ++i) {
-    const Parameter& p = subject.model->parameters().all()[i];
+void check_gradients(Probed& subject, const Batch& batch) {
+  constexpr float kStep = 1.0f / 64;
+  const std::vector<float> gradient = subject.gradient(batch);
+  for (size_t i = 0; i < subject.parameters().all().size(); ++i) {
+    const Parameter& p = subject.parameters().all()[i];
     const int64_t count = p.rows * p.cols;
     double squares = 0;
     for (int64_t e = 0; e < count; ++e) squares += std::pow(double(gradient[size_t(p.offset + e)]), 2);
     const double scale = std::sqrt(squares / double(count));
     for (int64_t probe = 0; probe < 4; ++probe) {
       const int64_t element = p.offset + (probe * 7919 + 13 * int64_t(i)) % count;
-      const float w = subject.state.weight_data()[element];
+      const float w = subject.weight(element);
       double difference = 0, weights[] = {8.0, -1.0};
       for (int k = 1; k <= 2; ++k)
-        difference +=
-            weights[k - 1] * (loss_with(subject, i, element, w + float(k) * kStep, batch, kSmoothing) -
-                              loss_with(subject, i, element, w - float(k) * kStep, batch, kSmoothing));
+        difference += weights[k - 1] * (subject.loss_with(i, element, w + float(k) * kStep, batch) -
+                                        subject.loss_with(i, element, w - float(k) * kStep, batch));
       const double numeric = difference / (12 * double(kStep));
       const double analytic = double(gradient[size_t(element)]);
       INFO(p.name << " element " << element - p.offset << ": " << analytic << ", by differences " << numeric);
@@ -91,12 +169,22 @@ std::vector<Case> cases() {
   return all;
 }
 
+// The same with a layer in each stack.
+std::vector<Case> shallow_cases() {
+  std::vector<Case> all = cases();
+  for (Case& c : all) {
+    c.config.encoder_layers = std::min<int64_t>(c.config.encoder_layers, 1);
+    c.config.decoder_layers = 1;
+  }
+  return all;
+}
+
 }  // namespace
 
 TEST_CASE("gradients of every parameter equal differences of the loss, on plain loops") {
   for (const Case& c : cases()) {
     CAPTURE(c.name);
-    Subject subject(make_reference_backend(), c.config);
+    ProbedBackend subject(make_reference_backend(), c.config);
     check_gradients(subject, random_batch(c.config, {}, 3));
   }
 }
@@ -104,7 +192,7 @@ TEST_CASE("gradients of every parameter equal differences of the loss, on plain 
 TEST_CASE("gradients of every parameter equal differences of the loss, on the CPU backend") {
   for (const Case& c : cases()) {
     CAPTURE(c.name);
-    Subject subject(kernels::make_cpu_backend(), c.config);
+    ProbedBackend subject(kernels::make_cpu_backend(), c.config);
     check_gradients(subject, random_batch(c.config, {}, 3));
   }
 }
@@ -114,6 +202,27 @@ TEST_CASE("gradients equal differences of the loss where products do the activat
   ModelConfig config = gpt2_config(1, 16, 2, 29, 32);
   config.dropout = 0;
   config.compute = kernels::DType::f32;
-  Subject subject(make_emulated_backend(), config);
+  ProbedBackend subject(make_emulated_backend(), config);
   check_gradients(subject, random_batch(config, {}, 3));
 }
+
+TEST_CASE("gradients that a slot on a device adds to the sum equal differences of the loss, emulated") {
+  const auto cpu = kernels::make_cpu_backend()->create_stream();
+  for (const Case& c : shallow_cases()) {
+    if (c.config.norm_kind != kernels::NormKind::rms) continue;  // slow; the GPU runs all
+    CAPTURE(c.name);
+    ProbedDevice subject(kernels::make_emulated_stream(kernels::ThreadOrder::forward), c.config);
+    check_gradients(subject, random_batch(c.config, {}, 3));
+  }
+}
+
+#if defined(TROUPE_CUDA)
+TEST_CASE("gradients of every parameter equal differences of the loss, on the GPU" *
+          doctest::skip(kernels::cuda_device_count() == 0)) {
+  for (const Case& c : shallow_cases()) {
+    CAPTURE(c.name);
+    ProbedDevice subject(kernels::make_cuda_stream(0), c.config);
+    check_gradients(subject, random_batch(c.config, {}, 3));
+  }
+}
+#endif
