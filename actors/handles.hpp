@@ -60,7 +60,7 @@ using source_actor =
 // Takes it, on such a node.
 using follower_actor =
     post_actor::extend<caf::reacts_to<scheduler::FollowFrom>, caf::reacts_to<scheduler::BeginView>,
-                       caf::reacts_to<PeerUnlinked>, caf::reacts_to<Tick>>;
+                       caf::reacts_to<PeerUnlinked>, caf::reacts_to<StepsDone>, caf::reacts_to<Tick>>;
 
 struct TakePart {  // to the aggregator, once: whom it works with
   std::vector<trainer_actor> trainers;

@@ -80,7 +80,7 @@ void node_state::start(Self self, const std::string& from, const wire::StartJob&
   ordered_by = client ? from : "";
   phase = Phase::starting;
   joining = !client && start.resume();
-  stopping = told = leaving = rejoining = false;
+  stopping = told = leaving = rejoining = saving = false;
   view.reset();
   result = {};
   last_verdict.reset();
@@ -241,6 +241,7 @@ void node_state::rejoin(Self self, const std::string& why) {
 void node_state::steps_done(Self self, const StepsDone& done) {
   if (phase != Phase::training) return;
   spdlog::info("every node has committed step {}", done.step);
+  self->send(job->follower, done);
   save_final(self, done.step);
 }
 
@@ -253,9 +254,10 @@ void node_state::everyone_left(Self self) {
 
 void node_state::save_final(Self self, int64_t step) {
   begin_finishing();
+  saving = true;
   self->request(job->aggregator, kWorkPatience, SaveFinal{true, step})
       .then([this, self](const Saved& written) { saved(self, written); },
-            report_silence(self, supervisor_actor(self), "checkpointer"));
+            report_silence(self, supervisor_actor(self), "aggregator or checkpointer"));
 }
 
 // The bound of leaving is none of writing what the job has come to.
@@ -267,6 +269,7 @@ void node_state::begin_finishing() {
 // On the leader: the members compare their weights with ours before anyone hears that the job is done.
 void node_state::saved(Self self, const Saved& written) {
   if (phase != Phase::finishing) return;
+  saving = false;
   result = written;
   const bool stopped = stopping && written.step != context().stop_at;
   last_code = stopped && written.step < context().job.steps ? 130 : 0;
@@ -285,8 +288,12 @@ void node_state::on_verdict(Self self, const std::string& from, const wire::Enve
   if (view && message.fence().ballot().number() == 0 && !verdict.error().empty()) return;
   told = true;
   if (!verdict.error().empty()) return end(self, verdict.exit_code(), verdict.error());
-  if (phase == Phase::finishing) return;
+  if (phase == Phase::finishing && !saving) return;
   if (phase == Phase::starting) return end(self, verdict.exit_code(), "");
+  if (saving) {  // the others have ended the job, while this leader was still to come as far
+    result = {verdict.step(), verdict.checkpoint(), verdict.digest()};
+    return end(self, verdict.exit_code(), "");
+  }
   begin_finishing();
   last_code = verdict.exit_code();
   self->request(job->aggregator, kWorkPatience, SaveFinal{false})

@@ -104,6 +104,7 @@ struct node_state {
   bool stopping = false;
   bool told = false;         // by a peer how the job ended
   bool leaving = false;      // asked by a signal to leave the job
+  bool saving = false;       // the job's last state, which a leader may still have to come to
   bool rejoining = false;    // when the roles have ended, take part anew
   bool leave_after = false;  // told by a signal: end with the job
   int last_code = 0;

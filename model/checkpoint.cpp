@@ -136,11 +136,12 @@ std::optional<fs::path> latest_checkpoint(const fs::path& path, const Warn& warn
   return std::nullopt;
 }
 
-void prune_checkpoints(const fs::path& folder, int keep) {
+void prune_checkpoints(const fs::path& folder, int keep, int64_t newest) {
   TROUPE_CHECK(keep >= 1);
   std::set<int64_t> kept;
   std::error_code ignored;  // what cannot be removed now goes the next time
   for (const Found& found : checkpoints_in(folder)) {
+    if (found.step > newest) continue;
     if (kept.size() < size_t(keep)) kept.insert(found.step);
     if (!kept.contains(found.step)) fs::remove(found.path, ignored);
   }

@@ -11,6 +11,7 @@
 #include <cstdint>
 #include <filesystem>
 #include <functional>
+#include <limits>
 #include <optional>
 #include <string>
 
@@ -63,7 +64,9 @@ using Warn = std::function<void(const std::string& message)>;
 std::optional<std::filesystem::path> latest_checkpoint(const std::filesystem::path& path, const Warn& warn);
 
 // Deletes all but the `keep` newest checkpoints of a folder (by step, those of one step count once) and
-// temporary files that a crash left. REQUIRES keep >= 1.
-void prune_checkpoints(const std::filesystem::path& folder, int keep);
+// temporary files that a crash left. Those of steps beyond `newest` neither count nor go: broken ones, before
+// which a job has begun again. REQUIRES keep >= 1.
+void prune_checkpoints(const std::filesystem::path& folder, int keep,
+                       int64_t newest = std::numeric_limits<int64_t>::max());
 
 }  // namespace troupe::model

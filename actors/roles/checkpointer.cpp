@@ -22,7 +22,7 @@ Saved save(const JobContext& context, const model::CheckpointInfo& info, const m
   std::filesystem::create_directories(folder);
   const auto path = model::checkpoint_path(folder, state.step, context.node());
   model::save_checkpoint(path, info, state);
-  model::prune_checkpoints(folder, int(context.job.checkpoint_keep));
+  model::prune_checkpoints(folder, int(context.job.checkpoint_keep), state.step);
   spdlog::info("wrote {}", path.string());
   return {state.step, path.string(), ""};
 }

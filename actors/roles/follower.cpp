@@ -1,5 +1,6 @@
 #include <algorithm>
 #include <filesystem>
+#include <limits>
 
 #include <caf/actor_system.hpp>
 #include <caf/stateful_actor.hpp>
@@ -39,8 +40,9 @@ struct follower_state {
   int64_t history_since = 0, history_step = 0;
   BlobAssembly history;  // the ledger of the steps before the state that this node's own lacks
   int64_t leader_step = 0;
-  int64_t another_step = -1;  // to ask for when nobody has this one
-  int refusals = 0;           // in a row
+  int64_t end_step = std::numeric_limits<int64_t>::max();  // the job's last, as far as is known
+  int64_t another_step = -1;                               // to ask for when nobody has this one
+  int refusals = 0;                                        // in a row
   bool installing = false;
   std::shared_ptr<const std::vector<std::byte>> ready;  // a whole total
   scheduler::Microseconds heard_us = 0;
@@ -75,10 +77,15 @@ struct follower_state {
 
   void want_state(Self self, int64_t wanted) {
     kind = wire::BLOB_STATE;
-    step = std::min(wanted, setup.context->job.steps);
+    step = std::min({wanted, setup.context->job.steps, end_step});
     another_step = -1;
     blob.begin(chosen, path("state"));
     ask(self);
+  }
+  // Nobody will come to a later step.
+  void end_at(Self self, int64_t last) {
+    end_step = last;
+    if (kind == wire::BLOB_STATE && !installing && step > end_step && !chosen.empty()) want_state(self, last);
   }
   // Every R is the same whoever gives it, and large: one gives it.
   void want_total(Self self, int64_t wanted) {
@@ -234,6 +241,9 @@ follower_actor::behavior_type follower(follower_actor::stateful_pointer<follower
       },
       [self, supervisor](const PeerUnlinked& gone) {
         guarded(self, supervisor, [&] { self->state.on_gone(self, gone.peer); });
+      },
+      [self, supervisor](const StepsDone& done) {
+        guarded(self, supervisor, [&] { self->state.end_at(self, done.step); });
       },
       [self, supervisor](Tick) {
         guarded(self, supervisor, [&] { self->state.tick(self); });

@@ -252,6 +252,15 @@ TEST_CASE("pruning keeps the newest steps and sweeps up what a crash left") {
                                          "checkpoint-0000000500-a.troupe", "checkpoint-0000000500-b.troupe"});
 }
 
+TEST_CASE("pruning after a checkpoint keeps it, though later ones that are broken lie beside it") {
+  Saved saved;
+  for (int64_t step : {200, 300, 800, 900})
+    save_checkpoint(checkpoint_path(saved.folder.path(), step, "a"), saved.info, saved.state);
+  prune_checkpoints(saved.folder.path(), 1, 300);
+  for (int64_t step : {300, 800, 900}) CHECK(fs::exists(checkpoint_path(saved.folder.path(), step, "a")));
+  CHECK_FALSE(fs::exists(checkpoint_path(saved.folder.path(), 200, "a")));
+}
+
 TEST_CASE("pruning leaves alone what a node that is far behind still writes") {
   Saved saved;
   for (int64_t step : {300, 400, 500})
