@@ -158,7 +158,7 @@ class EmulatedRuntime final : public DeviceRuntime {
   }
   void attend(const FusedAttention& a) override {
     const FloatState state;
-    std::memset(a.workspace, 0xff, *attention_workspace(a));
+    if (const size_t bytes = *attention_workspace(a); bytes > 0) std::memset(a.workspace, 0xff, bytes);
     emulate(a);
   }
 
