@@ -1,6 +1,5 @@
 #include "bench/gpu_operations.hpp"
 
-#include <algorithm>
 #include <array>
 
 #include "kernels/cuda/accumulator.hpp"
@@ -92,15 +91,7 @@ void measure_f32(GpuMeter& meter) {
   meter.stream->set_tf32(false);
 }
 
-// Whose kernels the stream takes, as CudaStream asks for them.
-const char* attention_by(CudaStream& stream, const CudaLimits& limits, const FusedAttention& attention) {
-  const int64_t kept = attention.is_gradient ? 2 * attention.heads * attention.queries * attention.keys : 1;
-  FusedAttention part = attention;
-  part.batch = std::min(attention.batch, limits.attention_bytes / kept);
-  return part.batch > 0 && stream.runtime().attention_workspace(part) ? "cuDNN" : "our own";
-}
-
-void measure_attention(GpuMeter& meter, const CudaLimits& limits, float rate) {
+void measure_attention(GpuMeter& meter, float rate) {
   const Buffer qkv = meter.random(DType::bf16, kTokens * 3 * kWidth),
                o = meter.random(DType::bf16, kTokens * kWidth),
                d = meter.random(DType::bf16, kTokens * 3 * kWidth),
@@ -113,31 +104,19 @@ void measure_attention(GpuMeter& meter, const CudaLimits& limits, float rate) {
                              nullptr,           false,   {rate, 5}};
   const auto part = [](View v, int64_t i) { return v.col_range(i * kWidth, kWidth); };
   const double flops = 4.0 * kTokens * kLength * kWidth / 2;  // the half that a causal mask leaves
-  FusedAttention asked;
-  asked.batch = shape.batch;
-  asked.queries = shape.queries;
-  asked.keys = shape.keys;
-  asked.heads = shape.heads;
-  asked.head_size = shape.head_size;
-  asked.causal = shape.causal;
-  asked.q = {part(in, 0).data, in.stride};
-  asked.k = {part(in, 1).data, in.stride};
-  asked.v = {part(in, 2).data, in.stride};
-  asked.out = {out.data, out.stride};
-  asked.lse = sums.as<float>();
-  const auto by = [&] { return rate == 0 ? attention_by(*meter.stream, limits, asked) : "our own"; };
+  const CudaStream::AttentionViews forward{part(in, 0), part(in, 1), part(in, 2), out, sums, {}, {}, {}, {}},
+      backward{part(in, 0), part(in, 1),   part(in, 2),   out,          sums,
+               out,         part(grad, 0), part(grad, 1), part(grad, 2)};
+  const auto by = [&](const auto& views) {
+    return meter.stream->fused_at_once(shape, views) > 0 ? "cuDNN" : "our own";
+  };
   const std::string name =
-      fmt::format("attention, causal, 8 x 1024, 12 heads of 64, dropout {}, {}", rate, by());
+      fmt::format("attention, causal, 8 x 1024, 12 heads of 64, dropout {}, {}", rate, by(forward));
   meter.flops_row(name.c_str(), flops, meter.time([&] {
     meter.stream->attention_forward(shape, part(in, 0), part(in, 1), part(in, 2), out, sums);
   }));
-  asked.is_gradient = true;
-  asked.dout = asked.out;
-  asked.dq = {part(grad, 0).data, grad.stride};
-  asked.dk = {part(grad, 1).data, grad.stride};
-  asked.dv = {part(grad, 2).data, grad.stride};
-  const std::string backward = fmt::format("its backward pass, {}", by());
-  meter.flops_row(backward.c_str(), 2.5 * flops, meter.time([&] {
+  const std::string gradient = fmt::format("its backward pass, {}", by(backward));
+  meter.flops_row(gradient.c_str(), 2.5 * flops, meter.time([&] {
     meter.stream->attention_backward(shape, part(in, 0), part(in, 1), part(in, 2), out, sums, out,
                                      part(grad, 0), part(grad, 1), part(grad, 2));
   }));
@@ -248,12 +227,12 @@ void measure_operations(GpuMeter& meter) {
   measure_activations(meter);
   measure_f32(meter);
   if (meter.multiplies_fp8()) measure_fp8(meter);
-  measure_attention(meter, {}, 0);
+  measure_attention(meter, 0);
   CudaLimits own_kernels;
   own_kernels.attention_bytes = 0;
   GpuMeter own{make_cuda_stream(0, own_kernels), meter.copy_gb_s, meter.bf16_tflop_s};
-  measure_attention(own, own_kernels, 0);
-  measure_attention(own, own_kernels, 0.1f);
+  measure_attention(own, 0);
+  measure_attention(own, 0.1f);
   measure_rows(meter);
   measure_loss(meter);
   measure_sums(meter);

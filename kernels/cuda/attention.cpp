@@ -43,14 +43,14 @@ bool takes_mma(const AttentionShape& shape, ConstView q, const Views&... views) 
 // Its dropout masks come from a generator of its own, where ours are functions of a weight's place; its
 // causal mask begins at the first key; and it is asked for whole blocks of queries and keys alone, where it
 // is at its best and has the fewest forms.
-template <typename... Views>
-bool may_be_fused(const AttentionShape& shape, ConstView q, const Views&... views) {
+bool may_be_fused(const AttentionShape& shape, const CudaStream::AttentionViews& v) {
   constexpr int64_t kBlock = 128;
   const auto is_whole = [&](int32_t length) { return length == shape.keys; };
-  return q.dtype == DType::bf16 && shape.dropout.rate == 0 && !shape.keys_by_head &&
+  return v.q.dtype == DType::bf16 && shape.dropout.rate == 0 && !shape.keys_by_head &&
          (!shape.causal || shape.queries == shape.keys) && shape.head_size % 8 == 0 &&
          shape.head_size <= 128 && shape.batch > 0 && shape.queries > 0 && shape.queries % kBlock == 0 &&
-         shape.keys > 0 && shape.keys % kBlock == 0 && all_take_vectors(q, views...) &&
+         shape.keys > 0 && shape.keys % kBlock == 0 &&
+         all_take_vectors(v.q, v.k, v.v, v.out, v.dout, v.dq, v.dk, v.dv) &&
          (shape.key_lengths == nullptr ||
           std::all_of(shape.key_lengths, shape.key_lengths + shape.batch, is_whole));
 }
@@ -59,8 +59,7 @@ FusedAttention::Rows fused_rows(ConstView view) {
   return {const_cast<void*>(view.data), view.stride};
 }
 
-FusedAttention fused(const AttentionShape& shape, ConstView q, ConstView k, ConstView v, ConstView out,
-                     float* lse) {
+FusedAttention fused(const AttentionShape& shape, const CudaStream::AttentionViews& views) {
   FusedAttention a;
   a.batch = shape.batch;
   a.queries = shape.queries;
@@ -68,11 +67,16 @@ FusedAttention fused(const AttentionShape& shape, ConstView q, ConstView k, Cons
   a.heads = shape.heads;
   a.head_size = shape.head_size;
   a.causal = shape.causal;
-  a.q = fused_rows(q);
-  a.k = fused_rows(k);
-  a.v = fused_rows(v);
-  a.out = fused_rows(out);
-  a.lse = lse;
+  a.is_gradient = views.dout.data != nullptr;
+  a.q = fused_rows(views.q);
+  a.k = fused_rows(views.k);
+  a.v = fused_rows(views.v);
+  a.out = fused_rows(views.out);
+  a.lse = views.lse.empty() ? nullptr : const_cast<float*>(views.lse.as<float>());
+  a.dout = fused_rows(views.dout);
+  a.dq = fused_rows(views.dq);
+  a.dk = fused_rows(views.dk);
+  a.dv = fused_rows(views.dv);
   return a;
 }
 
@@ -86,7 +90,7 @@ FusedAttention part_of(const FusedAttention& whole, int64_t first, int64_t count
   };
   for (FusedAttention::Rows* rows : {&part.q, &part.out, &part.dout, &part.dq}) advance(*rows, whole.queries);
   for (FusedAttention::Rows* rows : {&part.k, &part.v, &part.dk, &part.dv}) advance(*rows, whole.keys);
-  part.lse += first * whole.heads * whole.queries;
+  if (part.lse != nullptr) part.lse += first * whole.heads * whole.queries;
   return part;
 }
 
@@ -124,11 +128,6 @@ struct CudaStream::AttentionTask {
   device::Heads heads;
 };
 
-struct CudaStream::BackwardViews {
-  ConstView q, k, v, out, lse, dout;
-  View dq, dk, dv;
-};
-
 device::Heads CudaStream::place(const AttentionShape& shape, Scratch::Frame& frame) {
   device::Heads heads;
   heads.batch = shape.batch;
@@ -145,7 +144,9 @@ device::Heads CudaStream::place(const AttentionShape& shape, Scratch::Frame& fra
   return heads;
 }
 
-bool CudaStream::attend_fused(const FusedAttention& whole) {
+int64_t CudaStream::fused_at_once(const AttentionShape& shape, const AttentionViews& views) {
+  if (!may_be_fused(shape, views)) return 0;
+  const FusedAttention whole = fused(shape, views);
   const auto fits = [&](int64_t count) {
     const auto bytes = runtime_->attention_workspace(part_of(whole, 0, count));
     return bytes && int64_t(*bytes) <= limits_.attention_bytes;
@@ -154,7 +155,16 @@ bool CudaStream::attend_fused(const FusedAttention& whole) {
   const int64_t kept = whole.is_gradient ? whole.heads * whole.queries * (2 * whole.keys + 4) : 1;
   int64_t at_once = std::min(whole.batch, limits_.attention_bytes / kept);
   while (at_once > 0 && !fits(at_once)) at_once /= 2;
-  if (at_once == 0 || (whole.batch % at_once != 0 && !fits(whole.batch % at_once))) return false;
+  if (at_once > 0 && whole.batch % at_once != 0 && !fits(whole.batch % at_once)) return 0;
+  return at_once;
+}
+
+bool CudaStream::attend_fused(const AttentionShape& shape, const AttentionViews& views) {
+  const int64_t at_once = fused_at_once(shape, views);
+  if (at_once == 0) return false;
+  Scratch::Frame sums(scratch_);
+  FusedAttention whole = fused(shape, views);
+  if (whole.lse == nullptr) whole.lse = sums.take<float>(whole.batch * whole.heads * whole.queries);
   for (int64_t first = 0; first < whole.batch; first += at_once) {
     FusedAttention part = part_of(whole, first, std::min(at_once, whole.batch - first));
     Scratch::Frame frame(scratch_);
@@ -168,13 +178,8 @@ void CudaStream::attention_forward(const AttentionShape& shape, ConstView q, Con
                                    View out, View lse) {
   check_inputs(shape, q, k, v, lse);
   check_matrix(shape, out, shape.queries, q.dtype);
-  if (out.size() == 0) return;
+  if (out.size() == 0 || attend_fused(shape, {q, k, v, out, lse, {}, {}, {}, {}})) return;
   Scratch::Frame frame(scratch_);
-  if (may_be_fused(shape, q, k, v, out)) {
-    float* const sums =
-        lse.empty() ? frame.take<float>(shape.batch * shape.heads * shape.queries) : lse.as<float>();
-    if (attend_fused(fused(shape, q, k, v, out, sums))) return;
-  }
   const device::Heads heads = place(shape, frame);
   if (takes_mma(shape, q, k, v, out)) {
     with_mma_size(shape.head_size, [&](auto size) {
@@ -206,7 +211,7 @@ void CudaStream::attention_forward(const AttentionShape& shape, ConstView q, Con
 
 // delta, then dq, then dk and dv: by tensor cores where they take the shape.
 template <typename T>
-void CudaStream::attention_gradients(const AttentionTask& task, const BackwardViews& views) {
+void CudaStream::attention_gradients(const AttentionTask& task, const AttentionViews& views) {
   const AttentionShape& shape = task.shape;
   const int64_t head_count = shape.batch * shape.heads;
   Scratch::Frame frame(scratch_);
@@ -249,20 +254,11 @@ void CudaStream::attention_backward(const AttentionShape& shape, ConstView q, Co
   for (const ConstView view : {out, dout, ConstView(dq)}) check_matrix(shape, view, shape.queries, q.dtype);
   for (const ConstView view : {ConstView(dk), ConstView(dv)}) check_matrix(shape, view, shape.keys, q.dtype);
   TROUPE_CHECK(!lse.empty() || shape.queries == 0, "the backward pass needs lse");
-  if (may_be_fused(shape, q, k, v, out, dout, dq, dk, dv)) {
-    FusedAttention a = fused(shape, q, k, v, out, const_cast<float*>(lse.as<float>()));
-    a.is_gradient = true;
-    a.dout = fused_rows(dout);
-    a.dq = fused_rows(dq);
-    a.dk = fused_rows(dk);
-    a.dv = fused_rows(dv);
-    if (attend_fused(a)) return;
-  }
+  const AttentionViews views{q, k, v, out, lse, dout, dq, dk, dv};
+  if (attend_fused(shape, views)) return;
   Scratch::Frame frame(scratch_);
   const AttentionTask task{shape, place(shape, frame)};
-  with_compute_type(q.dtype, [&](auto element) {
-    attention_gradients<decltype(element)>(task, {q, k, v, out, lse, dout, dq, dk, dv});
-  });
+  with_compute_type(q.dtype, [&](auto element) { attention_gradients<decltype(element)>(task, views); });
 }
 
 }  // namespace troupe::kernels

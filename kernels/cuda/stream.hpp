@@ -69,6 +69,14 @@ class CudaStream final : public Stream {
                          View lse) override;
   void attention_backward(const AttentionShape& shape, ConstView q, ConstView k, ConstView v, ConstView out,
                           ConstView lse, ConstView dout, View dq, View dk, View dv) override;
+  // What an attention reads and writes; the forward pass has no gradients, and may have no lse.
+  struct AttentionViews {
+    ConstView q, k, v, out, lse, dout;
+    View dq, dk, dv;
+  };
+  // How many sequences at a time the two calls above give to the device's fused attention; 0: they take our
+  // own kernels.
+  int64_t fused_at_once(const AttentionShape& shape, const AttentionViews& views);
 
   void residual_norm_forward(const ResidualNorm& args) override;
   void residual_norm_backward(const ResidualNormGrad& args) override;
@@ -111,11 +119,10 @@ class CudaStream final : public Stream {
   PlacedTotal place(const BlockLayout& layout, const RoundedTotal& total, int64_t begin, int64_t end,
                     Scratch::Frame& frame);
   struct AttentionTask;
-  struct BackwardViews;
-  // Some sequences at a time; false: the device has no algorithm for it.
-  bool attend_fused(const FusedAttention& whole);
+  // Some sequences at a time; false: nothing is done, as fused_at_once has it.
+  bool attend_fused(const AttentionShape& shape, const AttentionViews& views);
   template <typename T>
-  void attention_gradients(const AttentionTask& task, const BackwardViews& views);
+  void attention_gradients(const AttentionTask& task, const AttentionViews& views);
   void square_sums(const PlacedTotal& total, int64_t begin, int64_t end, double* sums);
   void update(const AdamW& args, const PlacedTotal& total, int64_t begin, int64_t end,
               const StateArrays& state);
