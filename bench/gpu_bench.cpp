@@ -128,11 +128,10 @@ model::TrainState some_state(const model::Model& model, uint64_t seed) {
   return state;
 }
 
-// With as many sentences as find memory, up to those of `w`. An arena does not shrink, so each try has a
-// trainer of its own; what the arena alone rules out is not tried.
+// With as many sentences as find memory, up to those of `w`. Arenas, scratch and graphs do not shrink, so
+// each try has a stream and a trainer of its own; what the arena alone rules out is not tried.
 void measure_largest_step(GpuMeter& meter, Workload w) {
   meter.stream = make_cuda_stream(0);
-  const double before = bytes_in_use();
   const auto model = model::make_model(w.config);
   const size_t needed = model::DeviceTrainer::state_bytes(*meter.stream, *model),
                free = meter.stream->runtime().memory().free;
@@ -141,6 +140,9 @@ void measure_largest_step(GpuMeter& meter, Workload w) {
   const model::TrainState state = w.sentences > 0 ? some_state(*model, 3) : model::TrainState{};
   for (; w.sentences > 0; --w.sentences) {
     try {
+      meter.stream.reset();  // first: both may not fit
+      meter.stream = make_cuda_stream(0);
+      const double before = bytes_in_use();
       model::DeviceTrainer trainer(*meter.stream, *model, options_of(w), state);
       time_steps(meter, w, *model, trainer, batches_of(w));
       memory_row(w, *model, trainer, before);
