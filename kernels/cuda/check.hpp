@@ -10,13 +10,17 @@
 
 namespace troupe::kernels {
 
+constexpr const char* kLessMemoryAdvice = "; use a smaller batch or a smaller model";
+
 // Throws Error(device), Error(out_of_memory) that says what was tried and what CUDA answered.
 template <typename... Args>
 void check_cuda(cudaError_t status, fmt::format_string<Args...> tried, Args&&... args) {
   if (status == cudaSuccess) return;
-  const auto kind = status == cudaErrorMemoryAllocation ? ErrorKind::out_of_memory : ErrorKind::device;
-  throw error(kind, "{}: {} ({})", fmt::format(tried, std::forward<Args>(args)...),
-              cudaGetErrorString(status), cudaGetErrorName(status));
+  const bool lacks_memory = status == cudaErrorMemoryAllocation;
+  if (lacks_memory) cudaGetLastError();  // answered for: the next launch is not to find it
+  throw error(lacks_memory ? ErrorKind::out_of_memory : ErrorKind::device, "{}: {} ({}){}",
+              fmt::format(tried, std::forward<Args>(args)...), cudaGetErrorString(status),
+              cudaGetErrorName(status), lacks_memory ? kLessMemoryAdvice : "");
 }
 
 // For destructors, which do not throw.

@@ -3,6 +3,8 @@
 #include <array>
 #include <cstdio>
 
+#include "kernels/cuda/check.hpp"
+
 namespace troupe::kernels {
 
 std::string cudnn_version() {
@@ -16,8 +18,8 @@ void check_cudnn(cudnnStatus_t status, const std::string& tried) {
   cudnnGetLastErrorString(reason.data(), reason.size());
   const bool lacks_memory = status == CUDNN_STATUS_INTERNAL_ERROR_HOST_ALLOCATION_FAILED ||
                             status == CUDNN_STATUS_INTERNAL_ERROR_DEVICE_ALLOCATION_FAILED;
-  throw error(lacks_memory ? ErrorKind::out_of_memory : ErrorKind::device, "{}: {}: {}", tried,
-              cudnnGetErrorString(status), reason.data());
+  throw error(lacks_memory ? ErrorKind::out_of_memory : ErrorKind::device, "{}: {}: {}{}", tried,
+              cudnnGetErrorString(status), reason.data(), lacks_memory ? kLessMemoryAdvice : "");
 }
 
 bool is_unsupported(cudnnStatus_t status) {
