@@ -15,8 +15,8 @@ namespace troupe::kernels {
 
 namespace {
 
-constexpr int64_t kWorkspaceAlignment = 256;
-constexpr size_t kVersionMin = 91000;  // older ones want another least score than minus infinity
+constexpr int64_t kWorkspaceAlignment = 64;  // as it is promised; attention_graph.cpp says that 16 will do
+constexpr size_t kVersionMin = 91000;        // older ones want another least score than minus infinity
 constexpr int kGradientCapabilityMax = 9;
 
 std::string words_of(const FusedAttention& a) {
