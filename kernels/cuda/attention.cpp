@@ -59,7 +59,8 @@ FusedAttention::Rows fused_rows(ConstView view) {
   return {const_cast<void*>(view.data), view.stride};
 }
 
-FusedAttention fused(const AttentionShape& shape, const CudaStream::AttentionViews& views) {
+FusedAttention fused(const AttentionShape& shape, const CudaStream::AttentionViews& views,
+                     const CudaLimits& limits) {
   FusedAttention a;
   a.batch = shape.batch;
   a.queries = shape.queries;
@@ -77,6 +78,7 @@ FusedAttention fused(const AttentionShape& shape, const CudaStream::AttentionVie
   a.dq = fused_rows(views.dq);
   a.dk = fused_rows(views.dk);
   a.dv = fused_rows(views.dv);
+  a.workspace_max = size_t(limits.attention_bytes);
   return a;
 }
 
@@ -146,10 +148,9 @@ device::Heads CudaStream::place(const AttentionShape& shape, Scratch::Frame& fra
 
 int64_t CudaStream::fused_at_once(const AttentionShape& shape, const AttentionViews& views) {
   if (!may_be_fused(shape, views)) return 0;
-  const FusedAttention whole = fused(shape, views);
+  const FusedAttention whole = fused(shape, views, limits_);
   const auto fits = [&](int64_t count) {
-    const auto bytes = runtime_->attention_workspace(part_of(whole, 0, count));
-    return bytes && int64_t(*bytes) <= limits_.attention_bytes;
+    return runtime_->attention_workspace(part_of(whole, 0, count)).has_value();
   };
   // For each head the backward pass keeps a matrix in bf16 and a column in f32, and little else.
   const int64_t kept = whole.is_gradient ? whole.heads * whole.queries * (2 * whole.keys + 4) : 1;
@@ -163,7 +164,7 @@ bool CudaStream::attend_fused(const AttentionShape& shape, const AttentionViews&
   const int64_t at_once = fused_at_once(shape, views);
   if (at_once == 0) return false;
   Scratch::Frame sums(scratch_);
-  FusedAttention whole = fused(shape, views);
+  FusedAttention whole = fused(shape, views, limits_);
   if (whole.lse == nullptr) whole.lse = sums.take<float>(whole.batch * whole.heads * whole.queries);
   for (int64_t first = 0; first < whole.batch; first += at_once) {
     FusedAttention part = part_of(whole, first, std::min(at_once, whole.batch - first));

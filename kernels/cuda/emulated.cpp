@@ -154,7 +154,9 @@ class EmulatedRuntime final : public DeviceRuntime {
   }
 
   std::optional<size_t> attention_workspace(const FusedAttention& a) override {
-    return size_t(a.is_gradient ? a.batch * a.heads * a.queries * (2 * a.keys + 4) : 0);
+    const auto bytes = size_t(a.is_gradient ? a.batch * a.heads * a.queries * (2 * a.keys + 4) : 0);
+    if (bytes > a.workspace_max) return std::nullopt;
+    return bytes;
   }
   void attend(const FusedAttention& a) override {
     const FloatState state;

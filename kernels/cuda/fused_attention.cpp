@@ -70,7 +70,7 @@ int capability_of(int device) {
 }
 
 struct Plan {
-  std::unique_ptr<cudnn::Descriptor> plan;  // none: there is no engine
+  std::unique_ptr<cudnn::Descriptor> plan;  // none: there is no engine, or it needs too much
   std::string engine = "none";
   int64_t workspace = 0;  // in bytes, with delta
 };
@@ -120,7 +120,8 @@ std::string attention_numerics(int device) {
                      make_plan(usual_attention(true), handle.get(), capability).engine, major, minor);
 }
 
-// Plans stay for good: graphs launch their kernels.
+// Plans stay for good, as graphs launch their kernels; of one that needs too much only that is kept, as a
+// stream asks with one workspace_max.
 struct CudnnAttention::State {
   Handle handle;
   int capability;
@@ -133,7 +134,9 @@ struct CudnnAttention::State {
     const Key key = key_of(attention);
     const auto found = plans.find(key);
     if (found != plans.end()) return found->second;
-    return plans.emplace(key, make_plan(attention, handle.get(), capability)).first->second;
+    Plan made = make_plan(attention, handle.get(), capability);
+    if (size_t(made.workspace) > attention.workspace_max) made.plan.reset();
+    return plans.emplace(key, std::move(made)).first->second;
   }
 };
 
@@ -147,7 +150,7 @@ CudnnAttention::State& CudnnAttention::state() {
 
 std::optional<size_t> CudnnAttention::workspace(const FusedAttention& a) {
   const Plan& plan = state().plan_of(a);
-  if (plan.plan == nullptr) return std::nullopt;
+  if (plan.plan == nullptr || size_t(plan.workspace) > a.workspace_max) return std::nullopt;
   return size_t(plan.workspace);
 }
 

@@ -62,6 +62,7 @@ struct FusedAttention {
   float* lse = nullptr;   // (batch, heads, queries): written in the forward pass, read in the backward pass
   Rows dout, dq, dk, dv;  // of the gradient
   void* workspace = nullptr;  // of attention_workspace's bytes, 64-byte aligned
+  size_t workspace_max = SIZE_MAX;
   bool operator==(const FusedAttention&) const = default;
 };
 
@@ -100,7 +101,8 @@ class DeviceRuntime {
   virtual bool has_algorithm(const Product& product) = 0;
 
   // What `attend` needs for this shape, in bytes; nothing where the device has no algorithm for it that gives
-  // the same bits every time. Decided like has_algorithm; memory is not looked at.
+  // the same bits every time and needs workspace_max at most. Decided like has_algorithm; memory is not
+  // looked at.
   virtual std::optional<size_t> attention_workspace(const FusedAttention& attention) = 0;
   // Throws Error(device) with the shape. REQUIRES attention_workspace(attention).
   virtual void attend(const FusedAttention& attention) = 0;
