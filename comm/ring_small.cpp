@@ -57,7 +57,8 @@ void RingEngine::send_whole(const FrameHead& head, FrameBuffer payload, Deadline
   links_.next->send(head, std::move(payload), deadline);
 }
 
-// What a part holds is the doing of its maker, whoever has handed it on.
+// A part that is of no use is its maker's: it has come over checked links, though the memory of a member that
+// handed it on may have changed it.
 void RingEngine::take_whole(const Frame& frame, size_t from, Deadline deadline) {
   check_step(frame);
   if (frame.head.type != uint8_t(FrameType::whole) || frame.head.chunk != from)
