@@ -82,7 +82,7 @@ TEST_CASE("cuDNN offers nothing for heads that it does not know, and says what i
   REQUIRE(has_driver());
   const cudnn::Descriptor device = describe(kGpus[1]);
   CHECK(AttentionGraph(attention_of(2, 128, 128, 2, 12), nullptr).engines(device.get()).empty());
-  FusedAttention overlapping = attention_of(2, 128, 128, 2, 64);
-  overlapping.q.stride = -1;
-  CHECK_THROWS_AS(AttentionGraph(overlapping, nullptr), Error);
+  FusedAttention backwards = attention_of(2, 128, 128, 2, 64);
+  backwards.q.stride = -1;
+  CHECK_THROWS_AS(AttentionGraph(backwards, nullptr), Error);
 }
