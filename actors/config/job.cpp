@@ -1,6 +1,7 @@
 #include "actors/config/job.hpp"
 
 #include <algorithm>
+#include <array>
 #include <sstream>
 #include <utility>
 
@@ -87,20 +88,27 @@ void describe(JobConfig& j, FieldVisitor& v) {
   v.number("report.every", j.report_every, {1, 1'000'000});
 }
 
-// What is wrong with settings that are right one by one; empty: nothing.
-std::string problem_of(const JobConfig& j) {
-  if (j.slots + j.evaluation_slots > 1024)
-    return fmt::format("training.slots + evaluation.slots is {}; it must be at most 1024", j.slots + j.evaluation_slots);
-  // The vocabulary may still be unknown; every other setting can be judged now.
-  model::ModelConfig probe = j.model;
-  if (probe.vocabulary == 0) probe.vocabulary = 4'000'000;
+template <typename Config>
+std::string problem_of(const Config& config) {
   try {
-    model::validate(probe);
-    model::validate(resolved_optimizer(j));
+    model::validate(config);
   } catch (const Error& problem) {
     return problem.what();
   }
   return "";
+}
+
+// What is wrong with settings that are right one by one: with slots, the model, the optimizer. Empty: nothing.
+std::array<std::string, 3> problems_of(const JobConfig& j) {
+  std::array<std::string, 3> problems;
+  if (j.slots + j.evaluation_slots > 1024)
+    problems[0] = fmt::format("training.slots + evaluation.slots is {}; it must be at most 1024", j.slots + j.evaluation_slots);
+  // The vocabulary may still be unknown; every other setting can be judged now.
+  model::ModelConfig probe = j.model;
+  if (probe.vocabulary == 0) probe.vocabulary = 4'000'000;
+  problems[1] = problem_of(probe);
+  problems[2] = problem_of(resolved_optimizer(j));
+  return problems;
 }
 
 std::string function_text(const JobConfig& job) {
@@ -130,13 +138,16 @@ JobConfig parse_job(std::string_view file, std::string_view text, const std::vec
   job.optimizer.weight_decay = 0.01f;
   const Describe description = [&](FieldVisitor& v) { describe(job, v); };
   read_toml(file, text, description);
-  std::string brought_by(file), problem = problem_of(job);
+  std::array<std::string, 3> brought_by, problems = problems_of(job);
+  brought_by.fill(std::string(file));
   for (const std::string& assignment : overrides) {
     apply_override(assignment, description);
-    const std::string before = std::exchange(problem, problem_of(job));
-    if (problem != before) brought_by = "--set " + assignment;
+    const auto before = std::exchange(problems, problems_of(job));
+    for (size_t i = 0; i < problems.size(); ++i)  // what was wrong before was not brought, though its words change
+      if (before[i].empty()) brought_by[i] = "--set " + assignment;
   }
-  if (!problem.empty()) throw error(ErrorKind::usage, "{}: {}", brought_by, problem);
+  for (size_t i = 0; i < problems.size(); ++i)
+    if (!problems[i].empty()) throw error(ErrorKind::usage, "{}: {}", brought_by[i], problems[i]);
   return job;
 }
 

@@ -141,6 +141,11 @@ TEST_CASE("a mistake that an override brings is blamed on it, and one of the fil
                 "--set training.slots=1000: training.slots + evaluation.slots is 2000");
   check_message(file, {"model.heads=5", "model.width=65", "model.width=64"}, "--set model.width=64: ");
   check_message(bad_file, {"training.steps=5"}, "job.toml: model.heads is 3");
+  const std::string bad_slots = bad_file + "\n[training]\nslots = 1000\n[evaluation]\nslots = 1000";
+  check_message(bad_slots, {"model.heads=4"}, "job.toml: training.slots + evaluation.slots is 2000");
+  check_message(bad_slots, {"training.slots=8"}, "job.toml: model.heads is 3");
+  check_message(bad_file, {"training.slots=1000", "evaluation.slots=1000"},
+                "--set evaluation.slots=1000: training.slots + evaluation.slots is 2000");
   check_message(bad_file, {"model.width=99", "model.width=100"}, "--set model.width=100: model.heads is 3");
 }
 
