@@ -245,7 +245,11 @@ void apply_override(std::string_view assignment, const Describe& describe) {
   try {
     table = toml::parse(fmt::format("{} = {}", key, value));
   } catch (const toml::parse_error&) {  // a bare word: --set model.norm=post needs no quotation marks
-    table = parse(option, fmt::format("{} = {}", key, quoted(value)));
+    try {
+      table = toml::parse(fmt::format("{} = {}", key, quoted(value)));
+    } catch (const toml::parse_error&) {
+      throw error(ErrorKind::usage, "{}: its value has characters that no setting may have", option);
+    }
   }
   TableReader reader(table, Place{option, "", false});
   describe(reader);

@@ -135,6 +135,8 @@ TEST_CASE("a mistake that an override brings is blamed on it, and one of the fil
       file, {"model.width=wide"},
       "--set model.width=wide: model.width is the string \"wide\"; it must be a whole number from 1");
   check_message(file, {"model.norm=\"mid\\dle"}, "--set model.norm=\"mid\\dle: model.norm is the string");
+  check_message(file, {"model.norm=pre\x01"},
+                "--set model.norm=pre\x01: its value has characters that no setting may have");
   check_message(file, {"model.heads=8", "model.width=100", "training.slots=2"},
                 "--set model.width=100: model.heads is 8, which does not divide model.width 100");
   check_message(file, {"evaluation.slots=1000", "training.slots=1000"},
