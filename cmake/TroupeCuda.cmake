@@ -31,9 +31,11 @@ if(CUDNN_INCLUDE AND CUDNN_LIBRARY)
   string(REGEX REPLACE "[^0-9]*([0-9]+)[^0-9]*([0-9]+).*" "\\1.\\2" CUDNN_VERSION "${CUDNN_VERSION}")
   if(CUDNN_VERSION VERSION_GREATER_EQUAL 9.10)
     set(TROUPE_CUDNN ON)
+  else()
+    set(CUDNN_REFUSAL " is too old and not used: attention needs 9.10")
   endif()
 endif()
-message(STATUS "cuDNN: ${CUDNN_LIBRARY} ${CUDNN_VERSION}")
+message(STATUS "cuDNN: ${CUDNN_LIBRARY} ${CUDNN_VERSION}${CUDNN_REFUSAL}")
 
 # troupe_cuda_kernels(<target> <sources>...): adds the sources' device code to <target>. --fmad=false, -ftz=true and
 # correctly rounded division and root: arithmetic rounds as on a CPU stream.
