@@ -1,5 +1,7 @@
 #include "tests/kernels/devices.hpp"
 
+#include <cstdlib>
+
 #if defined(TROUPE_CUDA)
 #include "kernels/cuda/backend.hpp"
 #endif
@@ -66,9 +68,11 @@ std::vector<std::unique_ptr<TestDevice>>& other_test_devices() {
     const auto add = [&](const char* name, ThreadOrder order) {
       all->push_back(std::make_unique<StreamDevice>(name, make_emulated_stream(order)));
     };
-    add("emulated, forward", ThreadOrder::forward);
-    add("emulated, backward", ThreadOrder::backward);
-    add("emulated, mixed", ThreadOrder::mixed);
+    if (std::getenv("TROUPE_TEST_GPU_ONLY") == nullptr) {
+      add("emulated, forward", ThreadOrder::forward);
+      add("emulated, backward", ThreadOrder::backward);
+      add("emulated, mixed", ThreadOrder::mixed);
+    }
     if (auto gpu = gpu_test_device()) all->push_back(std::move(gpu));
     return all;
   }();

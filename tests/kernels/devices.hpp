@@ -29,7 +29,8 @@ class TestDevice {
 };
 
 std::unique_ptr<TestDevice> cpu_test_device();
-// The emulated device in each order, and the GPU if there is one (see gpu_test_device).
+// The emulated device in each order, unless TROUPE_TEST_GPU_ONLY is set, and the GPU if there is one (see
+// gpu_test_device).
 std::vector<std::unique_ptr<TestDevice>>& other_test_devices();
 // In the order `forward`.
 std::unique_ptr<TestDevice> emulated_test_device(const kernels::CudaLimits& limits);
