@@ -45,7 +45,8 @@ std::string what_would_fit(const Model& model, size_t free, int64_t tokens) {
   const int64_t fitting = tokens_that_fit(model, free, tokens - 1);
   if (fitting == 0) return "a slot of one token would not fit either; use a smaller model";
   return fmt::format(
-      "slots of {} tokens would fit: prepare the data with --pack-tokens {}{}, or use a smaller model",
+      "activations of {} tokens would fit, and temporary memory comes on top: prepare the data with "
+      "--pack-tokens below {}{}, or use a smaller model",
       fitting, fitting, fitting < model.config().max_length ? " and a --max-length no larger" : "");
 }
 

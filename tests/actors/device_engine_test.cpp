@@ -351,7 +351,7 @@ TEST_CASE("memory that one device of several lacks is said with its name and wha
   CHECK(no_slot.starts_with("emulated device 1: a slot of"));
   const int64_t fitting = model::tokens_that_fit(*model, state, 64);
   const std::string what =
-      fitting > 0 ? fmt::format("slots of {} tokens would fit", fitting) : "of one token";
+      fitting > 0 ? fmt::format("activations of {} tokens would fit", fitting) : "of one token";
   CHECK(no_slot.find(what) != std::string::npos);
   CHECK(refusal_with(size_t{1} << 40) == "it fits");
 }

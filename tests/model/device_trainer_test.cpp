@@ -246,7 +246,8 @@ TEST_CASE("a model or a slot that does not fit on a device is refused with what 
   REQUIRE(fitting > 40);
   CHECK_THROWS_WITH_AS(
       trainer.step(large),
-      doctest::Contains(fmt::format("prepare the data with --pack-tokens {}, or", fitting).c_str()), Error);
+      doctest::Contains(fmt::format("prepare the data with --pack-tokens below {}, or", fitting).c_str()),
+      Error);
   const auto fits = [&](int64_t, uint32_t slot) {
     return random_batch(config, {int32_t(fitting / 20), 9, 20}, slot);
   };
