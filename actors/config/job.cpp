@@ -143,8 +143,8 @@ JobConfig parse_job(std::string_view file, std::string_view text, const std::vec
   for (const std::string& assignment : overrides) {
     apply_override(assignment, description);
     const auto before = std::exchange(problems, problems_of(job));
-    for (size_t i = 0; i < problems.size(); ++i)  // what was wrong before was not brought, though its words change
-      if (before[i].empty()) brought_by[i] = "--set " + assignment;
+    for (size_t i = 0; i < problems.size(); ++i)  // a mistake of the file stays the file's, though its words change
+      if (problems[i] != before[i] && (before[i].empty() || brought_by[i] != file)) brought_by[i] = "--set " + assignment;
   }
   for (size_t i = 0; i < problems.size(); ++i)
     if (!problems[i].empty()) throw error(ErrorKind::usage, "{}: {}", brought_by[i], problems[i]);

@@ -148,7 +148,8 @@ TEST_CASE("a mistake that an override brings is blamed on it, and one of the fil
   check_message(bad_slots, {"training.slots=8"}, "job.toml: model.heads is 3");
   check_message(bad_file, {"training.slots=1000", "evaluation.slots=1000"},
                 "--set evaluation.slots=1000: training.slots + evaluation.slots is 2000");
-  check_message(bad_file, {"model.width=99", "model.width=100"}, "--set model.width=100: model.heads is 3");
+  check_message(bad_file, {"model.width=99", "model.width=100"}, "job.toml: model.heads is 3");
+  check_message(bad_file, {"model.width=102", "model.width=100"}, "--set model.width=100: model.heads is 3");
 }
 
 TEST_CASE(
