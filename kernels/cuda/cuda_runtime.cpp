@@ -156,6 +156,15 @@ class CudaRuntime final : public DeviceRuntime {
 
 }  // namespace
 
+int cuda_capability(int device) {
+  int major = 0, minor = 0;
+  check_cuda(cudaDeviceGetAttribute(&major, cudaDevAttrComputeCapabilityMajor, device),
+             "cannot ask for the compute capability of GPU {}", device);
+  check_cuda(cudaDeviceGetAttribute(&minor, cudaDevAttrComputeCapabilityMinor, device),
+             "cannot ask for the compute capability of GPU {}", device);
+  return 10 * major + minor;
+}
+
 DeviceMemory cuda_memory(int device) {
   DeviceMemory memory;
   check_cuda(cudaSetDevice(device), "cannot use GPU {}", device);

@@ -12,6 +12,8 @@ std::unique_ptr<DeviceRuntime> make_cuda_runtime(int device);
 
 DeviceMemory cuda_memory(int device);
 
+int cuda_capability(int device);  // 90 for sm_90; throws Error(device)
+
 // Memory of a GPU. Throws Error(out_of_memory) with the bytes asked for and those that are free.
 Buffer allocate_cuda(size_t bytes, int device);
 

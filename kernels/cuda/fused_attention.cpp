@@ -10,6 +10,7 @@
 #include "kernels/base/hash.hpp"
 #include "kernels/cuda/attention_graph.hpp"
 #include "kernels/cuda/check.hpp"
+#include "kernels/cuda/cuda_runtime.hpp"
 
 namespace troupe::kernels {
 
@@ -17,7 +18,7 @@ namespace {
 
 constexpr int64_t kWorkspaceAlignment = 64;  // as it is promised; attention_graph.cpp says that 16 will do
 constexpr size_t kVersionMin = 91000;        // older ones want another least score than minus infinity
-constexpr int kGradientCapabilityMax = 9;
+constexpr int kGradientCapabilityMax = 99;
 
 std::string words_of(const FusedAttention& a) {
   return fmt::format("{} of {} x {} queries and {} keys, {} heads of {}",
@@ -62,13 +63,6 @@ int64_t delta_bytes(const FusedAttention& a) {
   return (bytes + kWorkspaceAlignment - 1) / kWorkspaceAlignment * kWorkspaceAlignment;
 }
 
-int capability_of(int device) {
-  int major = 0;
-  check_cuda(cudaDeviceGetAttribute(&major, cudaDevAttrComputeCapabilityMajor, device),
-             "cannot ask for the compute capability of GPU {}", device);
-  return major;
-}
-
 struct Plan {
   std::unique_ptr<cudnn::Descriptor> plan;  // none: there is no engine, or it needs too much
   std::string engine = "none";
@@ -111,7 +105,7 @@ FusedAttention usual_attention(bool is_gradient) {
 // kernels with it.
 std::string attention_numerics(int device) {
   const Handle handle(device);
-  const int capability = capability_of(device);
+  const int capability = cuda_capability(device);
   int major = 0, minor = 0;
   if (nvrtcVersion(&major, &minor) != NVRTC_SUCCESS)
     throw error(ErrorKind::device, "cannot read the version of CUDA's run-time compiler");
@@ -127,7 +121,7 @@ struct CudnnAttention::State {
   int capability;
   std::unordered_map<Key, Plan, HashKey> plans;
 
-  State(int device, cudaStream_t stream) : handle(device), capability(capability_of(device)) {
+  State(int device, cudaStream_t stream) : handle(device), capability(cuda_capability(device)) {
     check_cudnn(cudnnSetStream(handle.get(), stream), fmt::format("cannot use cuDNN on GPU {}", device));
   }
   const Plan& plan_of(const FusedAttention& attention) {

@@ -10,6 +10,7 @@
 
 #include "kernels/base/hash.hpp"
 #include "kernels/cuda/check.hpp"
+#include "kernels/cuda/cuda_runtime.hpp"
 
 namespace troupe::kernels {
 
@@ -167,13 +168,9 @@ struct CudaProducts::Cache {
 
 CudaProducts::CudaProducts(cudaStream_t stream, void* workspace)
     : stream_(stream), workspace_(workspace), cache_(std::make_unique<Cache>()) {
-  int device = 0, major = 0, minor = 0;
+  int device = 0;
   check_cuda(cudaGetDevice(&device), "cannot ask for the current GPU");
-  check_cuda(cudaDeviceGetAttribute(&major, cudaDevAttrComputeCapabilityMajor, device),
-             "cannot ask for the compute capability of GPU {}", device);
-  check_cuda(cudaDeviceGetAttribute(&minor, cudaDevAttrComputeCapabilityMinor, device),
-             "cannot ask for the compute capability of GPU {}", device);
-  capability_ = 10 * major + minor;
+  capability_ = cuda_capability(device);
   const cublasStatus_t status = cublasLtCreate(&cache_->handle);
   if (status != CUBLAS_STATUS_SUCCESS)
     throw error(ErrorKind::device, "cannot start cuBLASLt: {}", cublasLtGetStatusString(status));
