@@ -1,8 +1,11 @@
-// Addresses that are kept for whoever listens there.
+// Addresses that are kept for whoever listens there, and what connections are set to.
 #include "comm/socket.hpp"
+
+#include <fstream>
 
 #include <doctest/doctest.h>
 #include <netinet/in.h>
+#include <netinet/tcp.h>
 #include <sys/socket.h>
 
 #include "kernels/base/error.hpp"
@@ -38,4 +41,28 @@ TEST_CASE("a reserved port is not given to a socket that is not meant to share i
   REQUIRE(getsockname(reserved.get(), reinterpret_cast<sockaddr*>(&address), &size) == 0);
   CHECK(bind(stranger.get(), reinterpret_cast<sockaddr*>(&address), size) == -1);
   CHECK(errno == EADDRINUSE);
+}
+
+TEST_CASE("a connection within one machine is not paced, and others are as the system says") {
+  const auto congestion_control = [](const Descriptor& socket) {
+    char text[16] = {};
+    socklen_t size = sizeof text;
+    REQUIRE(getsockopt(socket.get(), IPPROTO_TCP, TCP_CONGESTION, text, &size) == 0);
+    return std::string(text, strnlen(text, size));
+  };
+  std::string of_system;
+  REQUIRE(std::getline(std::ifstream("/proc/sys/net/ipv4/tcp_congestion_control"), of_system));
+  const auto check = [&](const std::string& listen_at, const std::string& expected) {
+    std::string address, why;
+    const Descriptor listener = listen_on(listen_at, address);
+    const Descriptor dialler = connect_to(address, raw_deadline(), why);
+    CAPTURE(why);
+    REQUIRE(dialler.valid());
+    REQUIRE(wait_readable(listener.get(), raw_deadline()));
+    const Descriptor accepted = accept_from(listener.get());
+    CHECK(congestion_control(dialler) == expected);
+    CHECK(congestion_control(accepted) == expected);
+  };
+  check("127.0.0.1:0", "reno");
+  check("127.0.0.2:0", of_system);  // dialled from 127.0.0.1
 }
