@@ -20,12 +20,16 @@ constexpr scheduler::Microseconds kPatienceUs = 20'000'000;  // for anyone to ha
 DatasetRepair::DatasetRepair(Options options, std::vector<data::FileEntry> lacking,
                              scheduler::Microseconds now_us)
     : options_(std::move(options)), lacking_(std::move(lacking)) {
+  begin_file(now_us);
+}
+
+// Only when there is something to put into it.
+void DatasetRepair::make_folder() const {
   std::error_code failed;
   std::filesystem::create_directories(options_.folder, failed);
   if (failed)
     throw error(ErrorKind::file, "{}; and {} cannot be made: {}", options_.problem, options_.folder,
                 failed.message());
-  begin_file(now_us);
 }
 
 bool DatasetRepair::lacks(const std::string& file) const {
@@ -41,6 +45,7 @@ void DatasetRepair::begin_file(scheduler::Microseconds now_us) {
   one_by_one_.clear();
   heard_us_ = now_us;
   if (!lacking_.front().sha256.empty() && lacking_.front().bytes == 0) {  // nobody is needed for that
+    make_folder();
     std::ofstream(part_path(), std::ios::trunc);
     return finish_file(now_us);
   }
@@ -68,6 +73,7 @@ void DatasetRepair::take(scheduler::Rank from, const wire::Piece& piece, schedul
   }
   if (piece.blob_bytes() == 0) return;  // it is not that far itself
   heard_us_ = now_us;
+  make_folder();
   blob_.take(from, piece);
   if (blob_.whole()) finish_file(now_us);
 }

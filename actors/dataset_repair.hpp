@@ -36,6 +36,7 @@ class DatasetRepair {
   bool lacks(const std::string& file) const;
 
  private:
+  void make_folder() const;
   std::string part_path() const;
   void begin_file(scheduler::Microseconds now_us);
   void finish_file(scheduler::Microseconds now_us);

@@ -2,7 +2,6 @@
 
 #include <csignal>
 #include <cstring>
-#include <filesystem>
 #include <fstream>
 #include <sstream>
 #include <thread>
@@ -41,13 +40,23 @@ void write_file(const std::filesystem::path& path, const std::string& content) {
   if (!out.flush()) throw error(ErrorKind::file, "cannot write {}: {}", path.string(), std::strerror(errno));
 }
 
+// What has to be made so that there is this folder: the uppermost of those that are missing; empty when it is
+// there.
+std::filesystem::path first_missing(const std::string& folder) {
+  std::filesystem::path missing;
+  std::error_code none;
+  for (auto at = std::filesystem::absolute(folder); !std::filesystem::exists(at, none); at = at.parent_path())
+    missing = at;
+  return missing;
+}
+
 }  // namespace
 
 LocalCluster::LocalCluster(config::ClusterConfig nodes, const std::string& out_folder, std::string program,
                            std::vector<std::string> more)
     : out_folder_(out_folder),
       program_(program.empty() ? find_program() : std::move(program)),
-      made_out_(!std::filesystem::exists(out_folder)),
+      made_(first_missing(out_folder)),
       more_(std::move(more)),
       config_(std::move(nodes)) {
   std::error_code failed;
@@ -219,15 +228,18 @@ void LocalCluster::stop(std::chrono::milliseconds patience) {
 }
 
 void LocalCluster::undo() {
-  if (!made_out_) return;
+  if (made_.empty()) return;
   std::vector<std::string> written = {out_folder_ + "/cluster.toml", out_folder_ + "/cluster.json"};
   for (size_t i = 0; i < config_.nodes.size(); ++i) {
     written.push_back(cluster_path(i));
     written.push_back(log_path(config_.nodes[i].name));
   }
-  written.insert(written.end(), {logs(), out_folder_});
+  written.push_back(logs());
   std::error_code ignored;
   for (const std::string& path : written) std::filesystem::remove(path, ignored);
+  for (auto folder = std::filesystem::absolute(out_folder_); folder != made_.parent_path();
+       folder = folder.parent_path())
+    std::filesystem::remove(folder, ignored);
 }
 
 }  // namespace troupe::actors

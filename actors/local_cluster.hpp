@@ -4,6 +4,7 @@
 #pragma once
 
 #include <chrono>
+#include <filesystem>
 #include <functional>
 #include <optional>
 #include <set>
@@ -42,7 +43,8 @@ class LocalCluster {
   void restart(size_t index, const std::function<bool()>& give_up = {});
   // Waits for all to end by themselves, then kills those that have not.
   void stop(std::chrono::milliseconds patience);
-  // Removes what it has written, and OUT where it has made that and nothing else is in it. REQUIRES stop().
+  // Where it has made OUT, removes what it has written, OUT and the folders made for it unless something else
+  // is in them. REQUIRES stop().
   void undo();
   // The last lines of a node's log, to explain its death.
   std::string log_tail(const std::string& node) const;
@@ -62,7 +64,7 @@ class LocalCluster {
   std::string log_path(const std::string& node) const;
 
   std::string out_folder_, program_;
-  bool made_out_;
+  std::filesystem::path made_;  // the uppermost folder made for OUT; empty: OUT was there
   std::vector<std::string> more_;
   std::set<size_t> have_map_;
   config::ClusterConfig config_;

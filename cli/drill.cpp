@@ -7,6 +7,7 @@
 
 #include "actors/config/cluster.hpp"
 #include "cli/commands.hpp"
+#include "cli/job_arguments.hpp"
 #include "kernels/base/error.hpp"
 
 namespace troupe::cli {
@@ -15,8 +16,9 @@ namespace {
 
 struct DrillArguments {
   drill::DrillOptions options;
-  std::string job, plan;
-  std::vector<std::string> overrides, kinds;
+  JobArguments job;
+  std::string plan;
+  std::vector<std::string> kinds;
   uint64_t faults = 20;
   int64_t steps = 0;
   bool json = false;
@@ -30,16 +32,14 @@ std::vector<std::string> node_names(int64_t nodes) {
 
 void run(DrillArguments& a, int& code) {
   // The time line is made of reports: one a step, unless the job is told otherwise on the command line.
-  a.overrides.insert(a.overrides.begin(), "report.every=1");
+  std::vector<std::string>& overrides = a.job.overrides;
+  overrides.insert(overrides.begin(), "report.every=1");
   a.options.whole_job = a.steps > 0;
-  a.overrides.push_back("training.steps=" + std::to_string(a.steps > 0 ? a.steps : 10'000'000));
-  a.options.job =
-      a.job.empty() ? config::parse_job("--set", "", a.overrides) : config::read_job_file(a.job, a.overrides);
+  overrides.push_back("training.steps=" + std::to_string(a.steps > 0 ? a.steps : 10'000'000));
+  a.options.job = a.job.read();
   if (a.options.job.sum != config::SumKind::exact)
     throw error(ErrorKind::usage, "a drill needs training.sum = \"exact\": a float sum depends on who adds");
-  if (a.options.job.source == config::DataSource::folder && a.options.data.empty())
-    throw error(ErrorKind::usage,
-                "say with --data which dataset to train on, or use examples/jobs/tiny.toml");
+  check_data_option(a.options.job, a.options.data, true);
   std::error_code none;
   if (std::filesystem::exists(a.options.out, none) && !std::filesystem::is_empty(a.options.out, none))
     throw error(ErrorKind::usage, "--out {} is there already and not empty; a drill needs a new folder",
@@ -66,10 +66,7 @@ void add_drill(CLI::App& app, int& code) {
       "drill", "Train on a local cluster, inject faults, and compare the weights with an undisturbed run");
   auto a = std::make_shared<DrillArguments>();
   auto& o = a->options;
-  command->add_option("--job", a->job, "Job file (TOML); examples/jobs/tiny.toml needs no data");
-  command->add_option("--set", a->overrides, "Change a setting of the job: section.key=value")
-      ->expected(1)
-      ->take_all();
+  a->job.add_to(*command, "Job file (TOML); examples/jobs/tiny.toml needs no data");
   command->add_option("--data", o.data, "Dataset folder, as troupe prepare makes it");
   command->add_option("--out", o.out, "Folder for logs, checkpoints and ledgers; must be new")->required();
   command->add_option("--nodes", o.nodes, "Node processes")->check(CLI::Range(1, 64))->capture_default_str();

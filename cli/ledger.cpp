@@ -7,6 +7,7 @@
 #include "actors/engine_setup.hpp"
 #include "actors/inference/translator.hpp"
 #include "cli/commands.hpp"
+#include "cli/job_arguments.hpp"
 #include "kernels/base/hash.hpp"
 #include "kernels/cpu/backend.hpp"
 #include "model/checkpoint.hpp"
@@ -26,8 +27,7 @@ void verify(const LedgerOptions& options) {
   const std::string newest = inference::find_checkpoint(options.out, warn);
   const model::Checkpoint checkpoint = model::load_checkpoint(newest, *backend);
   const config::JobConfig job = config::parse_job(newest, checkpoint.info.job_text);
-  if (job.source == config::DataSource::folder && options.data.empty())
-    throw error(ErrorKind::usage, "say with --data which dataset the job trained on");
+  check_data_option(job, options.data, true);
   const auto dataset = actors::open_dataset(job, options.data);
   const actors::LedgerSummary found = actors::verify_ledger(options.out, job, *dataset);
   // The ledger may be ahead of the checkpoint, but not behind it.

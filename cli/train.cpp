@@ -2,6 +2,7 @@
 
 #include "actors/train_client.hpp"
 #include "cli/commands.hpp"
+#include "cli/job_arguments.hpp"
 
 namespace troupe::cli {
 
@@ -9,15 +10,14 @@ namespace {
 
 struct TrainArguments {
   actors::TrainOptions options;
-  std::string job;
-  std::vector<std::string> overrides;
+  JobArguments job;
   int64_t steps = 0;
 };
 
 void run(TrainArguments& a, int& code) {
-  if (a.steps > 0) a.overrides.push_back("training.steps=" + std::to_string(a.steps));
-  a.options.job =
-      a.job.empty() ? config::parse_job("--set", "", a.overrides) : config::read_job_file(a.job, a.overrides);
+  if (a.steps > 0) a.job.overrides.push_back("training.steps=" + std::to_string(a.steps));
+  a.options.job = a.job.read();
+  check_data_option(a.options.job, a.options.data, false);  // nodes may have folders of their own
   a.options.program = own_program();
   code = actors::train(a.options);
 }
@@ -28,10 +28,7 @@ void add_train(CLI::App& app, int& code) {
   CLI::App* command = app.add_subcommand("train", "Train a model on one or several nodes");
   auto a = std::make_shared<TrainArguments>();
   auto& o = a->options;
-  command->add_option("--job", a->job, "Job file (TOML): model, optimizer, steps; see examples/jobs");
-  command->add_option("--set", a->overrides, "Change a setting of the job: section.key=value")
-      ->expected(1)
-      ->take_all();
+  a->job.add_to(*command, "Job file (TOML): model, optimizer, steps; see examples/jobs");
   command->add_option("--data", o.data, "Dataset folder, as troupe prepare makes it");
   command->add_option("--out", o.out, "Folder for checkpoints, logs and cluster.json")->required();
   auto* nodes = command->add_option("--nodes", o.nodes, "Node processes on this machine")

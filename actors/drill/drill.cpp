@@ -84,8 +84,7 @@ class Drill {
       if (signals_.arrived()) throw Error(ErrorKind::cancelled, "the drill was interrupted");
     }
     result_.seconds = seconds_since(began_);
-    if (!verdict_->error().empty() || verdict_->digest().empty())
-      throw Error(ErrorKind::protocol, "the job has failed: " + verdict_->error());
+    if (!verdict_->error().empty() || verdict_->digest().empty()) fail();
     result_.steps = verdict_->step();
     result_.faults_missed = options_.plan.faults.size() - next_;
     for (const Outcome& outcome : result_.outcomes) result_.faults_missed += outcome.injected ? 0 : 1;
@@ -107,6 +106,17 @@ class Drill {
     return std::chrono::duration<double>(Clock::now() - begin).count();
   }
   size_t index_of(const std::string& node) const { return cluster_.find(node).value(); }
+
+  // A job that was refused leaves nothing behind.
+  [[noreturn]] void fail() {
+    if (!begun_) {
+      client_.close();
+      cluster_.stop(std::chrono::seconds(5));
+      cluster_.undo();
+    }
+    throw Error(verdict_->exit_code() == 2 ? ErrorKind::usage : ErrorKind::protocol,
+                (begun_ ? "the job has failed: " : "") + verdict_->error());
+  }
 
   const actors::LocalCluster& started() {
     if (options_.plan.needs_proxies()) network_.emplace(cluster_.config(), options_.seed);
@@ -142,6 +152,7 @@ class Drill {
 
   void on_event(const std::string& node, const wire::Event& event) {
     if (event.kind() == wire::Event::VIEW) {
+      begun_ = true;
       members_ = {event.nodes().begin(), event.nodes().end()};
       if (members_.size() == cluster_.config().nodes.size()) ever_whole_ = true;
     }
@@ -312,7 +323,7 @@ class Drill {
   std::vector<End> ends_;
   size_t next_ = 0;
   int64_t step_ = 0;
-  bool ever_whole_ = false, stopping_ = false;
+  bool begun_ = false, ever_whole_ = false, stopping_ = false;
   Clock::time_point began_, watched_, last_fault_ = Clock::now();
   Clock::duration without_step_{};  // as long as no step has been committed
   std::optional<wire::JobEnded> verdict_;

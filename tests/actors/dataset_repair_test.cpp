@@ -70,6 +70,17 @@ TEST_CASE("when several have given nonsense together, each is asked alone") {
   CHECK(f.repair.whole());
 }
 
+TEST_CASE("no folder is made for files that nobody has") {
+  const test::TemporaryFolder folder;
+  const std::string set = folder / "not there";
+  DatasetRepair repair{{set, "alpha", {{1, "beta"}}, {0, 1}, "no manifest"}, {{"manifest.json", 0, ""}}, 0};
+  wire::Piece absent;
+  absent.set_name("manifest.json");
+  absent.set_absent("it lacks it too");
+  test::check_error(ErrorKind::file, {"no manifest"}, [&] { repair.take(1, absent, 0); });
+  CHECK_FALSE(std::filesystem::exists(set));
+}
+
 TEST_CASE("a file that nobody has, or of which nobody says anything, is named") {
   Folder f;
   f.repair.take(1, f.absent(), 0);

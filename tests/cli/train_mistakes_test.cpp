@@ -117,6 +117,11 @@ TEST_CASE("train and node: every mistake on the way to a job gets one clear erro
        2,
        {"--device"}},
       {"no data named", {"train", "--job", translator, "--out", out}, 2, {"--data"}},
+      {"data of no use",
+       {"train", "--job", job, "--out", out, "--data", no_manifest},
+       2,
+       {"--data", "would not be used", "data.source"}},
+      {"a drill without data", {"drill", "--job", translator, "--out", out}, 2, {"say with --data"}},
       {"data folder missing",
        {"train", "--job", translator, "--out", out, "--data", folder / "nodata"},
        1,
@@ -144,6 +149,18 @@ TEST_CASE("train and node: every mistake on the way to a job gets one clear erro
   };
   for (const Mistake& mistake : mistakes) check_mistake(mistake);
   CHECK(run({"test", "-e", out}).code == 1);
+}
+
+TEST_CASE("a refused job, or drill, leaves no folder behind") {
+  const TemporaryFolder folder;
+  const std::string job = folder.write("job.toml", kTinyJob), data = folder / "nodata";
+  for (const char* command : {"train", "drill"})
+    check_mistake({command,
+                   {command, "--job", job, "--set", "data.source=folder", "--out", folder / "runs/one",
+                    "--nodes", "2", "--data", data},
+                   1,
+                   {"nodata", "manifest.json", "troupe prepare"}});
+  CHECK(run({"ls", folder.path()}).out == "job.toml\n");
 }
 
 TEST_CASE("checkpoints: what is torn, truncated, foreign or newer is refused with one clear error") {
