@@ -145,7 +145,8 @@ void node_state::on_message(Self self, const LinkMessage& message) {
   if (lingers_until) return;
   if (body.has_ask_status()) return send(message.peer, status(*this));
   if (body.has_ask_cluster()) return send(message.peer, cluster_info());
-  if (body.has_start_job()) return start(self, message.peer, body.start_job());
+  if (body.has_start_job())
+    return start(self, message.peer, body.start_job(), body.fence().ballot().number() > 0);
   if (body.has_prepare_start() && message.client) return begin_preparing(self, message);
   if (body.has_prepare_chunk() && message.peer == preparing_for)
     return self->send(preparers[next_preparer++ % preparers.size()], message);
@@ -158,7 +159,7 @@ void node_state::on_message(Self self, const LinkMessage& message) {
   if (phase == Phase::idle && body.has_introduction()) return send(message.peer, status(*this));
   const bool admits = phase == Phase::training && (context().elastic() || !view);
   if (body.has_node_status() && admits && body.node_status().state() == text(Phase::idle)) {
-    wire::Envelope offer;
+    wire::Envelope offer = envelope(context(), fence());
     *offer.mutable_start_job() = order;
     offer.mutable_start_job()->clear_nodes();  // it knows addresses of its own
     offer.mutable_start_job()->set_resume(order.resume() || view.has_value());

@@ -49,7 +49,7 @@ void node_state::refuse(const std::string& to, const JobFailed& why) const {
   send(to, share(std::move(message)));
 }
 
-void node_state::start(Self self, const std::string& from, const wire::StartJob& start) {
+void node_state::start(Self self, const std::string& from, const wire::StartJob& start, bool has_begun) {
   const bool client = !rank_of(from);
   const bool rests = Clock::now() < rests_until;
   if (!client && (phase != Phase::idle || !preparers.empty() || leave_after || rests)) return;
@@ -57,7 +57,7 @@ void node_state::start(Self self, const std::string& from, const wire::StartJob&
     if (start.job_toml() == order.job_toml() && start.out_folder() == order.out_folder()) {
       if (phase == Phase::starting) {  // a peer was faster than the client
         ordered_by = from;
-        joining = false;
+        joining = others_began;
       }
       return;
     }
@@ -80,6 +80,7 @@ void node_state::start(Self self, const std::string& from, const wire::StartJob&
   ordered_by = client ? from : "";
   phase = Phase::starting;
   joining = !client && start.resume();
+  others_began = has_begun;
   stopping = told = leaving = rejoining = saving = false;
   view.reset();
   result = {};
@@ -373,7 +374,7 @@ void node_state::all_gone(Self self) {
   if (std::exchange(rejoining, false) && !leave_after) {
     wire::StartJob again = order;
     again.set_resume(true);
-    return start(self, setup.services->node, again);
+    return start(self, setup.services->node, again, true);
   }
   if (!setup.one_job && !leave_after) return;
   // A client that stood still, or lost its way here, is to hear how the job has ended.

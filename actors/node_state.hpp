@@ -34,8 +34,8 @@ struct node_state {
   void end_preparing(Self self);
 
   // --- node_job.cpp: the life of a job ---
-  // `from` is a client, or a node that takes part already.
-  void start(Self self, const std::string& from, const wire::StartJob& order);
+  // `from` is a client, or a node that takes part already, in a job that has begun or not.
+  void start(Self self, const std::string& from, const wire::StartJob& order, bool has_begun = false);
   void refuse(const std::string& to, const JobFailed& why) const;
   void take_back(Self self, const LinkMessage& message);
   void train(Self self, EngineBuilt built);
@@ -99,8 +99,9 @@ struct node_state {
   std::string ordered_by;               // the client that may take it back
   std::optional<scheduler::View> view;  // the newest that this node knows
   std::shared_ptr<const data::Dataset> dataset;
-  size_t alive = 0;      // actors of the job that have not ended
-  bool joining = false;  // a job that others have begun
+  size_t alive = 0;           // actors of the job that have not ended
+  bool joining = false;       // a job that others have begun, or will without this node's say
+  bool others_began = false;  // when this node was offered it
   bool stopping = false;
   bool told = false;         // by a peer how the job ended
   bool leaving = false;      // asked by a signal to leave the job
