@@ -95,9 +95,9 @@ def measure(work, mode, rank=0, ranks=1):
     return sentences * length * work.slots / mean, mean * 1e3, loss
 
 
-def ddp_rank(rank, folder, work, mode):
-    torch.distributed.init_process_group("gloo", init_method=f"file://{folder}/store", rank=rank, world_size=2)
-    result = measure(work, mode, rank=rank, ranks=2)
+def ddp_rank(rank, folder, work, mode, ranks):
+    torch.distributed.init_process_group("gloo", init_method=f"file://{folder}/store", rank=rank, world_size=ranks)
+    result = measure(work, mode, rank=rank, ranks=ranks)
     if rank == 0:
         with open(f"{folder}/result", "w") as file:
             json.dump(result, file)
@@ -108,7 +108,8 @@ def run(work, mode):
     if not mode.startswith("ddp"):
         return measure(work, mode)
     with tempfile.TemporaryDirectory() as folder:
-        torch.multiprocessing.spawn(ddp_rank, (folder, dataclasses.replace(work, threads=1), mode), nprocs=2)
+        ranks = work.threads
+        torch.multiprocessing.spawn(ddp_rank, (folder, dataclasses.replace(work, threads=1), mode, ranks), nprocs=ranks)
         with open(f"{folder}/result") as file:
             return json.load(file)
 
@@ -118,7 +119,7 @@ def main():
     parser.add_argument("--model", choices=PRESETS, default="small")
     parser.add_argument("--dtype", nargs="+", choices=["f32", "bf16"], default=["bf16"])
     parser.add_argument("--mode", nargs="+", choices=["eager", "compile", "ddp", "ddp_compile"], default=["eager"])
-    parser.add_argument("--threads", type=int, default=os.cpu_count(), help="of eager and compile; DDP ranks have one")
+    parser.add_argument("--threads", type=int, default=os.cpu_count(), help="of eager and compile; so many DDP ranks of one")
     parser.add_argument("--seconds", type=float, default=10, help="of measuring, a setting")
     parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
     parser.add_argument("--sentences", type=int, default=0, help="of a slot, if not the model's")

@@ -2,11 +2,15 @@
 """Training speed of the same Transformer in TensorFlow/Keras: target tokens a second on full synthetic batches.
 
 Prints one JSON line a setting. --jit xla compiles the whole step with XLA, --jit graph leaves it to TensorFlow's own
-executor (oneDNN products). bf16 is Keras's mixed_bfloat16 policy: f32 variables, bfloat16 products.
+executor (oneDNN products). bf16 is Keras's mixed_bfloat16 policy: f32 variables, bfloat16 products. With --workers the step is
+that many processes of one thread, which share its sentences, under MultiWorkerMirroredStrategy.
 """
 import argparse
 import json
 import os
+import socket
+import subprocess
+import sys
 import time
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
@@ -119,36 +123,70 @@ def smoothed_loss(logits, targets):
     return tf.reduce_mean(tf.reduce_logsumexp(logits, -1) - (1 - SMOOTHING) * picked - SMOOTHING * mean)
 
 
-def measure(name, dtype, jit, seconds):
+def agreed(strategy, count, workers):
+    """The mean over the workers, so that all take as many steps."""
+    counts = strategy.experimental_distribute_values_from_function(lambda _: tf.constant(count))
+    return int(strategy.reduce(tf.distribute.ReduceOp.SUM, counts, axis=None)) // workers
+
+
+def measure(name, dtype, jit, seconds, strategy, workers):
+    with strategy.scope():
+        return measure_in_scope(name, dtype, jit, seconds, strategy, workers)
+
+
+def measure_in_scope(name, dtype, jit, seconds, strategy, workers):
     vocabulary, width, inner, heads, encoder_layers, decoder_layers, sentences, length = PRESETS[name]
     keras.mixed_precision.set_global_policy("mixed_bfloat16" if dtype == "bf16" else "float32")
     keras.utils.set_random_seed(1)
     model = Transformer(vocabulary, width, inner, heads, encoder_layers, decoder_layers, length)
     optimizer = keras.optimizers.AdamW(1e-4, weight_decay=0.01, beta_2=0.98, epsilon=1e-9, global_clipnorm=1.0)
     random = np.random.default_rng(0)
-    batches = [[tf.constant(random.integers(4, vocabulary, (sentences, length)), tf.int32) for _ in range(3)]
+    batches = [[tf.constant(random.integers(4, vocabulary, (sentences // workers, length)), tf.int32) for _ in range(3)]
                for _ in range(4)]
     model((batches[0][0], batches[0][1]))
     optimizer.exclude_from_weight_decay(var_names=["bias", "beta", "gamma"])
     optimizer.build(model.trainable_variables)
 
-    @tf.function(jit_compile=jit == "xla")
-    def step(source, target_in, target_out):
+    def replica_step(source, target_in, target_out):
         with tf.GradientTape() as tape:
             loss = smoothed_loss(model((source, target_in)), target_out)
-        gradients = tape.gradient(loss, model.trainable_variables)
-        optimizer.apply_gradients(zip([tf.convert_to_tensor(g) for g in gradients], model.trainable_variables))
+        gradients = [tf.convert_to_tensor(g) for g in tape.gradient(loss, model.trainable_variables)]
+        if workers > 1:
+            gradients = tf.distribute.get_replica_context().all_reduce(tf.distribute.ReduceOp.MEAN, gradients)
+        optimizer.apply_gradients(zip(gradients, model.trainable_variables))
         return loss
+
+    @tf.function(jit_compile=jit == "xla")
+    def step(source, target_in, target_out):
+        if workers == 1:
+            return replica_step(source, target_in, target_out)
+        return strategy.run(replica_step, args=(source, target_in, target_out))
 
     step(*batches[0]).numpy()
     begin = time.perf_counter()
     step(*batches[1]).numpy()
     count = max(2, min(200, int(seconds / (time.perf_counter() - begin))))
+    if workers > 1:
+        count = agreed(strategy, count, workers)
     begin = time.perf_counter()
     for index in range(count):
         loss = step(*batches[index % 4]).numpy()
     mean = (time.perf_counter() - begin) / count
     return sentences * length / mean, mean * 1e3, float(loss)
+
+
+def start_workers(workers):
+    """Runs this command once a worker, each told of all; the first one prints."""
+    sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(workers)]
+    addresses = [f"127.0.0.1:{each.getsockname()[1]}" for each in sockets]
+    for each in sockets:
+        each.close()
+    processes = []
+    for index in range(workers):
+        task = {"cluster": {"worker": addresses}, "task": {"type": "worker", "index": index}}
+        processes.append(subprocess.Popen([sys.executable, *sys.argv], env=os.environ | {"TF_CONFIG": json.dumps(task)},
+                                          stdout=None if index == 0 else subprocess.DEVNULL))
+    sys.exit(max(abs(process.wait()) for process in processes))
 
 
 def main():
@@ -158,14 +196,20 @@ def main():
     parser.add_argument("--jit", nargs="+", choices=["xla", "graph"], default=["xla"])
     parser.add_argument("--threads", type=int, default=os.cpu_count(), help="inside an operation")
     parser.add_argument("--seconds", type=float, default=10, help="of measuring, a setting")
+    parser.add_argument("--workers", type=int, default=1, help="processes of one thread each, in place of --threads")
     args = parser.parse_args()
+    if args.workers > 1 and "TF_CONFIG" not in os.environ:
+        start_workers(args.workers)
+    if args.workers > 1:
+        args.threads = 1
     tf.config.threading.set_intra_op_parallelism_threads(args.threads)
     tf.config.threading.set_inter_op_parallelism_threads(args.threads)
+    strategy = tf.distribute.MultiWorkerMirroredStrategy() if args.workers > 1 else tf.distribute.get_strategy()
     for dtype in args.dtype:
         for jit in args.jit:
-            rate, milliseconds, loss = measure(args.model, dtype, jit, args.seconds)
+            rate, milliseconds, loss = measure(args.model, dtype, jit, args.seconds, strategy, args.workers)
             print(json.dumps({"system": "tensorflow", "version": tf.__version__, "model": args.model, "dtype": dtype,
-                              "mode": jit, "threads": args.threads, "tokens_per_s": round(rate, 1),
+                              "mode": jit, "workers": args.workers, "threads": args.threads, "tokens_per_s": round(rate, 1),
                               "step_ms": round(milliseconds, 2), "loss": round(loss, 4)}), flush=True)
 
 
