@@ -19,6 +19,10 @@ bool would_block() {
   return errno == EAGAIN || errno == EWOULDBLOCK || errno == EINTR || errno == ENOBUFS;
 }
 
+Clock::duration delay_of(const Faults& faults) {
+  return std::chrono::ceil<Clock::duration>(std::chrono::duration<double, std::milli>(faults.delay_ms));
+}
+
 }  // namespace
 
 FaultFlow::FaultFlow(uint64_t key, size_t piece_bytes)
@@ -36,7 +40,7 @@ bool FaultFlow::take_from(int source, const Faults& faults, Clock::time_point no
     return true;
   }
   ended_ = true;
-  end_due_ = std::max(last_due_, now + std::chrono::milliseconds(faults.delay_ms));
+  end_due_ = std::max(last_due_, now + delay_of(faults));
   return count == 0;
 }
 
@@ -50,7 +54,7 @@ void FaultFlow::admit(size_t bytes, const Faults& faults, Clock::time_point now,
     stall_ = Clock::duration::zero();
     if (begin == 0) begin_piece(piece, faults, stats);
     corrupt(piece, begin, begin + count, faults.corruption, stats);
-    Clock::time_point due = std::max(last_due_, now + std::chrono::milliseconds(faults.delay_ms) + stall_);
+    Clock::time_point due = std::max(last_due_, now + delay_of(faults) + stall_);
     if (faults.bytes_per_second_max > 0) {
       const std::chrono::duration<double> on_the_line(double(count) / double(faults.bytes_per_second_max));
       due = line_free_ = std::max(line_free_, due) + std::chrono::ceil<Clock::duration>(on_the_line);
@@ -117,7 +121,7 @@ void FaultFlow::pass_end(int sink, Clock::time_point now) {
 }
 
 void FaultFlow::change(const Faults& faults, Clock::time_point now) {
-  const Clock::time_point latest = now + std::chrono::milliseconds(faults.delay_ms);
+  const Clock::time_point latest = now + delay_of(faults);
   for (Mark& mark : marks_) mark.due = std::min(mark.due, latest);
   for (Clock::time_point* time : {&last_due_, &line_free_, &end_due_}) *time = std::min(*time, latest);
 }

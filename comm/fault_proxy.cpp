@@ -205,8 +205,11 @@ class FaultProxy::Core {
         const auto due = connection.flows[e].next_due();
         if (!connection.connecting && !cut(e) && due > now) deadline = std::min(deadline, due);
       }
-    const int ready = poll(entries_.data(), entries_.size(), milliseconds_until(deadline));
-    TROUPE_CHECK(ready >= 0 || errno == EINTR, "poll: {}", std::strerror(errno));
+    const auto left =
+        std::max(std::chrono::nanoseconds(deadline - Clock::now()), std::chrono::nanoseconds(0));
+    const timespec timeout{left.count() / 1'000'000'000, left.count() % 1'000'000'000};
+    const int ready = ppoll(entries_.data(), entries_.size(), &timeout, nullptr);
+    TROUPE_CHECK(ready >= 0 || errno == EINTR, "ppoll: {}", std::strerror(errno));
   }
 
   short events_of(const Connection& connection, size_t e, Clock::time_point now) const {

@@ -27,8 +27,8 @@ enum class Direction : uint8_t { to_target = 1, to_dialler, both };
 // What happens to one direction; all of it at once where asked for.
 struct Faults {
   // Each byte leaves at least so long after it came. As the queue is bounded, at most kFaultQueueBytesMax
-  // pass in this time.
-  int delay_ms = 0;
+  // pass in this time. The system's timers add some 0.05 ms.
+  double delay_ms = 0;
   int64_t bytes_per_second_max = 0;  // 0: no limit
   double loss = 0;        // probability for each piece to be lost, and again each time it is sent again
   double corruption = 0;  // probability for each piece that one of its bits is flipped

@@ -232,7 +232,7 @@ class Drill {
         faults.cut = true;
         break;
       case FaultKind::delay:
-        faults.delay_ms = int(fault.delay_ms);
+        faults.delay_ms = fault.delay_ms;
         break;
       case FaultKind::loss:
         faults.loss = 0.1;

@@ -86,7 +86,7 @@ Plan read_plan(const std::string& path, const std::set<std::string>& nodes) {
       v.number("at_step", fault.at_step, {-1, 1e12});
       v.number("after_ms", fault.after_ms, {0, 1e9});
       v.number("lasts_ms", fault.lasts_ms, {0, 1e9});
-      v.number("delay_ms", fault.delay_ms, {1, 60'000});
+      v.number("delay_ms", fault.delay_ms, {0.01, 60'000});
     };
   });
   if (plan.faults.empty()) throw error(ErrorKind::usage, "{}: no [[faults]] entry", path);

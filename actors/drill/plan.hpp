@@ -43,7 +43,7 @@ struct Fault {
   int64_t at_step = -1;
   int64_t after_ms = 0;
   int64_t lasts_ms = 500;
-  int64_t delay_ms = 50;  // of a delay
+  double delay_ms = 50;  // of a delay
 };
 
 struct Plan {

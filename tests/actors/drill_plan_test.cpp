@@ -11,8 +11,9 @@ TEST_CASE("a plan is read with its defaults, and its mistakes are named") {
   const test::TemporaryFolder folder;
   const std::set<std::string> nodes = {"node0", "node1"};
   const std::string good = folder.write(
-      "good.toml", "[[faults]]\nkind = \"stop\"\nnode = \"node1\"\nat_step = 7\n[[faults]]\nnode = \"node0\"\n"
-      "[[faults]]\nkind = \"delay\"\nnode = \"node0\"\ndelay_ms = 20\n");
+      "good.toml",
+      "[[faults]]\nkind = \"stop\"\nnode = \"node1\"\nat_step = 7\n[[faults]]\nnode = \"node0\"\n"
+      "[[faults]]\nkind = \"delay\"\nnode = \"node0\"\ndelay_ms = 0.1\n");
   const Plan plan = read_plan(good, nodes);
   REQUIRE(plan.faults.size() == 3);
   CHECK(plan.faults[0].kind == FaultKind::stop);
@@ -20,10 +21,11 @@ TEST_CASE("a plan is read with its defaults, and its mistakes are named") {
   CHECK(plan.faults[1].kind == FaultKind::kill);
   CHECK(plan.faults[1].lasts_ms == 500);
   CHECK(plan.faults[1].delay_ms == 50);
-  CHECK(plan.faults[2].delay_ms == 20);
+  CHECK(plan.faults[2].delay_ms == 0.1);
   CHECK(plan.needs_proxies());
   const auto refused = [&](const std::string& text, const std::string& says) {
-    CHECK_THROWS_WITH_AS(read_plan(folder.write("bad.toml", text), nodes), doctest::Contains(says.c_str()), Error);
+    CHECK_THROWS_WITH_AS(read_plan(folder.write("bad.toml", text), nodes), doctest::Contains(says.c_str()),
+                         Error);
   };
   refused("[[faults]]\nkind = \"flood\"\nnode = \"node0\"\n", "kind");
   refused("[[faults]]\nnode = \"node0\"\nlast_ms = 5\n", "last_ms");

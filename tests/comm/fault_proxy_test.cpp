@@ -46,7 +46,7 @@ Faults corrupting(double probability) {
   faults.corruption = probability;
   return faults;
 }
-Faults delaying(int delay_ms) {
+Faults delaying(double delay_ms) {
   Faults faults;
   faults.delay_ms = delay_ms;
   return faults;
@@ -160,6 +160,23 @@ TEST_CASE("each byte, and the end, leaves at least the delay after it came; the 
   shutdown(pair.acceptor.get(), SHUT_WR);
   CHECK(receive_to_end(pair.dialler).ended);
   CHECK(ms_since(begin) >= 200);
+}
+
+TEST_CASE("a delay may be a fraction of a millisecond") {
+  Path path;
+  const Pair pair = path.connect();
+  path.proxy.set(Direction::both, delaying(0.3));
+  double shortest_ms = 1e9;  // on a busy machine some are longer
+  for (const auto until = raw_deadline(); shortest_ms >= 1.9 && Clock::now() < until;) {
+    const auto begin = Clock::now();
+    REQUIRE(send_all(pair.dialler, "there"));
+    REQUIRE(receive_up_to(pair.acceptor, 5).bytes == "there");
+    REQUIRE(send_all(pair.acceptor, "back"));
+    REQUIRE(receive_up_to(pair.dialler, 4).bytes == "back");
+    shortest_ms = std::min(shortest_ms, ms_since(begin));
+    REQUIRE(shortest_ms >= 0.6);
+  }
+  CHECK(shortest_ms < 1.9);
 }
 
 TEST_CASE("less delay counts for what is queued too, and heal lets it leave at once") {
