@@ -1,4 +1,5 @@
 """What the comparisons with peers share: running a command that measures, the machine, and sections of docs/benchmarks.md."""
+import contextlib
 import json
 import os
 import pathlib
@@ -7,6 +8,7 @@ import statistics
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
@@ -14,26 +16,72 @@ PEERS = ROOT / "bench" / "peers"
 DOCS = ROOT / "docs" / "benchmarks.md"
 
 
+def tree(pid):
+    """A process and its descendants."""
+    processes = [str(pid)]
+    for process in processes:  # which grows
+        with contextlib.suppress(OSError):  # it has ended meanwhile
+            processes += [child for thread in pathlib.Path("/proc", process, "task").glob("*/children")
+                          for child in thread.read_text().split()]
+    return processes
+
+
+def proportional_mb(process):
+    """Its proportional set size: of what processes share, its part."""
+    with contextlib.suppress(OSError):
+        lines = pathlib.Path("/proc", process, "smaps_rollup").read_text().splitlines()
+        return next((int(line.split()[1]) / 1024 for line in lines if line.startswith("Pss:")), 0)
+    return 0
+
+
+class PeakMemory:
+    """The most that a process and its descendants hold together, sampled in a thread; 0 of a process that has none, whose largest
+    resident set the system knows. Reading the proportional set size of 2 GB takes some 40 ms, so the next sample follows after
+    0.3 s, or later where reading would take more than a fiftieth of a core."""
+
+    def __init__(self, pid):
+        self.mb, self.ended = 0, threading.Event()
+        self.thread = threading.Thread(target=self.sample, args=[pid], daemon=True)
+        self.thread.start()
+
+    def sample(self, pid):
+        pause = 0.3
+        while not self.ended.wait(pause):
+            begin = time.perf_counter()
+            processes = tree(pid)
+            if len(processes) > 1:
+                self.mb = max(self.mb, sum(map(proportional_mb, processes)))
+            pause = max(0.3, 50 * (time.perf_counter() - begin))
+
+    def stop(self):
+        self.ended.set()
+        self.thread.join()
+        return self.mb
+
+
 def run(command, text=""):
     """Runs a command with `text` as its standard input: (its standard output, seconds to the first byte of it, seconds to its
-    end, the largest resident set of its processes in MB); None, and a word on standard error, when it failed."""
+    end, peak MB of its processes together, at least the largest resident set of one); None, and a word on standard error, when
+    it failed."""
     with tempfile.TemporaryFile() as given, tempfile.TemporaryFile() as errors:
         given.write(text.encode())
         given.seek(0)
         begin = time.perf_counter()
         process = subprocess.Popen([str(word) for word in command], stdin=given, stdout=subprocess.PIPE, stderr=errors)
+        memory = PeakMemory(process.pid)
         output = process.stdout.read(1)
         first = time.perf_counter() - begin
         output += process.stdout.read()
         _, status, usage = os.wait4(process.pid, 0)
         whole = time.perf_counter() - begin
+        peak_mb = max(memory.stop(), usage.ru_maxrss / 1024)
         process.returncode = os.waitstatus_to_exitcode(status)
         if process.returncode != 0:
             errors.seek(0)
             sys.stderr.write(f"failed ({process.returncode}): {' '.join(map(str, command))}\n"
                              f"{errors.read().decode(errors='replace')[-800:]}\n")
             return None
-    return output.decode(), first, whole, usage.ru_maxrss / 1024
+    return output.decode(), first, whole, peak_mb
 
 
 failed_systems = []  # of the comparisons so far
