@@ -7,7 +7,7 @@ docs/benchmarks.md.
 """
 import argparse
 
-from harness import ROOT, add_common_options, best_and_repeats, measure_all, median
+from harness import ROOT, add_common_options, best_and_repeats, measure_all, median, spread
 
 PEERS = ROOT / "build" / "peers"
 MPI_ALGORITHMS = {"default": [], "ring": ["4"], "segmented ring": ["5"], "Rabenseifner": ["6"], "recursive doubling": ["3"]}
@@ -49,8 +49,9 @@ def measure(args, transport, processes, size):
 
 
 def table(rows, _):
-    lines = ["| processes | transport | size | system | setting | GB/s (bus) | us | speed beside the best peer | share of sockets |",
-             "|---:|---|---:|---|---|---:|---:|---:|---:|"]
+    lines = ["| processes | transport | size | system | setting | GB/s (bus) | us | min - max us | speed beside the best peer | "
+             "share of sockets |",
+             "|---:|---|---:|---|---|---:|---:|---:|---:|---:|"]
     for row in rows:
         same = [r for r in rows if all(r[k] == row[k] for k in ("processes", "transport", "bytes"))]
         ours = row["system"].startswith("troupe")
@@ -58,7 +59,7 @@ def table(rows, _):
         sockets = [r["gb_per_s"] for r in same if r["system"] == "plain sockets"]
         ratio = f"{min(peers) / row['us']:.2f}" if ours and peers else ""
         share = f"{100 * row['gb_per_s'] / sockets[0]:.0f} %" if ours and sockets else ""
-        us = "" if row["system"] == "plain sockets" else f"{row['us']:,.0f}"
+        us = " | " if row["system"] == "plain sockets" else f"{row['us']:,.0f} | {spread(row['all_us'])}"
         lines.append(f"| {row['processes']} | {row['transport']} | {row['bytes'] >> 10:,} KiB | {row['system']} {row['version']} | "
                      f"{row['setting']} | {row['gb_per_s']:.2f} | {us} | {ratio} | {share} |")
     return lines

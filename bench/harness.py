@@ -121,6 +121,11 @@ def median(results, key):
     return statistics.median(result[key] for result in results)
 
 
+def spread(values, form="{:,.0f}"):
+    """The smallest and the largest, for a table; nothing of a single one."""
+    return f"{form.format(min(values))} - {form.format(max(values))}" if len(values) > 1 else ""
+
+
 def machine():
     model = next((line.split(":")[1].strip() for line in open("/proc/cpuinfo") if line.startswith("model name")), "")
     return {"cpu": model or platform.processor(), "cores": os.cpu_count(), "date": time.strftime("%Y-%m-%d")}
@@ -141,12 +146,15 @@ def products_ceiling(ceiling, dtype):
     return ceiling.get(f"{dtype}_gflops", ceiling["f32_gflops"])
 
 
-def measure_all(args, name, title, rows_of, table, rows_are="Each row is the system's best setting, the median of its repeats."):
+def measure_all(args, name, title, rows_of, table, rows_are=None):
     """The rows that `rows_of()` measures, between two measurements of the machine's ceilings, go to a JSON file and, by way of
     `table(rows, ceiling)`, to a section of docs/benchmarks.md, unless a system could not be measured."""
     ceiling_command = [args.build / "bench_ceiling", args.threads, "3"]
     if (before := last_json(ceiling_command)) is None:
         sys.exit("the machine's ceilings could not be measured: build bench_ceiling first")
+    if not rows_are:
+        repeats = f"the median of {args.repeats} runs" if args.repeats > 1 else "the only run"
+        rows_are = f"Each row is the system's best setting, {repeats}."
     rows, after = rows_of(), last_json(ceiling_command) or before
     ceiling = {key: max(before[key], after[key]) for key in before if key != "peak_mb"}
     here = machine()

@@ -7,7 +7,7 @@ docs/benchmarks.md.
 """
 import argparse
 
-from harness import PEERS, add_common_options, best_and_repeats, last_json, measure_all, median, products_ceiling
+from harness import PEERS, add_common_options, best_and_repeats, last_json, measure_all, median, products_ceiling, spread
 
 
 SENTENCES = {"small": 64, "base": 16, "gpt2": 4}  # a step
@@ -54,15 +54,15 @@ def measure(args, model, dtype):
 
 
 def table(rows, ceiling):
-    lines = ["| model | type | system | setting | target tokens/s | to Troupe | share of product ceiling | memory, MB |",
-             "|---|---|---|---|---:|---:|---:|---:|"]
+    lines = ["| model | type | system | setting | target tokens/s | min - max | to Troupe | share of product ceiling | memory, MB |",
+             "|---|---|---|---|---:|---:|---:|---:|---:|"]
     ours = {(r["model"], r["dtype"]): r["tokens_per_s"] for r in rows if r["system"] == "troupe"}
     for row in rows:
         ratio = row["tokens_per_s"] / ours[row["model"], row["dtype"]]
         share = row["gflops"] / products_ceiling(ceiling, row["dtype"])
         name = f"{row['system']} {row['version']}".strip()
         lines.append(f"| {row['model']} | {row['dtype']} | {name} | {row['setting']} | {row['tokens_per_s']:,.0f} | "
-                     f"{ratio:.2f} | {100 * share:.0f} % | {row['peak_mb']:,.0f} |")
+                     f"{spread(row['all_tokens_per_s'])} | {ratio:.2f} | {100 * share:.0f} % | {row['peak_mb']:,.0f} |")
     return lines + step_ceilings(rows)
 
 

@@ -6,7 +6,7 @@ file and to a section of docs/benchmarks.md.
 """
 import argparse
 
-from harness import PEERS, add_common_options, best_and_repeats, measure_all, median
+from harness import PEERS, add_common_options, best_and_repeats, measure_all, median, spread
 
 WORK = {  # name: options of both
     "batch 64, greedy": ["--batch", "64", "--beam", "1"],
@@ -43,8 +43,8 @@ def measure(args, model, precision, work):
 
 
 def table(rows, _):
-    lines = ["| model | type | work | system | setting | tokens/s | ratio to the peer | p50 ms | p99 ms |",
-             "|---|---|---|---|---|---:|---:|---:|---:|"]
+    lines = ["| model | type | work | system | setting | tokens/s | min - max | ratio to the peer | p50 ms | p99 ms |",
+             "|---|---|---|---|---|---:|---:|---:|---:|---:|"]
     peers = {(r["model"], r["precision"], r["work"]): r["tokens_per_s"] for r in rows if r["system"] != "troupe"}
     for row in rows:
         peer = peers.get((row["model"], row["precision"], row["work"]))
@@ -52,7 +52,7 @@ def table(rows, _):
         name = f"{row['system']} {row['version']}".strip()
         latency = f"{row['p50_ms']:.0f} | {row['p99_ms']:.0f}" if "one sentence" in row["work"] else " | "
         lines.append(f"| {row['model']} | {row['precision']} | {row['work']} | {name} | {row['setting']} | "
-                     f"{row['tokens_per_s']:,.0f} | {ratio} | {latency} |")
+                     f"{row['tokens_per_s']:,.0f} | {spread(row['all_tokens_per_s'])} | {ratio} | {latency} |")
     return lines
 
 
