@@ -163,8 +163,9 @@ def measure_all(args, name, title, rows_of, table, rows_are=None):
     bf16 = f"{ceiling['bf16_gflops']:.0f} GFLOP/s bf16 and " if "bf16_gflops" in ceiling else ""
     unit = "f32" if bf16 else "GFLOP/s f32, none bf16"
     text = (f"Measured {here['date']} on {here['cores']} cores ({here['cpu']}), {args.threads} threads. Ceilings in the same "
-            f"run: products {bf16}{ceiling['f32_gflops']:.0f} {unit}, reading memory "
-            f"{ceiling['read_gb_s']:.0f} GB/s. {rows_are}\n\n"
+            f"run: products {bf16}{ceiling['f32_gflops']:.0f} {unit}, {ceiling['int8_gops']:.0f} GOP/s of bytes; reading memory "
+            f"{ceiling['read_gb_s']:.0f} GB/s; one thread to another {ceiling['socket_gb_s']:.1f} GB/s over a socket, "
+            f"{ceiling['shared_memory_gb_s']:.1f} through shared memory. {rows_are}\n\n"
             + "\n".join(table(rows, ceiling)))
     print(text)
     if failed_systems:
