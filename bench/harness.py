@@ -96,9 +96,10 @@ def last_json(command):
     return json.loads(lines[-1]) | {"peak_mb": round(done[3])}
 
 
-def best_and_repeats(commands, describe, repeats, label, key="tokens_per_s", better=max):
+def best_and_repeats(commands, describe, repeats, label, key="tokens_per_s", better=max,
+                     repeated=lambda command, tried: command):
     """system -> (results of the repeats of its best setting). Every setting of every system runs once; then the best of
-    each, by `key`, in turn with the others."""
+    each, by `key`, in turn with the others: what `repeated` makes of its command and the result of its try."""
     best = {}
     for system, tries in commands.items():
         for command in tries:
@@ -107,7 +108,7 @@ def best_and_repeats(commands, describe, repeats, label, key="tokens_per_s", bet
             value = result[key]
             print(f"  {label} {system}: {value:,.4g} {key} ({describe(result)})", flush=True)
             if system not in best or better(value, best[system][0]) != best[system][0]:
-                best[system] = (value, command)
+                best[system] = (value, repeated(command, result))
     results = {system: [] for system in best}
     for _ in range(repeats):
         for system, (_, command) in best.items():
