@@ -56,23 +56,28 @@ def draw(args, rows, ceiling):
     matplotlib.use("svg")
     matplotlib.rcParams["svg.hashsalt"] = "growth"  # the same picture from the same numbers
     import matplotlib.pyplot as plt
-    figure, axes = plt.subplots(2, len(CURVES), figsize=(14, 6), layout="constrained")
+    figure, axes = plt.subplots(4, len(CURVES), figsize=(14, 11), layout="constrained")
     for column, name in enumerate(CURVES):
-        share, memory = axes[0][column], axes[1][column]
+        speed, step, share, memory = axes[:, column]
         for dtype, colour in (("bf16", "#1f5fa8"), ("f32", "#d1601f")):
             at = [row for row in rows if row["curve"] == name and row["dtype"] == dtype]
             x = [row["value"] for row in at]
-            share.plot(x, [100 * row["gflops"] / products_ceiling(ceiling, dtype) for row in at], "o-", color=colour, label=dtype)
+            speed.plot(x, [row["tokens_per_s"] for row in at], "o-", color=colour, label=dtype)
+            step.plot(x, [row["step_ms"] for row in at], "o-", color=colour)
+            share.plot(x, [100 * row["gflops"] / products_ceiling(ceiling, dtype) for row in at], "o-", color=colour)
             memory.plot(x, [row["slot_mb"] for row in at], "o-", color=colour, label=f"a slot, {dtype}")
             memory.plot(x, [row["peak_mb"] for row in at], "s--", color=colour, label=f"process, {dtype}", linewidth=1)
-        share.set(xscale="log", ylim=(0, 105), ylabel="% of the product ceiling")
-        memory.set(xscale="log", yscale="log", xlabel=name, ylabel="MB")
-        for axis in (share, memory):
+        speed.set(yscale="log", ylabel="target tokens/s")
+        step.set(yscale="log", ylabel="ms a step")
+        share.set(ylim=(0, 105), ylabel="% of the product ceiling")
+        memory.set(yscale="log", xlabel=name, ylabel="MB")
+        for axis in axes[:, column]:
+            axis.set_xscale("log")
             axis.set_xticks(x, [str(value) for value in x])
-            axis.minorticks_off()
+            axis.tick_params(which="minor", bottom=False, labelbottom=False)
             axis.grid(alpha=0.3)
     axes[0][0].legend()
-    axes[1][0].legend(fontsize=8)
+    axes[3][0].legend(fontsize=8)
     figure.savefig(args.picture, metadata={"Date": None})
 
 
