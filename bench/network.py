@@ -9,6 +9,7 @@ them as well. A model of the step is fitted to the rows without proxies, and dra
 import argparse
 import contextlib
 import json
+import math
 import os
 import pathlib
 import signal
@@ -19,11 +20,14 @@ import tempfile
 
 from harness import DOCS, ROOT, machine, write_section
 
+SLOTS = 16  # a step; a thread of a node has one at a time
 JOB = ["--job", ROOT / "examples" / "jobs" / "tiny.toml"]
-for _setting in ("model.width=128", "model.inner=512", "model.heads=4", "training.slots=16", "evaluation.every=0",
+for _setting in ("model.width=128", "model.inner=512", "model.heads=4", f"training.slots={SLOTS}", "evaluation.every=0",
                  "checkpoint.every=0"):
     JOB += ["--set", _setting]
 GROUPS = pathlib.Path("/sys/fs/cgroup/cpu")
+HOP_MS = 0.05  # the delay of a way in the network that the model predicts
+MEMBERSHIP_MBIT = 46 * 8  # that the leader of 1,000 nodes sends a step, most of it in proportion to the square of the nodes
 PERIOD_US = 20_000  # short, so that a share is not a long burst and a long pause
 
 
@@ -177,7 +181,7 @@ def drill(args, nodes, delay_ms, work):
     afflicted = names_of(nodes)[1:]  # every pair has one of them
     if delay_ms:
         plan.write_text("".join(f'[[faults]]\nkind = "delay"\nnode = "{name}"\nat_step = 0\nlasts_ms = 100000000\n'
-                                f"delay_ms = {delay_ms}\n" for name in afflicted))
+                                f"delay_ms = {delay_ms:g}\n" for name in afflicted))
     else:
         plan.write_text(f'[[faults]]\nkind = "loss"\nnode = "{afflicted[0]}"\nat_step = 0\nlasts_ms = 1\n')
     out = work / "run"
@@ -203,29 +207,44 @@ def measure(args):
             with tempfile.TemporaryDirectory(prefix="troupe-network-") as folder:
                 ms = drill(args, nodes, delay_ms, pathlib.Path(folder))
             rows.append({"nodes": nodes, "delay_ms": delay_ms, "step_ms": ms})
-            print(f"  {nodes} nodes, {delay_ms} ms of delay: {ms:,.0f} ms a step", flush=True)
+            print(f"  {nodes} nodes, {delay_ms:g} ms of delay: {ms:,.0f} ms a step", flush=True)
     if len(digests) != len({steps for steps, _ in digests}):
         sys.exit("bench/network: the same steps have ended with different weights")
     return rows
 
 
 def features(nodes, mbit):
-    """Of a step's time: work shared out among the nodes, work that each does whole, bytes on each cable, hops of the ring."""
-    return [1 / nodes, 1, 2 * (nodes - 1) / nodes / mbit, nodes - 1]
+    """Of a step's time: the slots of the node that has most, work that each does whole, bytes on each cable, hops of the ring.
+    With more nodes than SLOTS, a step of SLOTS slots and one of as many slots as nodes take as long: a slot's time."""
+    return [math.ceil(SLOTS / nodes) / SLOTS, 1, 2 * (nodes - 1) / nodes / mbit, nodes - 1]
 
 
 def fit(rows):
-    """Least squares with coefficients that are not negative: (shared ms, whole ms, Mbit-ms, ms a hop)."""
+    """Least squares with coefficients that are not negative: (ms of all slots, whole ms, Mbit-ms, ms a hop) of the rows on cables,
+    (delays that a step waits for, and more for each further node) of those through proxies."""
     import numpy
     from scipy.optimize import nnls
-    rows = [row for row in rows if "mbit" in row]
-    weights = numpy.array([1 / row["step_ms"] for row in rows])  # errors in proportion
-    a = numpy.array([features(row["nodes"], row["mbit"]) for row in rows]) * weights[:, None]
-    return nnls(a, numpy.ones(len(rows)))[0]
+    cables = [row for row in rows if "mbit" in row]
+    weights = numpy.array([1 / row["step_ms"] for row in cables])  # errors in proportion
+    a = numpy.array([features(row["nodes"], row["mbit"]) for row in cables]) * weights[:, None]
+    at_once = {row["nodes"]: row["step_ms"] for row in rows if row.get("delay_ms") == 0}
+    late = [row for row in rows if row.get("delay_ms") and row["nodes"] in at_once]
+    waits = numpy.array([[row["delay_ms"], row["delay_ms"] * (row["nodes"] - 1)] for row in late]).reshape(-1, 2)
+    more = numpy.array([max(0, row["step_ms"] - at_once[row["nodes"]]) for row in late])
+    return nnls(a, numpy.ones(len(cables)))[0], nnls(waits, more)[0] if late else (0, 0)
 
 
-def predicted(model, nodes, mbit):
-    return sum(c * f for c, f in zip(model, features(nodes, mbit)))
+def predicted(model, nodes, mbit, hop_ms=0):
+    """On cables of `mbit`, whose ways take `hop_ms`."""
+    step, (waits, waits_a_node) = model
+    several = nodes > 1
+    membership_ms = several * MEMBERSHIP_MBIT * (nodes / 1000) ** 2 / mbit * 1000
+    return (sum(c * f for c, f in zip(step, features(nodes, mbit))) + several * hop_ms * (waits + waits_a_node * (nodes - 1))
+            + membership_ms)
+
+
+def values_of(rows, key):
+    return sorted({row[key] for row in rows if key in row})
 
 
 def draw(args, rows, model):
@@ -233,21 +252,26 @@ def draw(args, rows, model):
     matplotlib.use("svg")
     matplotlib.rcParams["svg.hashsalt"] = "network"  # the same picture from the same numbers
     import matplotlib.pyplot as plt
-    figure, (left, right) = plt.subplots(1, 2, figsize=(10, 3.8), layout="constrained")
-    many = [2 ** k for k in range(11)]
-    for mbit, colour in zip(args.mbits, ("#c0392b", "#d1901f", "#1f5fa8")):
+    figure, (left, right, work) = plt.subplots(1, 3, figsize=(15, 3.8), layout="constrained")
+    many = [2 ** k for k in range(10)] + [1000]
+    for mbit, colour in zip(values_of(rows, "mbit"), ("#c0392b", "#d1901f", "#1f5fa8")):
         at = [(r["nodes"], r["step_ms"]) for r in rows if r.get("mbit") == mbit or r["nodes"] == 1 and "mbit" in r]
         label = f"{mbit / 1000:g} Gbit/s"
         left.plot(*zip(*at), "o", color=colour, label=label)
-        left.plot(many, [predicted(model, n, mbit) for n in many], "-", color=colour, linewidth=1)
-    for delay, marker in zip(args.delays, "osv^"):
+        left.plot(many, [predicted(model, n, mbit, HOP_MS) for n in many], "-", color=colour, linewidth=1)
+    for delay, marker in zip(values_of(rows, "delay_ms"), "osv^"):
         at = [(r["nodes"], r["step_ms"]) for r in rows if r.get("delay_ms") == delay]
-        right.plot(*zip(*at), marker + "-", label=f"{delay} ms of delay", linewidth=1)
-    left.set(title="nodes on limited cables (lines: the model)", xscale="log", yscale="log", xlabel="nodes", ylabel="ms a step")
+        right.plot(*zip(*at), marker + "-", label=f"{delay:g} ms of delay", linewidth=1)
+    for slots_of, style, label in ((lambda n: SLOTS, "-", f"{SLOTS} slots a step"),
+                                   (lambda n: max(SLOTS, n), "--", f"weak scaling: as many slots as nodes, from {SLOTS} on")):
+        work.plot(many, [slots_of(n) * 1000 / predicted(model, n, mbit, HOP_MS) for n in many], style, color=colour, label=label)
+    left.set(title=f"nodes on limited cables (lines: the model, {HOP_MS:g} ms a hop)", xscale="log", yscale="log", xlabel="nodes",
+             ylabel="ms a step")
     right.set(title="nodes through proxies that delay", xlabel="nodes", ylabel="ms a step", yscale="log")
-    for axis in (left, right):
+    work.set(title=f"the model at {mbit / 1000:g} Gbit/s", xscale="log", yscale="log", xlabel="nodes", ylabel="slots a second")
+    for axis in (left, right, work):
         axis.grid(alpha=0.3)
-        axis.legend()
+        axis.legend(loc="best" if axis is not work else "lower right")
     figure.savefig(args.picture, metadata={"Date": None})
 
 
@@ -255,18 +279,23 @@ def table(args, rows, model):
     def cell(nodes, **of):
         return next((f"{r['step_ms']:,.0f}" for r in rows if r["nodes"] == nodes and all(r.get(k) == v for k, v in of.items())), "")
 
-    heads = [f"{mbit / 1000:g} Gbit/s" for mbit in args.mbits] + [f"proxies, {delay} ms" for delay in args.delays]
+    mbits, delays = values_of(rows, "mbit"), values_of(rows, "delay_ms")
+    heads = [f"{mbit / 1000:g} Gbit/s" for mbit in mbits] + [f"proxies, {delay:g} ms" for delay in delays]
     lines = [f"Step times in ms; each node has {args.percent} % of a core.", "",
              "| nodes | " + " | ".join(heads) + " |", "|---:|" + "---:|" * len(heads)]
-    for nodes in args.nodes:
-        cells = [cell(nodes, mbit=mbit) for mbit in args.mbits] + [cell(nodes, delay_ms=delay) for delay in args.delays]
+    for nodes in values_of(rows, "nodes"):
+        cells = [cell(nodes, mbit=mbit) for mbit in mbits] + [cell(nodes, delay_ms=delay) for delay in delays]
         lines.append(f"| {nodes} | " + " | ".join(cells) + " |")
-    shared, whole, bits, hop = model
+    (slots, whole, bits, hop), (waits, waits_a_node) = model
     errors = [abs(predicted(model, r["nodes"], r["mbit"]) / r["step_ms"] - 1) for r in rows if "mbit" in r]
-    lines += ["", f"The model, in ms for N nodes: {shared:,.0f} / N + {whole:,.1f} + {bits / 1000:,.1f} * 2 (N-1)/N / (Gbit/s) + "
-              f"{hop:,.2f} (N-1); it is off by {100 * statistics.mean(errors):.0f} % on average, {100 * max(errors):.0f} % at most. "
-              f"By it, a step takes {predicted(model, 64, args.mbits[-1]):,.0f} ms on 64 nodes and "
-              f"{predicted(model, 1000, args.mbits[-1]):,.0f} ms on 1,000 at {args.mbits[-1] / 1000:g} Gbit/s.",
+    at = {nodes: predicted(model, nodes, mbits[-1], HOP_MS) for nodes in (SLOTS, 64, 1000)}
+    lines += ["", f"The model, in ms for N nodes: {slots / SLOTS:,.1f} ceil({SLOTS} / N) + {whole:,.1f} + {bits / 1000:,.1f} * "
+              f"2 (N-1)/N / (Gbit/s) + {hop:,.2f} (N-1) + ({waits:,.1f} + {waits_a_node:,.2f} (N-1)) * (ms of delay a way) + "
+              f"{MEMBERSHIP_MBIT:,} (N/1000)^2 / (Gbit/s); without delay it is off by {100 * statistics.mean(errors):.0f} % on average, "
+              f"{100 * max(errors):.0f} % at most. By it, at {mbits[-1] / 1000:g} Gbit/s and {HOP_MS:g} ms a way, a step of {SLOTS} "
+              f"slots takes {at[SLOTS]:,.0f} ms on {SLOTS} nodes, {at[64]:,.0f} on 64 and {at[1000]:,.0f} on 1,000, "
+              f"where all but {SLOTS} compute nothing; with as many slots as nodes, a step takes as long and does "
+              f"{64 // SLOTS} and {1000 / SLOTS:g} times as much.",
               "", f"![Step times by nodes and networks]({args.picture.name})"]
     return lines
 
@@ -277,7 +306,7 @@ def main():
                         default=pathlib.Path(os.environ.get("TROUPE", ROOT / "build" / "release" / "troupe")))
     parser.add_argument("--nodes", nargs="+", type=int, default=[1, 2, 4, 8])
     parser.add_argument("--mbits", nargs="+", type=int, default=[100, 1000, 10000], help="of a cable, Mbit/s")
-    parser.add_argument("--delays", nargs="*", type=int, default=[0, 1, 20], help="of a way, ms")
+    parser.add_argument("--delays", nargs="*", type=float, default=[0, 0.1, 1, 20], help="of a way, ms")
     parser.add_argument("--percent", type=int, default=22, help="of a core, a node")
     parser.add_argument("--steps", type=int, default=32, help="of a run of 8 nodes; fewer nodes do fewer, at least 12")
     parser.add_argument("--set", nargs="+", default=[], metavar="NAME=VALUE",
