@@ -7,6 +7,7 @@
 #include "actors/engine_setup.hpp"
 #include "actors/step_total.hpp"
 #include "data/tiny.hpp"
+#include "model/checkpoint.hpp"
 #include "support.hpp"
 #include "tests/support/process.hpp"
 
@@ -24,6 +25,7 @@ JobContextPtr context_of_small_job(const std::string& out) {
                         "[data]\nsource = \"tiny\"\n[model]\nwidth = 8\ninner = 16\nheads = 2\n"
                         "encoder_layers = 1\ndecoder_layers = 1\nmax_length = 64\ncompute = \"f32\"\n"
                         "[training]\nsteps = 3\nslots = 4\n[evaluation]\nevery = 0\n");
+  context->job_text = config::canonical_text(context->job);
   auto services = std::make_shared<NodeServices>(*context->services);
   services->level = kernels::best_isa_level();
   context->services = std::move(services);
@@ -50,12 +52,47 @@ trainer_actor spawn_trainer(caf::actor_system& system, Gate& gate) {
   });
 }
 
-std::vector<std::byte> total_of_first_step(TrainEngine& engine) {
+std::shared_ptr<const data::Dataset> dataset() {
+  return data::make_tiny_dataset({.pairs = 100, .pack_tokens = 64});
+}
+
+// An aggregator at step 0 without a cluster, whose trainer does each piece of work when the gate lets it.
+struct AggregatorAlone {
+  explicit AggregatorAlone(const std::string& out)
+      : context(context_of_small_job(out)),
+        aggregator(spawn_aggregator(system, {context, {}}, std::make_shared<RingSession>(context))) {
+    TakePart peers;
+    peers.trainers = {trainer};
+    self->send(aggregator, peers);
+    self->request(aggregator, kDeadline, BuildEngine{dataset()})
+        .receive([&](const EngineBuilt& built) { gate.engine = built.engine; }, no_error);
+    gate.engine->open_worker(0);
+  }
+  ~AggregatorAlone() {
+    for (const auto& actor : {caf::actor_cast<caf::actor>(trainer), caf::actor_cast<caf::actor>(aggregator)})
+      caf::anon_send_exit(actor, caf::exit_reason::user_shutdown);
+  }
+  static void no_error(const caf::error& problem) { FAIL(to_string(problem)); }
+  template <typename Message>
+  auto ask(const Message& message) {
+    return self->request(aggregator, kDeadline, message);
+  }
+
+  Gate gate;  // outlives the actors
+  caf::actor_system_config config;
+  caf::actor_system system{config};
+  caf::scoped_actor self{system};
+  JobContextPtr context;
+  trainer_actor trainer = spawn_trainer(system, gate);
+  aggregator_actor aggregator;  // without a supervisor: a failure is the error of what is asked for
+};
+
+std::shared_ptr<const std::vector<std::byte>> total_of_first_step(TrainEngine& engine) {
   StepTotal total;
   total.seal = {{{7, 0}, 0}, {{0, scheduler::SlotSet::first(4)}}, 3};
   total.sum.target_tokens = 1;
   total.total = engine.total();
-  return to_bytes(total);
+  return std::make_shared<const std::vector<std::byte>>(to_bytes(total));
 }
 
 }  // namespace
@@ -63,36 +100,48 @@ std::vector<std::byte> total_of_first_step(TrainEngine& engine) {
 TEST_CASE(
     "a final state that is asked for in the middle of a commit, or before its step, is the one after it") {
   const test::TemporaryFolder folder;
-  Gate gate;  // outlives the actors
-  caf::actor_system_config config;
-  caf::actor_system system{config};
-  caf::scoped_actor self{system};
-  const auto no_error = [](const caf::error& problem) { FAIL(to_string(problem)); };
-  const supervisor_actor supervisor;  // none: a failure is the error that is asked for
-  const RoleSetup setup{context_of_small_job(folder / "out"), supervisor};
-  const aggregator_actor aggregator =
-      spawn_aggregator(system, setup, std::make_shared<RingSession>(setup.context));
-  TakePart peers;
-  peers.trainers = {spawn_trainer(system, gate)};
-  self->send(aggregator, peers);
-  self->request(aggregator, kDeadline,
-                BuildEngine{data::make_tiny_dataset({.pairs = 100, .pack_tokens = 64})})
-      .receive([&](const EngineBuilt& built) { gate.engine = built.engine; }, no_error);
-  gate.engine->open_worker(0);
-  const auto total = std::make_shared<const std::vector<std::byte>>(total_of_first_step(*gate.engine));
-
-  auto of_step = self->request(aggregator, kDeadline, SaveFinal{false, 1});
-  auto installed = self->request(aggregator, kDeadline, InstallTotal{total});
-  REQUIRE(gate.came.try_acquire_for(kDeadline));  // the commit has begun
-  auto saved = self->request(aggregator, kDeadline, SaveFinal{false});
+  AggregatorAlone node(folder / "out");
+  auto of_step = node.ask(SaveFinal{false, 1});
+  auto installed = node.ask(InstallTotal{total_of_first_step(*node.gate.engine)});
+  REQUIRE(node.gate.came.try_acquire_for(kDeadline));  // the commit has begun
+  auto saved = node.ask(SaveFinal{false});
   // The answer to this one says that the one before has been read.
-  self->request(aggregator, kDeadline, InstallState{folder / "none"})
-      .receive([](const Installed& none) { CHECK_FALSE(none.done); }, no_error);
-  gate.open.release(3);  // the three works of a commit
-  saved.receive([](const Saved& state) { CHECK(state.step == 1); }, no_error);
-  of_step.receive([](const Saved& state) { CHECK(state.step == 1); }, no_error);
-  installed.receive([](const Installed& done) { CHECK(done.step == 1); }, no_error);
-  for (const auto& actor :
-       {caf::actor_cast<caf::actor>(peers.trainers[0]), caf::actor_cast<caf::actor>(aggregator)})
-    caf::anon_send_exit(actor, caf::exit_reason::user_shutdown);
+  node.ask(InstallState{folder / "none"})
+      .receive([](const Installed& none) { CHECK_FALSE(none.done); }, node.no_error);
+  node.gate.open.release(3);  // the three works of a commit
+  saved.receive([](const Saved& state) { CHECK(state.step == 1); }, node.no_error);
+  of_step.receive([](const Saved& state) { CHECK(state.step == 1); }, node.no_error);
+  installed.receive([](const Installed& done) { CHECK(done.step == 1); }, node.no_error);
+}
+
+TEST_CASE("a final state that is asked for before its step is that of a state taken from a peer as a whole") {
+  const test::TemporaryFolder folder;
+  const std::string file = folder / "state";
+  std::string digest;
+  {
+    AggregatorAlone ahead(folder / "ahead");
+    ahead.gate.open.release(3);
+    ahead.ask(InstallTotal{total_of_first_step(*ahead.gate.engine)})
+        .receive([](const Installed& done) { REQUIRE(done.step == 1); }, ahead.no_error);
+    const TrainEngine& engine = *ahead.gate.engine;
+    model::save_checkpoint(file, checkpoint_info(*ahead.context, engine, *dataset()), engine.state());
+    digest = engine.weights_digest(engine.state());
+  }
+  AggregatorAlone behind(folder / "behind");
+  auto saved = behind.ask(SaveFinal{false, 1});
+  auto installed = behind.ask(InstallState{file});
+  REQUIRE(behind.gate.came.try_acquire_for(kDeadline));  // the state is in, what was summed is being cleared
+  behind.gate.open.release();
+  installed.receive(
+      [](const Installed& done) {
+        CHECK(done.done);
+        CHECK(done.step == 1);
+      },
+      behind.no_error);
+  saved.receive(
+      [&](const Saved& state) {
+        CHECK(state.step == 1);
+        CHECK(state.weights_digest == digest);
+      },
+      behind.no_error);
 }
