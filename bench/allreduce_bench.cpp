@@ -35,7 +35,6 @@ struct Options {
 
   std::string mode() const {
     if (transport == "link") return "plain sockets, all at once";
-    if (transport == "one-way") return "plain socket, one way";
     return transport + ", " + (sum == "float" ? "float" : fmt::format("exact, {} bits", bits));
   }
 };
@@ -150,11 +149,9 @@ void measure_link(Rank& self, const Options& options) {
   constexpr int64_t kBytes = int64_t{512} << 20;
   const auto begin = Clock::now();
   std::vector<char> out(256 << 10), in(256 << 10);
-  std::thread sender;
-  const bool one_way = options.transport == "one-way";
-  if (!one_way || self.rank == 0) sender = std::thread([&] { move_all(next.get(), out, kBytes, true); });
-  if (!one_way || self.rank == 1) move_all(previous.get(), in, kBytes, false);
-  if (sender.joinable()) sender.join();
+  std::thread sender([&] { move_all(next.get(), out, kBytes, true); });
+  move_all(previous.get(), in, kBytes, false);
+  sender.join();
   if (self.rank == 1) print(options, double(kBytes), seconds_since(begin), 32);
   std::vector<std::vector<uint64_t>> slots(self.ranks);
   float done = 1;
@@ -213,9 +210,8 @@ int main(int count, char** words) {
   Options options;
   CLI::App app{"The ring allreduce between processes of this machine"};
   app.add_option("--processes", options.processes)->check(CLI::Range(2, 64))->capture_default_str();
-  app.add_option("--transport", options.transport,
-                 "tcp, shm; link: plain sockets, all at once; one-way: one of them")
-      ->check(CLI::IsMember({"tcp", "shm", "link", "one-way"}))
+  app.add_option("--transport", options.transport, "tcp, shm; link: plain sockets, all at once")
+      ->check(CLI::IsMember({"tcp", "shm", "link"}))
       ->capture_default_str();
   app.add_option("--sum", options.sum)->check(CLI::IsMember({"exact", "float"}))->capture_default_str();
   app.add_option("--bits", options.bits, "Of an exact slot")->check(CLI::Range(4, 24))->capture_default_str();
@@ -231,8 +227,6 @@ int main(int count, char** words) {
       ->capture_default_str();
   app.add_option("--rounds", options.rounds)->check(CLI::Range(1, 1'000'000))->capture_default_str();
   CLI11_PARSE(app, count, words);
-  fork_ranks(options.processes, [&](Rank& self) {
-    const bool plain = options.transport == "link" || options.transport == "one-way";
-    (plain ? measure_link : measure_ring)(self, options);
-  });
+  fork_ranks(options.processes,
+             [&](Rank& self) { (options.transport == "link" ? measure_link : measure_ring)(self, options); });
 }

@@ -142,6 +142,11 @@ def add_common_options(parser, name, seconds=None, repeats=3):
     parser.add_argument("--docs", type=pathlib.Path, default=DOCS)
 
 
+def add_training_peers(parser):
+    parser.add_argument("--pytorch", help="python with PyTorch; without it PyTorch is left out")
+    parser.add_argument("--tensorflow", help="python with TensorFlow; without it TensorFlow is left out")
+
+
 def products_ceiling(ceiling, dtype):
     """GFLOP/s of the machine's products in training of this type: those of f32 where it has none of bf16."""
     return ceiling.get(f"{dtype}_gflops", ceiling["f32_gflops"])

@@ -1,84 +1,80 @@
 #!/usr/bin/env python3
-"""Two nodes of one thread beside one of two threads, for Troupe, PyTorch and TensorFlow; started by scripts/bench nodes.
+"""Nodes of one thread each beside one node of as many threads, for Troupe, PyTorch and TensorFlow; started by scripts/bench nodes.
 
-Each system against itself, by turns on the same two cores: what is lost between nodes. Troupe's are whole runs of `troupe train` on
-made-up pairs; PyTorch's two ranks are DistributedDataParallel over Gloo, TensorFlow's two workers MultiWorkerMirroredStrategy,
-both on batches that are made up. Medians go to a JSON file and to a section of docs/benchmarks.md.
+Each system against itself, by turns on the same cores: what is lost between nodes. Troupe's are whole runs of `troupe train` on made-up
+pairs; PyTorch's ranks are DistributedDataParallel over Gloo, TensorFlow's workers MultiWorkerMirroredStrategy, both on batches
+that are made up. Medians go to a JSON file and to a section of docs/benchmarks.md.
 """
 import argparse
 import pathlib
-import statistics
 import tempfile
 
 import whole_runs
-from harness import PEERS, add_common_options, failed_systems, last_json, measure_all
+from harness import PEERS, add_common_options, add_training_peers, failed_systems, last_json, measure_all, median, spread
 
 
 def runs(args, work, model):
-    """system -> (how two nodes work together, a function that runs one node, one that runs two)."""
+    """system -> (how nodes work together, a function that runs one node, one that runs as many as there are threads)."""
     def troupe(nodes):
-        return lambda: whole_runs.train(args.build / "troupe", work, model, nodes, 2 // nodes, **{"model.compute": args.dtype})
+        return lambda: whole_runs.train(args.build / "troupe", work, model, nodes, args.threads // nodes,
+                                        **{"model.compute": args.dtype})
 
-    common = ["--model", model, "--dtype", args.dtype, "--seconds", args.seconds, "--threads", 2]
-    out = {"troupe": ("exact sums over shared memory", troupe(1), troupe(2))}
+    def peer(python, script, *words):
+        return lambda: last_json([python, PEERS / script, "--model", model, "--dtype", args.dtype, "--seconds", args.seconds,
+                                  "--threads", args.threads, *words])
+
+    out = {"troupe": ("exact sums over shared memory", troupe(1), troupe(args.threads))}
     if args.pytorch:
-        def pytorch(mode):
-            return lambda: last_json([args.pytorch, PEERS / "train_pytorch.py", *common, "--mode", mode])
-        out["pytorch"] = ("DDP, Gloo", pytorch("eager"), pytorch("ddp"))
+        out["pytorch"] = ("DDP, Gloo", *(peer(args.pytorch, "train_pytorch.py", "--mode", mode) for mode in ("eager", "ddp")))
     if args.tensorflow:
-        def tensorflow(workers):
-            return lambda: last_json([args.tensorflow, PEERS / "train_tensorflow.py", *common, "--jit", "graph", "--workers", workers])
-        out["tensorflow"] = ("MultiWorkerMirroredStrategy", tensorflow(1), tensorflow(2))
+        out["tensorflow"] = ("MultiWorkerMirroredStrategy",
+                             *(peer(args.tensorflow, "train_tensorflow.py", "--jit", "graph", "--workers", workers)
+                               for workers in (1, args.threads)))
     return out
 
 
 def measure(args, work, model):
-    rows = []
     systems = runs(args, work, model)
-    rates = {system: {1: [], 2: []} for system in systems}
-    version = {}
+    results = {system: {"one": [], "several": []} for system in systems}
     for _ in range(args.repeats):
-        for system, (_, *of_nodes) in systems.items():
-            for nodes, run in enumerate(of_nodes, 1):
+        for system, (_, *functions) in systems.items():
+            for nodes, run in zip(("one", "several"), functions):
                 if (result := run()) is not None:
-                    rates[system][nodes].append(result["tokens_per_s"])
-                    version[system] = result.get("version", "")
+                    results[system][nodes].append(result)
                     print(f"  {model} {system}, nodes: {nodes}: {result['tokens_per_s']:,.0f} tokens/s", flush=True)
-    for system, (together, *_) in systems.items():
-        if len(rates[system][1]) < args.repeats or len(rates[system][2]) < args.repeats:
-            failed_systems.append(f"{model} {system}")
-            continue
-        one, two = (statistics.median(rates[system][nodes]) for nodes in (1, 2))
-        rows.append({"model": model, "dtype": args.dtype, "system": system, "version": version[system], "together": together,
-                     "one": one, "two": two, "ratio": two / one, "all": rates[system]})
-    return rows
+    whole = {system: of for system, of in results.items() if all(len(values) == args.repeats for values in of.values())}
+    failed_systems.extend(f"{model} {system}" for system in systems if system not in whole)
+    return [{"model": model, "dtype": args.dtype, "system": system, "version": of["one"][0].get("version", ""),
+             "together": systems[system][0], "threads": args.threads,
+             **{nodes: median(values, "tokens_per_s") for nodes, values in of.items()},
+             **{f"all_{nodes}": [value["tokens_per_s"] for value in values] for nodes, values in of.items()}}
+            for system, of in whole.items()]
 
 
 def table(rows, _):
-    def cell(rates):
-        spread = f" ({min(rates):,.0f} to {max(rates):,.0f})" if len(rates) > 1 else ""
-        return f"{statistics.median(rates):,.0f}{spread}"
-    lines = ["| model | type | system | together | one node of two threads | two nodes of one | ratio |",
-             "|---|---|---|---|---:|---:|---:|"]
-    return lines + [f"| {row['model']} | {row['dtype']} | {row['system']} {row['version']} | {row['together']} | {cell(row['all'][1])} | "
-                    f"{cell(row['all'][2])} | {row['ratio']:.2f} |" for row in rows]
+    threads = rows[0]["threads"] if rows else 0
+    lines = [f"| model | type | system | together | one of {threads} threads | min - max | {threads} of one | min - max | ratio |",
+             "|---|---|---|---|---:|---:|---:|---:|---:|"]
+    return lines + [f"| {row['model']} | {row['dtype']} | {(row['system'] + ' ' + row['version']).strip()} | {row['together']} | "
+                    f"{row['one']:,.0f} | {spread(row['all_one'])} | {row['several']:,.0f} | {spread(row['all_several'])} | "
+                    f"{row['several'] / row['one']:.2f} |" for row in rows]
 
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     add_common_options(parser, "nodes", seconds="10")
+    add_training_peers(parser)
     parser.add_argument("--models", nargs="+", default=["small", "base"], choices=["small", "base"])
     parser.add_argument("--dtype", default="bf16", choices=["bf16", "f32"])
-    parser.add_argument("--pytorch", help="python with PyTorch; without it PyTorch is left out")
-    parser.add_argument("--tensorflow", help="python with TensorFlow; without it TensorFlow is left out")
     args = parser.parse_args()
-    if args.threads != 2:
-        parser.error("this takes two cores: --threads 2")
+    if args.threads < 2:
+        parser.error("--threads must be at least 2: so many nodes of one thread are measured")
     with tempfile.TemporaryDirectory(prefix="troupe-nodes-") as folder:
         work = pathlib.Path(folder)
         whole_runs.prepare(args.build / "troupe", work, args.models)
-        measure_all(args, "nodes", "One node and two", lambda: [row for model in args.models for row in measure(args, work, model)], table,
-                    f"Target tokens a second, the median of {args.repeats} by turns.")
+        measure_all(args, "nodes", "One node and several",
+                    lambda: [row for model in args.models for row in measure(args, work, model)], table,
+                    f"Target tokens a second, the median of {args.repeats} runs by turns.")
 
 
 if __name__ == "__main__":

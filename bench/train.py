@@ -7,8 +7,8 @@ docs/benchmarks.md.
 """
 import argparse
 
-from harness import PEERS, add_common_options, best_and_repeats, last_json, measure_all, median, products_ceiling, spread
-
+from harness import (PEERS, add_common_options, add_training_peers, best_and_repeats, last_json, measure_all, median, products_ceiling,
+                     spread)
 
 SENTENCES = {"small": 64, "base": 16, "gpt2": 4}  # a step
 
@@ -85,8 +85,7 @@ def main():
     add_common_options(parser, "train", seconds="10")
     parser.add_argument("--models", nargs="+", default=["small", "base", "gpt2"], choices=["small", "base", "gpt2"])
     parser.add_argument("--dtypes", nargs="+", default=["bf16", "f32"], choices=["bf16", "f32"])
-    parser.add_argument("--pytorch", help="python with PyTorch; without it PyTorch is left out")
-    parser.add_argument("--tensorflow", help="python with TensorFlow; without it TensorFlow is left out")
+    add_training_peers(parser)
     parser.add_argument("--pytorch-modes", nargs="+", default=["eager", "compile", "ddp", "ddp_compile"])
     parser.add_argument("--tensorflow-modes", nargs="+", default=["graph", "xla"])
     args = parser.parse_args()
