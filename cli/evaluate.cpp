@@ -90,7 +90,8 @@ void write_translations(const std::string& path, const std::vector<std::string>&
 
 int evaluate(const EvaluateOptions& options) {
   const auto warn = [](const std::string& message) { fmt::print(stderr, "troupe: {}\n", message); };
-  const auto trained = inference::TrainedModel::load(options.checkpoint, warn, inference::Use::loss);
+  const auto trained =
+      inference::TrainedModel::load(options.checkpoint, warn, inference::Use::loss, options.precision);
   if (trained->exported())
     throw error(ErrorKind::usage, "{} is an exported model; evaluate the checkpoint that it was made from",
                 trained->path());
@@ -101,15 +102,14 @@ int evaluate(const EvaluateOptions& options) {
     throw error(ErrorKind::usage, "the {} set of {} is empty; prepare it with --{} above 0", options.split,
                 options.data, options.split);
   const bool about_translations =
-      options.show > 0 || options.samples_max > 0 || options.int8 || !options.output.empty();
+      options.show > 0 || options.samples_max > 0 || options.precision.int8 || !options.output.empty();
   if (!trained->translates() && about_translations)
     throw error(ErrorKind::usage,
                 "{} is a language model: --show, --samples, --int8 and --output are about translations",
                 trained->path());
   const int threads = thread_count(options.threads);
-  const inference::Translator translator(
-      trained->packed_for(options.int8 ? inference::Use::int8 : inference::Use::translation),
-      options.generate, threads);
+  const inference::Translator translator(trained->packed_for(inference::Use::translation), options.generate,
+                                         threads);
   Report report{trained->path(), options.split, trained->step(), {}, trained->translates(), {}, 0, {}};
   report.loss = inference::evaluate_loss(*trained, *dataset, split, threads);
   if (report.translated) {
@@ -143,7 +143,8 @@ void add_evaluate(CLI::App& app, int& code) {
       ->capture_default_str();
   command->add_option("--output", options->output, "Write the translations to this file");
   command->add_flag("--json", options->json, "Print one JSON object");
-  add_generate_options(*command, options->generate, options->int8, options->threads);
+  add_generate_options(*command, options->generate, options->threads);
+  add_precision_options(*command, options->precision);
   command->callback([options, &code] { code = evaluate(*options); });
 }
 

@@ -4,6 +4,7 @@
 #include "actors/inference/exported_model.hpp"
 #include "actors/inference/translator.hpp"
 #include "cli/commands.hpp"
+#include "cli/generate_options.hpp"
 #include "kernels/base/error.hpp"
 #include "kernels/cpu/backend.hpp"
 
@@ -13,7 +14,7 @@ namespace {
 
 struct ExportOptions {
   std::string checkpoint, out;
-  bool int8 = false;
+  inference::Precision precision;
 };
 
 void run_export(const ExportOptions& options) {
@@ -22,8 +23,10 @@ void run_export(const ExportOptions& options) {
   if (inference::is_exported(path))
     throw error(ErrorKind::usage, "{} is exported already; give the checkpoint that it was made from", path);
   const auto backend = kernels::make_cpu_backend();
-  const model::SavedWeights saved = model::load_weights_only(path, *backend);
-  const kernels::DType type = options.int8 ? kernels::DType::i8 : saved.info.model.compute;
+  model::SavedWeights saved = model::load_weights_only(path, *backend);
+  kernels::DType& compute = saved.info.model.compute;
+  compute = options.precision.compute.value_or(compute);
+  const kernels::DType type = options.precision.int8 ? kernels::DType::i8 : compute;
   const uint64_t bytes = inference::export_model(options.out, saved, type, *backend);
   fmt::print("{}: {} of {} weights, {} bytes\n", options.out, path, kernels::to_string(type), bytes);
 }
@@ -38,7 +41,7 @@ void add_export(CLI::App& app, int&) {
       ->add_option("--checkpoint", options->checkpoint, "A checkpoint, or the --out folder of troupe train")
       ->required();
   command->add_option("--out", options->out, "The file to write")->required();
-  command->add_flag("--int8", options->int8, "Round every matrix to 8 bits");
+  add_precision_options(*command, options->precision);
   command->callback([options] { run_export(*options); });
 }
 

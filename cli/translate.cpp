@@ -44,8 +44,8 @@ std::string format_outputs(const std::vector<std::vector<inference::Output>>& ou
 
 int translate(const TranslateOptions& options) {
   const auto warn = [](const std::string& message) { fmt::print(stderr, "troupe: {}\n", message); };
-  const auto trained = inference::TrainedModel::load(
-      options.checkpoint, warn, options.int8 ? inference::Use::int8 : inference::Use::translation);
+  const auto trained =
+      inference::TrainedModel::load(options.checkpoint, warn, inference::Use::translation, options.precision);
   if (!trained->translates())
     throw error(ErrorKind::usage, "{} is a language model, which does not translate", trained->path());
   const int threads = thread_count(options.threads);
@@ -80,7 +80,8 @@ void add_translate(CLI::App& app, int& code) {
       ->add_option("--checkpoint", options->checkpoint,
                    "A checkpoint, an exported model, or the --out folder of troupe train")
       ->required();
-  add_generate_options(*command, options->generate, options->int8, options->threads);
+  add_generate_options(*command, options->generate, options->threads);
+  add_precision_options(*command, options->precision);
   command
       ->add_option("--n-best", options->generate.n_best,
                    "Translations of each line, as: number, score, text, separated by tabs")

@@ -3,6 +3,7 @@
 
 #include <string>
 
+#include "actors/inference/translator.hpp"
 #include "model/generate.hpp"
 
 namespace troupe::cli {
@@ -10,9 +11,9 @@ namespace troupe::cli {
 struct TranslateOptions {
   std::string checkpoint;           // a file, a folder of them, or the output folder of a training run
   model::GenerateOptions generate;  // n_best above 1: lines of "number<TAB>score<TAB>text", numbered from 1
-  bool int8 = false;                // 8-bit products
-  int threads = 0;                  // 0: one a core
-  int input = 0, output = 1;        // file descriptors
+  inference::Precision precision;
+  int threads = 0;            // 0: one a core
+  int input = 0, output = 1;  // file descriptors
 };
 
 // Returns the exit code. Throws Error; what was finished before is written.

@@ -10,6 +10,18 @@ namespace troupe::inference {
 
 namespace {
 
+// Throws Error(usage) unless the model is packed as asked.
+void check_packed(const ExportedModel& exported, const std::string& path, const Precision& asked) {
+  if (asked.int8 && exported.type != kernels::DType::i8)
+    throw error(ErrorKind::usage, "{} was exported without --int8; export it with --int8, or leave that out",
+                path);
+  const kernels::DType compute = exported.info.model.compute;
+  if (asked.compute && *asked.compute != compute)
+    throw error(ErrorKind::usage,
+                "{0} was exported to compute in {1}; export it with --compute {2}, or leave that out", path,
+                kernels::to_string(compute), kernels::to_string(*asked.compute));
+}
+
 // Bytes that a model falls back to may be line ends.
 std::string one_line(std::string text) {
   for (char& c : text)
@@ -25,20 +37,20 @@ std::string find_checkpoint(const std::string& given, const Warn& warn) {
   if (!found && std::filesystem::is_directory(inside)) found = model::latest_checkpoint(inside, warn);
   if (found) return found->string();
   throw error(ErrorKind::file,
-              "{}: no whole checkpoint here; give a checkpoint file or the --out folder of troupe train", given);
+              "{}: no whole checkpoint here; give a checkpoint file or the --out folder of troupe train",
+              given);
 }
 
 std::shared_ptr<const TrainedModel> TrainedModel::load(const std::string& checkpoint, const Warn& warn,
-                                                       Use use) {
+                                                       Use use, const Precision& precision) {
   std::shared_ptr<TrainedModel> trained(new TrainedModel);
   trained->path_ = find_checkpoint(checkpoint, warn);
+  trained->int8_ = precision.int8;
   trained->backend_ = kernels::make_cpu_backend();
   if (is_exported(trained->path_)) {
     const auto stream = trained->backend_->create_stream();
     trained->exported_ = std::make_shared<ExportedModel>(open_exported(trained->path_, *stream));
-    if (use == Use::int8 && trained->exported_->type != kernels::DType::i8)
-      throw error(ErrorKind::usage,
-                  "{} was exported without --int8; export it with --int8, or leave that out", trained->path_);
+    check_packed(*trained->exported_, trained->path_, precision);
   } else {
     trained->saved_ =
         std::make_shared<model::SavedWeights>(model::load_weights_only(trained->path_, *trained->backend_));
@@ -48,18 +60,19 @@ std::shared_ptr<const TrainedModel> TrainedModel::load(const std::string& checkp
     throw error(ErrorKind::usage, "{} has no tokenizer in it; train on a dataset made by troupe prepare",
                 trained->path_);
   trained->tokenizer_ = std::make_shared<data::Tokenizer>(info.tokenizer, trained->path_);
-  trained->model_ = model::make_model(info.model);
+  model::ModelConfig config = info.model;
+  config.compute = precision.compute.value_or(config.compute);
+  trained->model_ = model::make_model(config);
   if (!trained->exported()) trained->pack(use);
   return trained;
 }
 
 void TrainedModel::pack(Use use) {
   const auto stream = backend_->create_stream();
-  const kernels::DType compute = info().model.compute;
-  const kernels::PackedType type = use == Use::int8 ? kernels::DType::i8
-                                   : use == Use::loss
-                                       ? kernels::PackedType(compute)
-                                       : kernels::PackedType(compute, kernels::Packing::inference);
+  const kernels::DType compute = model_->config().compute;
+  const kernels::PackedType type = use == Use::loss ? kernels::PackedType(compute)
+                                   : int8_          ? kernels::PackedType(kernels::DType::i8)
+                                           : kernels::PackedType(compute, kernels::Packing::inference);
   packed_ = std::make_shared<model::PackedWeights>(model::pack_weights(
       *backend_, *stream, *model_, static_cast<const float*>(saved_->weights.data()), type));
 }

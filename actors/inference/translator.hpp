@@ -5,6 +5,7 @@
 
 #include <functional>
 #include <memory>
+#include <optional>
 #include <span>
 #include <string>
 #include <vector>
@@ -26,17 +27,23 @@ std::string find_checkpoint(const std::string& given, const Warn& warn);
 // What a model's weights are packed for.
 enum class Use : uint8_t {
   loss = 1,     // as in training
-  translation,  // in the compute type; an output does not depend on the batch
-  int8,         // the same with every matrix rounded to 8 bits
+  translation,  // an output does not depend on the batch
+};
+
+// What a model computes in.
+struct Precision {
+  std::optional<kernels::DType> compute;  // of activations and products, f32 or bf16; none: as trained
+  bool int8 = false;                      // translates with every matrix rounded to 8 bits
 };
 
 // Weights in memory and packed, or mapped, read-only after loading: any thread.
 class TrainedModel {
  public:
   // Throws Error(file | corrupt | version); Error(usage) when the checkpoint has no tokenizer, or when an
-  // exported model, which is packed as it is, does not have the 8 bits that are asked for.
+  // exported model, which is packed as it is, does not have the precision that is asked for.
   static std::shared_ptr<const TrainedModel> load(const std::string& checkpoint, const Warn& warn,
-                                                  Use use = Use::translation);
+                                                  Use use = Use::translation,
+                                                  const Precision& precision = {});
   // The same weights packed for another use; what was read is shared. REQUIRES that it is not exported.
   std::shared_ptr<const TrainedModel> packed_for(Use use) const;
 
@@ -58,6 +65,7 @@ class TrainedModel {
   void pack(Use use);
 
   std::string path_;
+  bool int8_ = false;
   std::shared_ptr<kernels::Backend> backend_;
   std::shared_ptr<const model::Model> model_;
   std::shared_ptr<const model::SavedWeights> saved_;

@@ -165,6 +165,40 @@ TEST_CASE("a model trained on the made-up language translates and evaluates sent
     CHECK(nlohmann::json::parse(scored.out)["bleu"]["score"].get<double>() > 50);
   }
   {
+    INFO("a model computes in the type that is asked for, from the checkpoint and exported");
+    const auto scored_in = [&](const std::string& checkpoint, std::vector<std::string> more) {
+      std::vector<std::string> words{TROUPE_PROGRAM, "translate", "--checkpoint", checkpoint,
+                                     "--beam",       "2",         "--n-best",     "2"};
+      words.insert(words.end(), more.begin(), more.end());
+      const auto result = run(words, input);
+      CAPTURE(result.err);
+      REQUIRE(result.code == 0);
+      return result.out;
+    };
+    const std::string trained = scored_in(tiny.checkpoint, {});
+    CHECK(scored_in(tiny.checkpoint, {"--compute", "f32"}) == trained);
+    for (const std::vector<std::string>& precision :
+         {std::vector<std::string>{"--compute", "bf16"}, {"--compute", "bf16", "--int8"}}) {
+      const std::string rounded = scored_in(tiny.checkpoint, precision);
+      CHECK(rounded != trained);
+      const std::string exported = tiny.folder / "exported-bf16";
+      std::vector<std::string> words{TROUPE_PROGRAM,  "export", "--checkpoint",
+                                     tiny.checkpoint, "--out",  exported};
+      words.insert(words.end(), precision.begin(), precision.end());
+      REQUIRE(run(words).code == 0);
+      CHECK(scored_in(exported, {}) == rounded);
+      CHECK(scored_in(exported, precision) == rounded);
+    }
+    const auto perplexity = [&](const std::string& compute) {
+      const auto result = run({TROUPE_PROGRAM, "evaluate", "--checkpoint", tiny.checkpoint, "--data",
+                               tiny.data, "--json", "--samples", "1", "--compute", compute});
+      REQUIRE(result.code == 0);
+      return nlohmann::json::parse(result.out)["perplexity"].get<double>();
+    };
+    CHECK(perplexity("bf16") != perplexity("f32"));
+    CHECK(perplexity("bf16") == doctest::Approx(perplexity("f32")).epsilon(0.02));
+  }
+  {
     INFO("evaluate scores what translate says, and its loss falls below that of a uniform guess");
     const std::string file = tiny.folder / "translations.txt";
     const auto result = run({TROUPE_PROGRAM, "evaluate", "--checkpoint", tiny.checkpoint, "--data", tiny.data,
@@ -339,6 +373,14 @@ TEST_CASE("mistakes of translate and evaluate") {
        {"translate", "--checkpoint", exported, "--int8"},
        2,
        {"without --int8"}},
+      {"another type than an exported model's",
+       {"translate", "--checkpoint", exported, "--compute", "bf16"},
+       2,
+       {"to compute in f32", "--compute bf16"}},
+      {"a type of no use",
+       {"evaluate", "--checkpoint", good, "--data", tiny.data, "--compute", "i8"},
+       2,
+       {"--compute", "f32"}},
       {"evaluate an exported model",
        {"evaluate", "--checkpoint", exported, "--data", tiny.data},
        2,
