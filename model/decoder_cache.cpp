@@ -19,15 +19,16 @@ void clear(kernels::Stream& stream, const DecoderCache::KeysValues& rows) {
 }  // namespace
 
 DecoderCache::DecoderCache(BufferPool& pool, kernels::Stream& stream, const ModelConfig& config,
-                           int64_t sequences, int64_t beam)
+                           int64_t sequences, int64_t beam, int64_t tokens_max)
     : pool_(pool),
       config_(config),
       head_size_(config.width / config.heads),
       sequences_(sequences),
-      beam_(beam) {
-  TROUPE_CHECK(sequences > 0 && beam > 0);
-  capacity_ = std::min(kStep, config.max_length);
-  self_ = pool.take(bytes_of(places() * capacity_));
+      beam_(beam),
+      tokens_max_(std::min(tokens_max, config.max_length)) {
+  TROUPE_CHECK(sequences > 0 && beam > 0 && tokens_max_ > 0);
+  capacity_ = std::min(kStep, tokens_max_);
+  self_ = pool.take(bytes_of(places() * tokens_max_));
   for (int64_t layer = 0; layer < config.decoder_layers; ++layer) clear(stream, self(layer));
 }
 
@@ -61,20 +62,26 @@ DecoderCache::KeysValues DecoderCache::cross(int64_t layer) const {
 
 void DecoderCache::reserve(kernels::Stream& stream, int64_t count) {
   if (tokens_ + count <= capacity_) return;
-  TROUPE_CHECK(tokens_ + count <= config_.max_length, "{} tokens; the model takes {}", tokens_ + count,
-               config_.max_length);
-  const int64_t larger = std::min(config_.max_length, (tokens_ + count + kStep - 1) / kStep * kStep);
-  Buffer grown = pool_.take(bytes_of(places() * larger));
-  for (int64_t layer = 0; layer < config_.decoder_layers; ++layer) {
-    const KeysValues from = self(layer), to = layer_of(grown, layer, places() * larger);
-    clear(stream, to);
-    if (tokens_ == 0) continue;
-    stream.convert(filled(from.keys, capacity_), filled(to.keys, larger));
-    stream.convert(filled(from.values, capacity_), filled(to.values, larger));
+  TROUPE_CHECK(tokens_ + count <= tokens_max_, "{} tokens; there may be {}", tokens_ + count, tokens_max_);
+  spread(stream, std::min(tokens_max_, (tokens_ + count + kStep - 1) / kStep * kStep));
+}
+
+void DecoderCache::spread(kernels::Stream& stream, int64_t capacity) {
+  const int64_t heads = config_.decoder_layers * 2 * places() * config_.heads;
+  const int64_t more = capacity - capacity_;
+  const View before{self_.data(), config_.compute, heads * capacity_, head_size_, head_size_};
+  const View after{self_.data(), config_.compute, heads * capacity, head_size_, head_size_};
+  for (int64_t head = heads - 1; head >= 0; --head) {
+    // A head moves by at least `more` tokens, or not at all: as many at a time do not overlap.
+    for (int64_t end = head > 0 ? tokens_ : 0; end > 0;) {
+      const int64_t begin = std::max<int64_t>(0, end - more);
+      stream.convert(before.row_range(head * capacity_ + begin, end - begin),
+                     after.row_range(head * capacity + begin, end - begin));
+      end = begin;
+    }
+    stream.fill_zero(after.row_range(head * capacity + tokens_, capacity - tokens_));
   }
-  stream.synchronize();
-  pool_.give(std::exchange(self_, std::move(grown)));
-  capacity_ = larger;
+  capacity_ = capacity;
 }
 
 void DecoderCache::write(kernels::Stream& stream, int64_t layer, ConstView key_value, int64_t count,

@@ -20,10 +20,11 @@ class DecoderCache {
     kernels::View keys, values;
   };
 
-  // Room for 16 tokens a place at first and 16 more whenever it is full. Throws Error(out_of_memory). The
+  // Room for 16 tokens a place at first and 16 more whenever it is full, up to `tokens_max`: the memory for
+  // all of them is taken at once, of which the system gives what is written. Throws Error(out_of_memory). The
   // pool, which outlives it, gets its memory back.
   DecoderCache(BufferPool& pool, kernels::Stream& stream, const ModelConfig& config, int64_t sequences,
-               int64_t beam);
+               int64_t beam, int64_t tokens_max);
   ~DecoderCache();
   DecoderCache(const DecoderCache&) = delete;
   DecoderCache& operator=(const DecoderCache&) = delete;
@@ -34,7 +35,7 @@ class DecoderCache {
   int64_t tokens() const { return tokens_; }  // in the cache, the same for every place
   int64_t capacity() const { return capacity_; }
 
-  // Makes room for `count` more tokens.
+  // Makes room for `count` more tokens. REQUIRES that there are at most tokens_max then.
   void reserve(kernels::Stream& stream, int64_t count);
   // Writes keys and values (rows * count, 2C) of tokens [tokens(), tokens() + count) of row r to place r *
   // stride. REQUIRES room for them.
@@ -64,11 +65,13 @@ class DecoderCache {
   // The tokens so far of all heads of all places, one head a row.
   kernels::View filled(kernels::View rows, int64_t capacity) const;
   size_t bytes_of(int64_t tokens) const;
+  // Moves heads apart, from the last to the first, so that each has room for `capacity` tokens.
+  void spread(kernels::Stream& stream, int64_t capacity);
 
   BufferPool& pool_;
   ModelConfig config_;
   int64_t head_size_;
-  int64_t sequences_, beam_, tokens_ = 0, capacity_ = 0;
+  int64_t sequences_, beam_, tokens_max_, tokens_ = 0, capacity_ = 0;
   kernels::Buffer self_, cross_;
   std::vector<int32_t> lengths_, cross_lengths_;
   Tokens cross_tokens_;

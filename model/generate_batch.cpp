@@ -16,6 +16,7 @@ GenerateBatch::GenerateBatch(GenerateWorker& worker, std::span<const std::span<c
     std::vector<int32_t> prompt{config.bos_id};
     if (!translates()) prompt.insert(prompt.end(), inputs[i].begin(), inputs[i].end());
     const SearchLimits limits = limits_of(int64_t(inputs[i].size()), int64_t(prompt.size()));
+    tokens_max_ = std::max(tokens_max_, int64_t(prompt.size()) + limits.tokens_max);
     sequences_.push_back({i, std::move(prompt), Search(limits)});
   }
 }
@@ -147,7 +148,7 @@ std::vector<std::vector<Hypothesis>> GenerateBatch::run() {
   arena->reset();
   pass_.emplace(
       Pass{worker_.stream, *arena, config, worker_.model.parameters(), worker_.weights, {}, nullptr});
-  cache_.emplace(worker_.memory.pool, worker_.stream, config, rows, beam);
+  cache_.emplace(worker_.memory.pool, worker_.stream, config, rows, beam, tokens_max_);
   if (translates()) encode();
   arena->reset();
   prompt();

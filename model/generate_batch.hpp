@@ -63,7 +63,8 @@ class GenerateBatch {
   std::vector<std::vector<Hypothesis>> results_;
   std::optional<Pass> pass_;
   std::optional<DecoderCache> cache_;
-  int64_t width_;  // candidates a row
+  int64_t width_;           // candidates a row
+  int64_t tokens_max_ = 0;  // of a sequence, its prompt included
 };
 
 }  // namespace troupe::model

@@ -81,6 +81,27 @@ TEST_CASE("greedy generation takes the arg max of full forward passes, token for
     }
 }
 
+TEST_CASE("outputs that the cache has to make room for several times are those of full forward passes") {
+  const auto backend = kernels::make_cpu_backend();
+  for (model::ModelConfig config : tiny_models()) {
+    CAPTURE(int(config.family));
+    config.max_length = 70;
+    GenerationSetup setup = make_setup(*backend, config, 4);
+    const auto inputs = random_inputs(config, {3, 1, 12}, 4);
+    GenerateOptions options;
+    options.tokens_max = 53;
+    options.tokens_per_source = 0;
+    const Generator generator(*backend, *setup.model, setup.state.view(), options);
+    const auto outputs = generator.generate(inputs, 1);
+    size_t longest = 0;
+    for (size_t i = 0; i < inputs.size(); ++i) {
+      check_same(outputs[i], {plain_greedy(setup, inputs[i], options)});
+      longest = std::max(longest, outputs[i][0].tokens.size());
+    }
+    CHECK(longest > 48);
+  }
+}
+
 TEST_CASE("beam search finds what a search without cache, early stopping or top-k finds") {
   const auto backend = kernels::make_cpu_backend();
   for (const auto& config : tiny_models())
