@@ -4,6 +4,7 @@ import json
 import os
 import pathlib
 import platform
+import resource
 import statistics
 import subprocess
 import sys
@@ -34,10 +35,18 @@ def proportional_mb(process):
     return 0
 
 
+def largest_mb(process):
+    """Its largest resident set so far. What the system says when it has ended counts what its parent held when it began."""
+    with contextlib.suppress(OSError):
+        lines = pathlib.Path("/proc", str(process), "status").read_text().splitlines()
+        return next((int(line.split()[1]) / 1024 for line in lines if line.startswith("VmHWM:")), 0)
+    return 0
+
+
 class PeakMemory:
-    """The most that a process and its descendants hold together, sampled in a thread; 0 of a process that has none, whose largest
-    resident set the system knows. Reading the proportional set size of 2 GB takes some 40 ms, so the next sample follows after
-    0.3 s, or later where reading would take more than a fiftieth of a core."""
+    """The most that a process, or it and its descendants together, hold, sampled in a thread. Reading the proportional set size of
+    2 GB takes some 40 ms, so the next sample of several processes follows after 0.3 s, or later where reading would take more than a
+    fiftieth of a core."""
 
     def __init__(self, pid):
         self.mb, self.ended = 0, threading.Event()
@@ -45,13 +54,15 @@ class PeakMemory:
         self.thread.start()
 
     def sample(self, pid):
-        pause = 0.3
+        pause, together_at = 0.02, time.perf_counter() + 0.3
         while not self.ended.wait(pause):
+            self.mb = max(self.mb, largest_mb(pid))
             begin = time.perf_counter()
-            processes = tree(pid)
-            if len(processes) > 1:
-                self.mb = max(self.mb, sum(map(proportional_mb, processes)))
-            pause = max(0.3, 50 * (time.perf_counter() - begin))
+            if begin >= together_at:
+                processes = tree(pid)
+                if len(processes) > 1:
+                    self.mb = max(self.mb, sum(map(proportional_mb, processes)))
+                together_at = begin + max(0.3, 50 * (time.perf_counter() - begin))
 
     def stop(self):
         self.ended.set()
@@ -61,11 +72,12 @@ class PeakMemory:
 
 def run(command, text=""):
     """Runs a command with `text` as its standard input: (its standard output, seconds to the first byte of it, seconds to its
-    end, peak MB of its processes together, at least the largest resident set of one); None, and a word on standard error, when
+    end, peak MB of its processes together, or of the largest of them); None, and a word on standard error, when
     it failed."""
     with tempfile.TemporaryFile() as given, tempfile.TemporaryFile() as errors:
         given.write(text.encode())
         given.seek(0)
+        own = resource.getrusage(resource.RUSAGE_SELF)
         begin = time.perf_counter()
         process = subprocess.Popen([str(word) for word in command], stdin=given, stdout=subprocess.PIPE, stderr=errors)
         memory = PeakMemory(process.pid)
@@ -74,7 +86,9 @@ def run(command, text=""):
         output += process.stdout.read()
         _, status, usage = os.wait4(process.pid, 0)
         whole = time.perf_counter() - begin
-        peak_mb = max(memory.stop(), usage.ru_maxrss / 1024)
+        peak_mb = memory.stop()
+        if usage.ru_maxrss > own.ru_maxrss:
+            peak_mb = max(peak_mb, usage.ru_maxrss / 1024)
         process.returncode = os.waitstatus_to_exitcode(status)
         if process.returncode != 0:
             errors.seek(0)

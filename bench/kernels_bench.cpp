@@ -9,41 +9,13 @@
 #include <omp.h>
 #include <oneapi/dnnl/dnnl.hpp>
 
-#include "kernels/base/random.hpp"
-#include "kernels/cpu/backend.hpp"
+#include "matrices.hpp"
 #include "products.hpp"
 
 namespace {
 
 using namespace troupe;
 using namespace troupe::kernels;
-
-// A device, a stream and matrices of random numbers.
-class Bench {
- public:
-  Bench() : backend_(make_cpu_backend()), stream_(backend_->create_stream()) {}
-  Stream& stream() { return *stream_; }
-
-  View matrix(DType dtype, int64_t rows, int64_t cols) {
-    buffers_.push_back(backend_->allocate(size_t(rows * cols) * size_of(dtype)));
-    std::vector<float> values(size_t(rows * cols), 0.0f);
-    for (size_t i = 0; i < values.size(); ++i)
-      values[i] = float(mix64(i, buffers_.size()) >> 40) * 0x1p-23f - 1.0f;
-    const View to{buffers_.back().data(), dtype, rows, cols, cols};
-    stream_->convert(view_of(values.data(), rows, cols), to);
-    return to;
-  }
-  PackedWeight weight(PackedType type, int64_t n, int64_t k) {
-    const View master = matrix(DType::f32, n, k);
-    buffers_.push_back(backend_->allocate(stream_->packed_bytes(n, k, type)));
-    return stream_->pack(master, type, buffers_.back().data());
-  }
-
- private:
-  std::unique_ptr<Backend> backend_;
-  std::unique_ptr<Stream> stream_;
-  std::vector<Buffer> buffers_;
-};
 
 double measure_best_rate(dnnl::memory::data_type type) {
   const dnnl::engine engine(dnnl::engine::kind::cpu, 0);
@@ -90,7 +62,7 @@ template <Pass pass>
 void linear(benchmark::State& state) {
   const int64_t M = state.range(0), N = state.range(1), K = state.range(2);
   const DType dtype = dtype_of_state(state, 3);
-  Bench bench;
+  bench::Matrices bench;
   const View x = bench.matrix(dtype, M, K), y = bench.matrix(dtype, M, N),
              bias = bench.matrix(DType::f32, 1, N);
   const View dw = bench.matrix(DType::f32, N, K);
@@ -121,7 +93,7 @@ void inference(benchmark::State& state) {
   const int64_t M = state.range(0), N = state.range(1), K = state.range(2);
   const bool int8 = state.range(3) == 8;
   const DType dtype = int8 ? DType::bf16 : dtype_of_state(state, 3);
-  Bench bench;
+  bench::Matrices bench;
   const View x = bench.matrix(dtype, M, K), y = bench.matrix(dtype, M, N);
   const PackedWeight w = bench.weight({int8 ? DType::i8 : dtype, Packing::inference}, N, K);
   for (auto _ : state) bench.stream().linear_forward(x, w, {}, y);
@@ -146,7 +118,7 @@ void attention(benchmark::State& state) {
   shape.causal = state.range(4) != 0;
   shape.dropout.rate = float(state.range(5)) / 100;
   const DType dtype = dtype_of_state(state, 6);
-  Bench bench;
+  bench::Matrices bench;
   const int64_t rows = shape.batch * shape.queries, C = shape.heads * shape.head_size;
   const View qkv = bench.matrix(dtype, rows, 3 * C), dqkv = bench.matrix(dtype, rows, 3 * C);
   const View out = bench.matrix(dtype, rows, C), dout = bench.matrix(dtype, rows, C);
@@ -187,7 +159,7 @@ class Discard final : public GradientSink {
 void cross_entropy(benchmark::State& state) {
   const int64_t M = state.range(0), V = state.range(1), C = state.range(2);
   const DType dtype = dtype_of_state(state, 3);
-  Bench bench;
+  bench::Matrices bench;
   const View x = bench.matrix(dtype, M, C), dx = bench.matrix(dtype, M, C);
   const PackedWeight w = bench.weight(dtype, V, C);
   std::vector<int32_t> targets(size_t(M), 0);

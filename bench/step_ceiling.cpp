@@ -1,14 +1,18 @@
 // The least time that a step of training could take on this machine: for each of its products the operations
-// over what oneDNN reaches at that very shape, T threads side by side, and the bytes that must pass through
-// memory over the rate at which T threads read it. Products of attention count as plain products, and bytes
-// once, so this is a bound and not a program. Prints one JSON line of milliseconds. See --help.
+// over what the faster of oneDNN and Troupe reaches at that very shape, T threads side by side, and the bytes
+// that must pass through memory over the rate at which T threads read it. Products of attention count as
+// plain products, by oneDNN alone, and bytes once, so this is a bound and not a program. Prints one JSON line
+// of milliseconds. See --help.
+#include <algorithm>
 #include <cstdio>
+#include <memory>
 #include <string>
 #include <thread>
 #include <vector>
 
 #include <fmt/format.h>
 
+#include "matrices.hpp"
 #include "model/model.hpp"
 #include "products.hpp"
 #include "workload.hpp"
@@ -26,18 +30,21 @@ struct Options {
   double seconds = 0.2;  // of measuring, a shape
 };
 
+// Of a linear layer, or a product that Troupe has no function for.
+enum class Pass : uint8_t { plain, forward, input, weight };
+
 // Products of one kind: how often a slot has them, and how much of each is needed (a causal mask leaves
 // half).
 struct Part {
   ProductShape shape;
-  bool sums = false;  // the result stays f32
+  Pass pass = Pass::plain;
   double count = 1;
 };
 
 void add_linear(std::vector<Part>& parts, int64_t rows, int64_t n, int64_t k, double count) {
-  parts.push_back({forward(rows, n, k), false, count});
-  parts.push_back({backward_input(rows, n, k), false, count});
-  parts.push_back({backward_weight(rows, n, k), true, count});
+  parts.push_back({forward(rows, n, k), Pass::forward, count});
+  parts.push_back({backward_input(rows, n, k), Pass::input, count});
+  parts.push_back({backward_weight(rows, n, k), Pass::weight, count});
 }
 
 // q k^T and the product with v; backward the two gradients of each.
@@ -45,8 +52,8 @@ void add_attention(std::vector<Part>& parts, const Workload& w, int64_t rows, do
   const int64_t depth = w.config.width / w.config.heads, batch = rows / w.length * w.config.heads;
   const ProductShape weights{w.length, w.length, depth, batch, false, true, false};
   const ProductShape values{w.length, depth, w.length, batch, false, false, false};
-  parts.push_back({weights, false, 2 * count});
-  parts.push_back({values, false, 4 * count});
+  parts.push_back({weights, Pass::plain, 2 * count});
+  parts.push_back({values, Pass::plain, 4 * count});
 }
 
 // Those of a slot's rows.
@@ -69,22 +76,53 @@ Step step_of(const Workload& w, int64_t rows) {
   return step;
 }
 
+// Operations a second of all threads.
+double onednn_rate(const Part& part, const Options& options, memory::data_type type) {
+  return rate(options.threads, options.seconds, [&]() -> std::function<double()> {
+    const dnnl::engine engine(dnnl::engine::kind::cpu, 0);
+    Product product(engine, part.shape, type, part.pass == Pass::weight ? memory::data_type::f32 : type);
+    return [product, stream = dnnl::stream(engine)]() mutable {
+      product.run(stream);
+      stream.wait();
+      return product.flops();
+    };
+  });
+}
+
+double own_rate(const Part& part, const Options& options, kernels::DType type) {
+  return rate(options.threads, options.seconds, [&]() -> std::function<double()> {
+    const auto on = std::make_shared<Matrices>();
+    // The left operand, the right one and the result, or their roles by turns, of y (M, N) = x (M, K) W^T.
+    const auto& [shape, pass, count] = part;
+    const int64_t m = pass == Pass::weight ? shape.k : shape.m, k = pass == Pass::forward ? shape.k : shape.n,
+                  n = pass == Pass::forward ? shape.n
+                      : pass == Pass::input ? shape.k
+                                            : shape.m;
+    const kernels::View x = on->matrix(type, m, k), y = on->matrix(type, m, n);
+    const double flops = shape.flops();
+    if (pass == Pass::weight)
+      return [on, x, y, dw = on->matrix(kernels::DType::f32, n, k), flops] {
+        on->stream().linear_backward_weight(y, x, dw, {});
+        return flops;
+      };
+    return [on, x, y, weight = on->weight(type, n, k), flops, forward = pass == Pass::forward] {
+      if (forward)
+        on->stream().linear_forward(x, weight, {}, y);
+      else
+        on->stream().linear_backward_input(y, weight, x, false);
+      return flops;
+    };
+  });
+}
+
 // Milliseconds of all slots' products, shared out among the threads.
-double products_ms(const std::vector<Part>& parts, const Options& options) {
-  const bool bf16 = options.workload.dtype == "bf16" && multiplies_bf16();
-  const auto type = bf16 ? memory::data_type::bf16 : memory::data_type::f32;
+double products_ms(const std::vector<Part>& parts, const Options& options, kernels::DType type) {
+  const bool bf16 = type == kernels::DType::bf16 && multiplies_bf16();
   double ms = 0;
   for (const Part& part : parts) {
-    const double flops_a_second = rate(options.threads, options.seconds, [&]() -> std::function<double()> {
-      const dnnl::engine engine(dnnl::engine::kind::cpu, 0);
-      Product product(engine, part.shape, type, part.sums ? memory::data_type::f32 : type);
-      return [product, stream = dnnl::stream(engine)]() mutable {
-        product.run(stream);
-        stream.wait();
-        return product.flops();
-      };
-    });
-    ms += double(options.slots) * part.count * part.shape.flops() / flops_a_second * 1e3;
+    double best = onednn_rate(part, options, bf16 ? memory::data_type::bf16 : memory::data_type::f32);
+    if (part.pass != Pass::plain) best = std::max(best, own_rate(part, options, type));
+    ms += double(options.slots) * part.count * part.shape.flops() / best * 1e3;
   }
   return ms;
 }
@@ -119,8 +157,9 @@ int run(const Options& options) {
   const auto shape = model::make_model(w.config);
   const Step step = step_of(w, w.tokens() / options.slots);
   const Bytes bytes = bytes_of(w, shape->parameters(), options.slots);
-  const double linear = products_ms(step.linear, options), attention = products_ms(step.attention, options),
-               vocabulary = products_ms(step.vocabulary, options);
+  const double linear = products_ms(step.linear, options, w.config.compute),
+               attention = products_ms(step.attention, options, w.config.compute),
+               vocabulary = products_ms(step.vocabulary, options, w.config.compute);
   const double ms_a_byte = 1e3 / rate(options.threads, 1.0, reading_pass);
   const double moved = (bytes.update + bytes.sums + bytes.activations) * ms_a_byte;
   fmt::print(

@@ -1,6 +1,7 @@
 // Training speed of one node: T workers take slots in turn and share the commit, on the engine that a node of
 // `troupe train` has, its checks of weights and moments included; without actors and without a dataset. Full
 // synthetic batches; prints one JSON line. See --help.
+#include <array>
 #include <atomic>
 #include <barrier>
 #include <chrono>
@@ -18,6 +19,7 @@
 #include "kernels/cpu/backend.hpp"
 #include "kernels/scratch.hpp"
 #include "model/step.hpp"
+#include "timed_backend.hpp"
 #include "workload.hpp"
 
 namespace {
@@ -60,22 +62,35 @@ config::JobConfig job_of(const Options& options, const Workload& work) {
   return job;
 }
 
-std::unique_ptr<actors::TrainEngine> make_engine(const Options& options, const Workload& work) {
+std::unique_ptr<actors::TrainEngine> make_engine(const Options& options, const Workload& work,
+                                                 std::unique_ptr<kernels::Backend> backend) {
   const config::JobConfig job = job_of(options, work);
   auto model = model::make_model(job.model);
   auto state = model::first_state(kernels::allocate_host, *model, uint64_t(job.seed));
   scheduler::SlotPlan plan;
   plan.training = uint32_t(options.slots);
   plan.steps = job.steps;
-  return std::make_unique<actors::CpuEngine>(kernels::make_cpu_backend(), job, plan, std::move(model),
+  return std::make_unique<actors::CpuEngine>(std::move(backend), job, plan, std::move(model),
                                              std::move(state), uint32_t(options.threads));
 }
+
+// What all workers do in turn, each its part of it.
+enum Phase : size_t { kSlots, kChecks, kRounding, kUpdate, kPacking, kPhases };
+
+// Mean milliseconds of a thread and step.
+struct Profile {
+  PartSeconds parts{};  // of the slots
+  std::array<double, kPhases> phases{};
+};
 
 // What the workers of a node share. Every part of a step is done by all of them, with a barrier after it.
 class Node {
  public:
   Node(const Options& options, const Workload& work)
-      : options_(options), engine_(make_engine(options, work)), barrier_(options.threads) {
+      : options_(options), barrier_(options.threads), spent_(size_t(options.threads)) {
+    auto backend = std::make_unique<TimedBackend>(kernels::make_cpu_backend());
+    backend_ = backend.get();
+    engine_ = make_engine(options, work, std::move(backend));
     for (int i = 0; i < options.slots; ++i)
       batches_.push_back(synthetic_batch(work, work.sentences / options.slots, mix64(7, uint64_t(i))));
   }
@@ -91,6 +106,17 @@ class Node {
   double step_seconds() const { return mean_but_first(steps_); }  // the first warms caches and primitives
   double commit_seconds() const { return mean_but_first(commits_); }
   const model::LossTotals& loss() const { return outcome_.training; }  // of the last step
+
+  // Of the steps but the first, since the last call.
+  Profile take_profile() {
+    const double scale = 1e3 / double(steps_.size() - 1) / double(options_.threads);
+    Profile profile;
+    profile.parts = backend_->take();
+    for (double& part : profile.parts) part *= scale;
+    for (const auto& spent : spent_)
+      for (size_t phase = 0; phase < kPhases; ++phase) profile.phases[phase] += spent[phase] * scale;
+    return profile;
+  }
 
  private:
   static double mean_but_first(const std::vector<double>& values) {
@@ -111,19 +137,24 @@ class Node {
       for (int slot; (slot = next_slot_.fetch_add(1)) < options_.slots;)
         engine_->run_slot(worker, step, uint32_t(slot), batches_[size_t(slot)]);
       const auto computed = Clock::now();
-      share(worker, [&] { return engine_->verify_work(); });
-      share(worker, [&] {
+      spent_[worker][kSlots] += since(begin);
+      share(worker, kChecks, [&] { return engine_->verify_work(); });
+      share(worker, kRounding, [&] {
         engine_->require_sound();
         return engine_->measure_work(false);
       });
-      share(worker, [&] { return engine_->apply_work(engine_->own_sum()); });
-      share(worker, [&] { return engine_->pack_work(); });
+      share(worker, kUpdate, [&] { return engine_->apply_work(engine_->own_sum()); });
+      share(worker, kPacking, [&] { return engine_->pack_work(); });
       alone(worker, [&] {
         outcome_ = engine_->finish_commit(engine_->own_sum());
         next_slot_ = 0;
         steps_.push_back(since(begin));
         commits_.push_back(since(computed));
         running_ = since(start) <= options_.seconds || steps_.size() < 3;
+        if (steps_.size() == 1) {  // forget it
+          backend_->take();
+          for (auto& spent : spent_) spent.fill(0);
+        }
       });
     }
   }
@@ -137,12 +168,15 @@ class Node {
   }
 
   template <typename MakeWork>
-  void share(uint32_t worker, MakeWork&& make_work) {
+  void share(uint32_t worker, Phase phase, MakeWork&& make_work) {
     alone(worker, [&] { shared_ = make_work(); });
+    const auto begin = Clock::now();
     shared_->run(engine_->stream(worker));
+    spent_[worker][phase] += since(begin);
   }
 
   const Options& options_;
+  TimedBackend* backend_ = nullptr;  // the engine's
   std::unique_ptr<actors::TrainEngine> engine_;
   std::vector<Batch> batches_;
   std::barrier<> barrier_;
@@ -151,7 +185,24 @@ class Node {
   std::shared_ptr<actors::SharedWork> shared_;
   actors::StepOutcome outcome_;
   std::vector<double> steps_, commits_;
+  std::vector<std::array<double, kPhases>> spent_;  // seconds of each worker
 };
+
+// What a thread does in a step, as a JSON object of milliseconds; together they are the step.
+std::string json_of(const Profile& profile, double step_ms) {
+  const auto part = [&](Part which) { return profile.parts[size_t(which)]; };
+  const auto& phases = profile.phases;
+  double timed = 0, busy = 0;
+  for (const double each : profile.parts) timed += each;
+  for (const double each : phases) busy += each;
+  return fmt::format(
+      "{{\"linear\": {:.2f}, \"attention\": {:.2f}, \"vocabulary\": {:.2f}, \"pointwise\": {:.2f}, "
+      "\"folding\": {:.2f}, \"rounding\": {:.2f}, \"update\": {:.2f}, \"packing\": {:.2f}, \"waiting\": "
+      "{:.2f}}}",
+      part(Part::linear), part(Part::attention), part(Part::vocabulary), part(Part::pointwise),
+      phases[kSlots] - timed, phases[kRounding], phases[kChecks] + phases[kUpdate], phases[kPacking],
+      step_ms - busy);
+}
 
 int run(const Options& options) {
   const Workload work = workload_of(options.workload);
@@ -165,11 +216,13 @@ int run(const Options& options) {
   fmt::print(
       "{{\"system\": \"troupe\", \"model\": \"{}\", \"dtype\": \"{}\", \"mode\": \"{}\", \"threads\": {}, "
       "\"slots\": {}, \"tokens_per_s\": {:.1f}, \"step_ms\": {:.2f}, \"commit_ms\": {:.2f}, "
-      "\"gflop_a_step\": {:.1f}, \"gflops\": {:.1f}, \"slot_mb\": {:.1f}, \"loss\": {:.4f}}}\n",
+      "\"gflop_a_step\": {:.1f}, \"gflops\": {:.1f}, \"slot_mb\": {:.1f}, \"loss\": {:.4f}, "
+      "\"profile_ms\": {}}}\n",
       options.workload.model, options.workload.dtype, options.sum, options.threads, options.slots,
       double(work.tokens()) / seconds, seconds * 1e3, node.commit_seconds() * 1e3, flops * 1e-9,
       flops * 1e-9 / seconds, double(model.arena_bytes(rows, rows * work.length, true)) * 1e-6,
-      double(node.loss().loss_units) * model::LossTotals::kUnit / double(work.tokens()));
+      double(node.loss().loss_units) * model::LossTotals::kUnit / double(work.tokens()),
+      json_of(node.take_profile(), seconds * 1e3));
   return 0;
 }
 

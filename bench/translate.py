@@ -1,25 +1,28 @@
 #!/usr/bin/env python3
 """Speed of translation of Troupe beside CTranslate2, alternating in one run; started by scripts/bench translate.
 
-Random weights, 30 tokens in and 30 out, each system with all its settings for the threads, the best taken. Runs of one sentence at
+Random weights, TOKENS tokens in and 30 out, each system with all its settings for the threads, the best taken. Runs of one sentence at
 a time go on for at least 300 calls, so that three of them are above the 99th percentile. Medians go to a JSON file and to a section
 of docs/benchmarks.md.
 """
 import argparse
 
-from harness import PEERS, add_common_options, best_and_repeats, measure_all, median, spread
+from harness import PEERS, add_common_options, best_and_repeats, measure_all, median, products_ceiling, spread
 
 WORK = {  # name: options of both
     "batch 64, greedy": ["--batch", "64", "--beam", "1"],
     "batch 64, beam 4": ["--batch", "64", "--beam", "4"],
     "one sentence, greedy": ["--batch", "1", "--beam", "1"],
 }
+GOALS = {"batch 64, greedy": 1.3, "batch 64, beam 4": 1.3, "one sentence, greedy": 1}  # times the peer's rate
+SHAPES = {"small": (4, 256, 1024, 8192), "base": (6, 512, 2048, 32000)}  # layers of each stack, width, inner, vocabulary
+TOKENS = 30  # of a source and of an output
 CALLS = 300  # at least, of a run whose 99th percentile is shown
 PEER_PRECISIONS = {"int8": ["int8"], "f32": ["float32"], "bf16": ["bfloat16"]}
 
 
 def settings(args, model, precision, work):
-    common = ["--model", model, "--seconds", args.seconds, *WORK[work]]
+    common = ["--model", model, "--seconds", args.seconds, "--source", TOKENS, "--target", TOKENS, *WORK[work]]
     alone = "one sentence" in work
     ours = [args.build / "bench_translate", *common, "--precision", precision]
     out = {"troupe": [[*ours, "--threads", threads] for threads in ([1] if alone else [args.threads])]}
@@ -51,17 +54,35 @@ def measure(args, model, precision, work):
              "all_tokens_per_s": [value["tokens_per_s"] for value in values]} for system, values in results.items()]
 
 
-def table(rows, _):
-    lines = ["| model | type | work | system | setting | tokens/s | min - max | ratio to the peer | p50 ms | p99 ms |",
-             "|---|---|---|---|---|---:|---:|---:|---:|---:|"]
+def ceiling_tokens(row, ceiling, threads):
+    """Tokens a second of a thread that did nothing but products of weights at the rate of the machine's best ones, or read those
+    weights, whichever takes longer; of all threads that worked. A batch's weights are read once for each token of its sentences."""
+    layers, width, inner, vocabulary = SHAPES[row["model"]]
+    encoder = layers * (4 * width * width + 2 * width * inner)
+    decoder = layers * (6 * width * width + 2 * width * inner) + vocabulary * width
+    across = layers * 2 * width * width  # keys and values of the source
+    alone = "one sentence" in row["work"]
+    batch, beam, working = 1 if alone else 64, 4 if "beam 4" in row["work"] else 1, 1 if alone else threads
+    rate, size = {"int8": (ceiling["int8_gops"], 1), "f32": (ceiling["f32_gflops"], 4),
+                  "bf16": (products_ceiling(ceiling, "bf16"), 2)}[row["precision"]]
+    products = 2e-9 * TOKENS * batch * (encoder + across + beam * decoder) / (rate / threads)
+    reading = 1e-9 * size * (encoder + across + TOKENS * decoder) / (ceiling["read_gb_s"] / working)
+    return working * TOKENS * batch / max(products, reading)
+
+
+def table(rows, ceiling, threads):
+    lines = ["| model | type | work | system | setting | tokens/s | min - max | ratio to the peer | goal | share of ceiling | p50 ms | p99 ms |",
+             "|---|---|---|---|---|---:|---:|---:|---:|---:|---:|---:|"]
     peers = {(r["model"], r["precision"], r["work"]): r["tokens_per_s"] for r in rows if r["system"] != "troupe"}
     for row in rows:
         peer = peers.get((row["model"], row["precision"], row["work"]))
         ratio = f"{row['tokens_per_s'] / peer:.2f}" if peer and row["system"] == "troupe" else ""
         name = f"{row['system']} {row['version']}".strip()
+        goal = f"{GOALS[row['work']]}" if ratio else ""
+        share = f"{100 * row['tokens_per_s'] / ceiling_tokens(row, ceiling, threads):.0f} %"
         latency = f"{row['p50_ms']:.1f} | {row['p99_ms']:.1f}" if "one sentence" in row["work"] else " | "
         lines.append(f"| {row['model']} | {row['precision']} | {row['work']} | {name} | {row['setting']} | "
-                     f"{row['tokens_per_s']:,.0f} | {spread(row['all_tokens_per_s'])} | {ratio} | {latency} |")
+                     f"{row['tokens_per_s']:,.0f} | {spread(row['all_tokens_per_s'])} | {ratio} | {goal} | {share} | {latency} |")
     return lines
 
 
@@ -75,7 +96,8 @@ def main():
     args = parser.parse_args()
     measure_all(args, "translate", "Speed of translation",
                 lambda: [row for model in args.models for precision in args.precisions for work in args.work
-                         for row in measure(args, model, precision, work)], table)
+                         for row in measure(args, model, precision, work)],
+                lambda rows, ceiling: table(rows, ceiling, args.threads))
 
 
 if __name__ == "__main__":
