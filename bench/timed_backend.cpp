@@ -100,9 +100,6 @@ class TimedStream final : public Stream {
   void log_softmax_topk(ConstView logits, int64_t k, View values, View ids) override {
     stream_->log_softmax_topk(logits, k, values, ids);
   }
-  void gather_rows(ConstView table, std::span<const int32_t> rows, View out) override {
-    stream_->gather_rows(table, rows, out);
-  }
 
  private:
   class Timer {

@@ -226,8 +226,6 @@ class Stream {
   // For each row of logits (M, V) f32: the k largest log-softmax values, largest first (ties: lower id first), and
   // their ids; outputs (M, k).
   virtual void log_softmax_topk(ConstView logits, int64_t k, View values /* f32 */, View ids /* i32 */) = 0;
-  // Rows of `table` by id: out[i] = table[rows[i]], same type.
-  virtual void gather_rows(ConstView table, std::span<const int32_t> rows, View out) = 0;
 
   // --- convert.cpp ---
   virtual void convert(ConstView from, View to) = 0;   // f32 <-> bf16 (round to nearest even) or copy

@@ -37,7 +37,6 @@ class PlanStream final : public kernels::Stream {
   void adamw(const kernels::AdamW&, const kernels::BlockLayout&, const kernels::RoundedTotal&, int64_t,
              int64_t, float*, float*, float*) override {}
   void log_softmax_topk(ConstView, int64_t, View, View) override {}
-  void gather_rows(ConstView, std::span<const int32_t>, View) override {}
   void convert(ConstView, View) override {}
   void add(ConstView, View) override {}
   void fill_zero(View) override {}

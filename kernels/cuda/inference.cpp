@@ -18,27 +18,4 @@ void CudaStream::log_softmax_topk(ConstView logits, int64_t k, View values, View
   launch(kernel, logits.rows, "log-softmax");
 }
 
-void CudaStream::gather_rows(ConstView table, std::span<const int32_t> rows, View out) {
-  TROUPE_CHECK(table.dtype == out.dtype && table.cols == out.cols && out.rows == int64_t(rows.size()));
-  for (const int32_t row : rows) TROUPE_CHECK(row >= 0 && row < table.rows, "row {} of {}", row, table.rows);
-  Scratch::Frame frame(scratch_);
-  const int32_t* placed = place(rows, frame);
-  const auto gather = [&](auto kernel, auto element) {
-    using T = decltype(element);
-    kernel.shape = {out.rows, out.cols};
-    kernel.table = rows_of<T>(table);
-    kernel.rows = placed;
-    kernel.out = rows_of<T>(out);
-    launch(kernel, kernel.blocks(kernel.shape), "gather rows");
-  };
-  const bool vectors = all_take_vectors(table, out);
-  TROUPE_CHECK(size_of(out.dtype) == 4 || size_of(out.dtype) == 2, "rows of {}", to_string(out.dtype));
-  if (size_of(out.dtype) == 4)
-    vectors ? gather(device::GatherRows<uint32_t, 4>(), uint32_t{})
-            : gather(device::GatherRows<uint32_t, 1>(), uint32_t{});
-  else
-    vectors ? gather(device::GatherRows<uint16_t, 8>(), uint16_t{})
-            : gather(device::GatherRows<uint16_t, 1>(), uint16_t{});
-}
-
 }  // namespace troupe::kernels

@@ -99,7 +99,6 @@ class CudaStream final : public Stream {
              int64_t end, float* weight, float* moment1, float* moment2) override;
 
   void log_softmax_topk(ConstView logits, int64_t k, View values, View ids) override;
-  void gather_rows(ConstView table, std::span<const int32_t> rows, View out) override;
 
   void convert(ConstView from, View to) override;
   void add(ConstView x, View y) override;

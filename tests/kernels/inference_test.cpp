@@ -47,18 +47,3 @@ TEST_CASE("the largest log-softmax values come sorted, ties by id, at every leve
           check_topk(level, ties, k);
         }
 }
-
-TEST_CASE("gathered rows are those of the table, in any type") {
-  CpuStream stream(best_isa_level());
-  const Matrix table = random_bf16(5, 7, 1);
-  const std::vector<int32_t> rows = {4, 0, 0, 2};
-  for (const DType dtype : {DType::f32, DType::bf16}) {
-    const Strided from(dtype, table, 2), to(dtype, 4, 7, 1);
-    stream.gather_rows(from.view(), rows, to.view());
-    for (int64_t i = 0; i < 4; ++i)
-      for (int64_t c = 0; c < 7; ++c) CHECK(to.values().at(i, c) == table.at(rows[size_t(i)], c));
-  }
-  const std::vector<int32_t> outside = {5};
-  Matrix out(1, 7);
-  CHECK_THROWS_AS(stream.gather_rows(table.view(), outside, out.view()), CheckFailure);
-}

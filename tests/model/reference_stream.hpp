@@ -55,7 +55,6 @@ class ReferenceStream : public kernels::Stream {
   void adamw(const kernels::AdamW& a, const kernels::BlockLayout& layout, const kernels::RoundedTotal& total,
              int64_t begin, int64_t end, float* weight, float* moment1, float* moment2) override;
   void log_softmax_topk(ConstView, int64_t, View, View) override {}
-  void gather_rows(ConstView, std::span<const int32_t>, View) override {}
   void convert(ConstView from, View to) override {
     for (int64_t r = 0; r < to.rows; ++r)
       for (int64_t c = 0; c < to.cols; ++c) at(to, r, c) = at(from, r, c);

@@ -16,10 +16,6 @@ TROUPE_KERNEL(ColumnRuns<device::PlainColumns<float>, 8>)
 TROUPE_KERNEL(ColumnRuns<device::PlainColumns<uint16_t>, 1>)
 TROUPE_KERNEL(ColumnRuns<device::PlainColumns<uint16_t>, 8>)
 TROUPE_KERNEL(ColumnTotals)
-TROUPE_KERNEL(GatherRows<uint32_t, 1>)
-TROUPE_KERNEL(GatherRows<uint32_t, 4>)
-TROUPE_KERNEL(GatherRows<uint16_t, 1>)
-TROUPE_KERNEL(GatherRows<uint16_t, 8>)
 TROUPE_KERNEL(LogSoftmaxTopK)
 
 }  // namespace troupe::kernels

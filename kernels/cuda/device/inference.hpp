@@ -6,27 +6,6 @@
 
 namespace troupe::kernels::device {
 
-// out[i] = table[rows[i]]; T is any type of the size of an element, and N of them are 16 bytes or one.
-template <typename T, int N>
-struct GatherRows : ElementTile<N> {
-  Shape shape;  // of out
-  Rows<const T> table;
-  const int32_t* rows = nullptr;
-  Rows<T> out;
-
-  template <typename Block>
-  TROUPE_DEVICE void operator()(Block& block) const {
-    this->run(block, shape, DropoutRule{}, [&](Place at, const uint32_t*) {
-      const T* from = table.row(rows[at.row]) + at.col;
-      T* to = out.row(at.row) + at.col;
-      if constexpr (N == 1)
-        *to = *from;
-      else
-        piece_at<Sixteen<T>>(to) = piece_at<Sixteen<T>>(from);
-    });
-  }
-};
-
 // One block a row of logits; the k largest are found one after another: each the largest (lowest id among
 // equals) of those behind the one before it. O(k V) a row.
 struct LogSoftmaxTopK {
