@@ -11,6 +11,8 @@
 
 #include "actors/cluster_client.hpp"
 #include "actors/local_cluster.hpp"
+#include "comm/messages.hpp"
+#include "kernels/base/error.hpp"
 
 namespace troupe::actors {
 
@@ -98,6 +100,16 @@ void receive_one(ClusterClient& cluster, Dispatch& dispatch, data::PreparePlan& 
   if (dispatch.came_back(event->node, shard.index())) plan.add_shard(shard.index(), shard.shard());
 }
 
+// Nodes are told the tokenizer in one message.
+void check_size(const data::Tokenizer& tokenizer) {
+  const size_t bytes = tokenizer.model_bytes().size();
+  if (bytes > wire::kBulkFieldBytesMax)
+    throw error(ErrorKind::usage,
+                "cannot send a tokenizer of {} bytes to the nodes: a message holds {}; use one with fewer "
+                "entries (--vocabulary), or prepare without --nodes and --cluster",
+                bytes, wire::kBulkFieldBytesMax);
+}
+
 class RemovedFolder {
  public:
   RemovedFolder()
@@ -116,8 +128,11 @@ class RemovedFolder {
 
 data::PrepareReport prepare_on_cluster(data::PrepareOptions options, ClusterClient& cluster, int threads,
                                        const data::ProgressFunction& progress) {
+  const bool trains = options.tokenizer_file.empty();
   data::PreparePlan plan(std::move(options), progress);
+  if (!trains) check_size(plan.tokenizer());
   plan.scan(threads);
+  if (trains) check_size(plan.tokenizer());
   wire::Envelope start;
   start.mutable_prepare_start()->set_work(data::encode_work(plan.work()));
   start.mutable_prepare_start()->set_tokenizer(plan.tokenizer().model_bytes());

@@ -11,7 +11,8 @@ namespace troupe::actors {
 class ClusterClient;
 
 // `threads` are for the first pass, here. The chunks of a node that is lost go to the others. Throws
-// Error(peer_lost) when the last one is, and what a node reports as wrong.
+// Error(peer_lost) when the last one is, Error(usage) when the tokenizer is larger than a message may be (one
+// that is given: before the first pass), and what a node reports as wrong.
 data::PrepareReport prepare_on_cluster(data::PrepareOptions options, ClusterClient& cluster, int threads,
                                        const data::ProgressFunction& progress = {});
 

@@ -86,6 +86,15 @@ void write_translations(const std::string& path, const std::vector<std::string>&
   if (!file) throw error(ErrorKind::file, "cannot write the translations to {}", path);
 }
 
+// What a language model would not use.
+bool about_translations(const EvaluateOptions& options) {
+  const model::GenerateOptions usual;
+  const model::GenerateOptions& given = options.generate;
+  return options.show > 0 || options.samples_max > 0 || options.precision.int8 || !options.output.empty() ||
+         given.beam != usual.beam || given.length_penalty != usual.length_penalty ||
+         given.tokens_max != usual.tokens_max || given.batch_sequences != usual.batch_sequences;
+}
+
 }  // namespace
 
 int evaluate(const EvaluateOptions& options) {
@@ -101,11 +110,10 @@ int evaluate(const EvaluateOptions& options) {
   if (dataset->samples(split) == 0)
     throw error(ErrorKind::usage, "the {} set of {} is empty; prepare it with --{} above 0", options.split,
                 options.data, options.split);
-  const bool about_translations =
-      options.show > 0 || options.samples_max > 0 || options.precision.int8 || !options.output.empty();
-  if (!trained->translates() && about_translations)
+  if (!trained->translates() && about_translations(options))
     throw error(ErrorKind::usage,
-                "{} is a language model: --show, --samples, --int8 and --output are about translations",
+                "{} is a language model: --show, --samples, --output, --int8, --beam, --length-penalty, "
+                "--max-tokens and --batch are about translations",
                 trained->path());
   const int threads = thread_count(options.threads);
   const inference::Translator translator(trained->packed_for(inference::Use::translation), options.generate,

@@ -46,16 +46,24 @@ void LineReader::fill() {
   buffer_.append(chunk, size_t(got));
 }
 
-std::vector<std::string> LineReader::next(size_t lines_max) {
-  std::vector<std::string> lines;
+void LineReader::take_lines(size_t lines_max, std::vector<std::string>* lines) {
   std::string line;
-  while (lines.size() < lines_max) {
+  while (lines->size() < lines_max) {
     if (take_line(&line))
-      lines.push_back(std::move(line));
-    else if (ended_ || (!lines.empty() && !readable_now()))
+      lines->push_back(std::move(line));
+    else if (ended_ || (!lines->empty() && !readable_now()))
       break;
     else
       fill();
+  }
+}
+
+std::vector<std::string> LineReader::next(size_t lines_max) {
+  std::vector<std::string> lines;
+  try {
+    take_lines(lines_max, &lines);
+  } catch (const Error&) {
+    if (lines.empty()) throw;  // otherwise the next call, which meets the same
   }
   return lines;
 }

@@ -14,10 +14,12 @@ class LineReader {
   explicit LineReader(int descriptor) : descriptor_(descriptor) {}
 
   // Waits for one line, then adds the lines that are there already, `lines_max` in all; empty at the end of
-  // the input. Throws Error(file) when reading fails, Error(usage) for a line of more than kLineBytesMax.
+  // the input. Throws Error(file) when reading fails, Error(usage) for a line of more than kLineBytesMax; the
+  // lines before that are returned first.
   std::vector<std::string> next(size_t lines_max);
 
  private:
+  void take_lines(size_t lines_max, std::vector<std::string>* lines);
   bool take_line(std::string* line);
   bool readable_now() const;
   void fill();

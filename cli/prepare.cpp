@@ -19,7 +19,7 @@ namespace {
 struct PrepareArguments {
   data::PrepareOptions options;
   std::vector<std::string> aligned;
-  std::string tsv, text, source, pair, unit = "document", tokenizer = "bpe";
+  std::string tsv, text, source, unit = "document", tokenizer = "bpe";
   int threads = 0;
   int64_t nodes = 0;  // 0: this process does all of it
   std::string cluster;
@@ -54,7 +54,7 @@ data::SourceOptions source_of(const PrepareArguments& a) {
     out.source_path = a.text;
   } else {
     out.kind = data::SourceKind::debian;
-    std::tie(out.source_language, out.target_language) = split_pair(a.pair, '-', "--pair");
+    if (out.source_language.empty()) out.source_language = "en", out.target_language = "fr";
   }
   return out;
 }
@@ -106,6 +106,52 @@ void run(PrepareArguments& a) {
   fmt::print("{}", report.text());
 }
 
+void add_source_options(CLI::App& command, PrepareArguments& a) {
+  data::SourceOptions& o = a.options.source;
+  command.add_option("--aligned", a.aligned, "Two files of the same number of lines: source, target")
+      ->expected(2);
+  auto* tsv = command.add_option("--tsv", a.tsv, "One file with a pair a line, separated by tabs");
+  auto* text = command.add_option("--text", a.text,
+                                  "One plain text file, for a language model; blank lines end documents");
+  auto* debian = command.add_option("--source", a.source, "debian: Debian's translated package descriptions")
+                     ->check(CLI::IsMember({"debian"}));
+  const auto set_pair = [&o](const std::string& pair) {
+    std::tie(o.source_language, o.target_language) = split_pair(pair, '-', "--pair");
+  };
+  command
+      .add_option_function<std::string>(
+          "--pair", set_pair, "Languages of source and target; of --source debian, unless given, en-fr")
+      ->excludes(text);
+  auto* cache = command.add_option("--cache", o.cache, "Where downloaded lists are kept")->needs(debian);
+  command.add_option("--apt-lists", o.apt_lists, "Use these downloaded lists instead of the network")
+      ->needs(debian)
+      ->excludes(cache);
+  command.add_option("--tsv-source-column", o.tsv_source_column, "Column of the source, from 1")->needs(tsv);
+  command.add_option("--tsv-target-column", o.tsv_target_column, "Column of the target, from 1")->needs(tsv);
+  command.add_option("--tsv-label-column", o.tsv_label_column, "Column of a label; 0: none")->needs(tsv);
+  command.add_flag("--skip-invalid-utf8", o.skip_invalid_utf8,
+                   "Leave out lines that are not UTF-8 instead of stopping");
+}
+
+void add_tokenizer_options(CLI::App& command, PrepareArguments& a) {
+  auto* vocabulary =
+      command.add_option("--vocabulary", a.options.tokenizer.vocabulary, "Entries of the tokenizer")
+          ->capture_default_str();
+  auto* kind = command.add_option("--tokenizer", a.tokenizer, "unigram or bpe")
+                   ->check(CLI::IsMember({"unigram", "bpe"}))
+                   ->default_val("bpe");
+  auto* sentences = command
+                        .add_option("--tokenizer-sentences", a.options.tokenizer_sentences,
+                                    "Sample the tokenizer is trained on")
+                        ->capture_default_str();
+  command
+      .add_option("--tokenizer-file", a.options.tokenizer_file,
+                  "Use this SentencePiece model instead of training one")
+      ->excludes(vocabulary)
+      ->excludes(kind)
+      ->excludes(sentences);
+}
+
 }  // namespace
 
 void add_prepare(CLI::App& app, int&) {
@@ -114,35 +160,13 @@ void add_prepare(CLI::App& app, int&) {
   auto& o = a->options;
   command->add_option("--out", o.out, "Dataset folder to write")->required();
   command->add_flag("--overwrite", o.overwrite, "Replace a dataset that is there already");
-  command->add_option("--aligned", a->aligned, "Two files of the same number of lines: source, target")
-      ->expected(2);
-  command->add_option("--tsv", a->tsv, "One file with a pair a line, separated by tabs");
-  command->add_option("--text", a->text,
-                      "One plain text file, for a language model; blank lines end documents");
-  command->add_option("--source", a->source, "debian: Debian's translated package descriptions")
-      ->check(CLI::IsMember({"debian"}));
-  command->add_option("--pair", a->pair, "Languages of --source debian")->default_val("en-fr");
-  command->add_option("--cache", o.source.cache, "Where downloaded lists are kept");
-  command->add_option("--apt-lists", o.source.apt_lists, "Use these downloaded lists instead of the network");
-  command->add_option("--tsv-source-column", o.source.tsv_source_column, "Column of the source, from 1");
-  command->add_option("--tsv-target-column", o.source.tsv_target_column, "Column of the target, from 1");
-  command->add_option("--tsv-label-column", o.source.tsv_label_column, "Column of a label; 0: none");
-  command->add_flag("--skip-invalid-utf8", o.source.skip_invalid_utf8,
-                    "Leave out lines that are not UTF-8 instead of stopping");
+  add_source_options(*command, *a);
   command->add_option("--characters-max", o.clean.characters_max, "Longest side kept, in characters")
       ->capture_default_str();
   command->add_option("--length-ratio-max", o.clean.length_ratio_max, "Largest ratio of the sides' lengths")
       ->capture_default_str();
   command->add_flag("--compatibility-forms", o.clean.compatibility_forms, "Normalise to NFKC instead of NFC");
-  command->add_option("--vocabulary", o.tokenizer.vocabulary, "Entries of the tokenizer")
-      ->capture_default_str();
-  command->add_option("--tokenizer", a->tokenizer, "unigram or bpe")
-      ->check(CLI::IsMember({"unigram", "bpe"}))
-      ->default_val("bpe");
-  command->add_option("--tokenizer-file", o.tokenizer_file,
-                      "Use this SentencePiece model instead of training one");
-  command->add_option("--tokenizer-sentences", o.tokenizer_sentences, "Sample the tokenizer is trained on")
-      ->capture_default_str();
+  add_tokenizer_options(*command, *a);
   command->add_option("--split", a->unit, "What a sample is: document, sentence or token")
       ->check(CLI::IsMember({"document", "sentence", "token"}))
       ->default_val("document");

@@ -130,7 +130,8 @@ Assembly::HeldOut Assembly::choose_held_out() const {
   return held_out;
 }
 
-void Assembly::sort_samples(const HeldOut& held_out, Manifest* manifest, const ProgressFunction& progress) {
+void Assembly::sort_samples(const std::string& folder, const HeldOut& held_out, Manifest* manifest,
+                            const ProgressFunction& progress) {
   manifest->labels.assign(labels_.begin(), labels_.end());  // sorted; "" comes first
   const auto label_id = [&](const std::string& label) {
     return uint32_t(std::lower_bound(manifest->labels.begin(), manifest->labels.end(), label) -
@@ -160,8 +161,8 @@ void Assembly::sort_samples(const HeldOut& held_out, Manifest* manifest, const P
         });
   std::array<std::unique_ptr<FileWriter>, 3> texts;
   for (const Split split : {Split::valid, Split::test})
-    texts[size_t(split)] = std::make_unique<FileWriter>(
-        options_.out, fmt::format("{}.text.tsv", to_string(split)), options_.sync);
+    texts[size_t(split)] =
+        std::make_unique<FileWriter>(folder, fmt::format("{}.text.tsv", to_string(split)), options_.sync);
   for_each_sample([&](uint64_t number, const ShardSample& sample, const ShardHeader& header, size_t chunk) {
     if (progress && number == places_[chunk].first_sample) progress({"write", chunk, places_.size()});
     if (duplicate_[number]) return;
@@ -184,12 +185,12 @@ void Assembly::sort_samples(const HeldOut& held_out, Manifest* manifest, const P
     manifest->splits[size_t(split)].text = texts[size_t(split)]->commit();
 }
 
-void Assembly::write_packs(Manifest* manifest) {
+void Assembly::write_packs(const std::string& folder, Manifest* manifest) {
   std::unique_ptr<PackWriter> writer;
   const auto writer_of = [&](Split split) {
-    return std::make_unique<PackWriter>(PackWriter::Options{
-        options_.out, split, work_.kind, options_.pack_tokens, token_width(tokenizer_.vocabulary_size()),
-        options_.shard_bytes_max, options_.sync});
+    return std::make_unique<PackWriter>(PackWriter::Options{folder, split, work_.kind, options_.pack_tokens,
+                                                            token_width(tokenizer_.vocabulary_size()),
+                                                            options_.shard_bytes_max, options_.sync});
   };
   SortKey key{};
   std::string_view sample;
@@ -204,14 +205,14 @@ void Assembly::write_packs(Manifest* manifest) {
   TROUPE_CHECK(!more);
 }
 
-void Assembly::write(Manifest* manifest, const ProgressFunction& progress) {
+void Assembly::write(const std::string& folder, Manifest* manifest, const ProgressFunction& progress) {
   TROUPE_CHECK(complete(), "{} of {} shards", arrived_, places_.size());
   find_duplicates();
   const HeldOut held_out = choose_held_out();
-  sort_samples(held_out, manifest, progress);
-  write_packs(manifest);
+  sort_samples(folder, held_out, manifest, progress);
+  write_packs(folder, manifest);
   manifest->tokenizer =
-      write_file(options_.out, std::string(kTokenizerName), tokenizer_.model_bytes(), options_.sync);
+      write_file(folder, std::string(kTokenizerName), tokenizer_.model_bytes(), options_.sync);
   for (const auto& [reason, count] : dropped_) manifest->dropped[reason] += count;
 }
 

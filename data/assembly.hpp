@@ -1,5 +1,5 @@
 // The last part of `prepare`: takes shards in any order; removes duplicates, keeps the sets apart, packs, and
-// writes the folder. Its result depends on the shards alone. Belongs to one thread.
+// writes the files. Its result depends on the shards alone. Belongs to one thread.
 #pragma once
 
 #include <cstdint>
@@ -24,9 +24,9 @@ class Assembly {
 
   void add_shard(uint64_t index, std::string_view bytes);  // see PreparePlan::add_shard
   bool complete() const { return arrived_ == places_.size(); }
-  // Writes shards, indexes, texts and tokenizer, and fills the manifest's splits, labels and counts.
-  // REQUIRES complete().
-  void write(Manifest* manifest, const ProgressFunction& progress);
+  // Writes shards, indexes, texts and tokenizer into `folder`, and fills the manifest's splits, labels and
+  // counts. REQUIRES complete().
+  void write(const std::string& folder, Manifest* manifest, const ProgressFunction& progress);
 
  private:
   struct Place {
@@ -41,8 +41,9 @@ class Assembly {
   void for_each_sample(const Use& use) const;
   void find_duplicates();
   HeldOut choose_held_out() const;
-  void sort_samples(const HeldOut& held_out, Manifest* manifest, const ProgressFunction& progress);
-  void write_packs(Manifest* manifest);
+  void sort_samples(const std::string& folder, const HeldOut& held_out, Manifest* manifest,
+                    const ProgressFunction& progress);
+  void write_packs(const std::string& folder, Manifest* manifest);
 
   const PrepareOptions& options_;
   const TokeniseWork& work_;

@@ -54,9 +54,12 @@ OpenSplit open_split(const std::string& folder, const SplitManifest& manifest) {
     split.shards.back().release();
   }
   if (!manifest.text.name.empty()) split.text = open_verified(folder, manifest.text);
-  if (header.packs != manifest.info.packs || header.body_bytes != header.packs * sizeof(PackEntry))
+  if (header.packs != manifest.info.packs)
     throw error(ErrorKind::corrupt, "cannot use {}: it has {} packs where the manifest says {}", index_path,
                 header.packs, manifest.info.packs);
+  if (header.body_bytes % sizeof(PackEntry) != 0 || header.packs != header.body_bytes / sizeof(PackEntry))
+    throw error(ErrorKind::corrupt, "cannot use {}: its {} bytes are not those of {} packs", index_path,
+                header.body_bytes, header.packs);
   for (uint64_t pack = 0; pack < header.packs; ++pack) {
     const PackEntry entry = split.entry(pack);
     if (entry.shard >= split.shards.size() ||

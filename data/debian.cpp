@@ -213,14 +213,6 @@ class DebianSource : public DocumentSource {
   uint64_t unaligned_ = 0;
 };
 
-void check_language(const std::string& language) {
-  const bool good = !language.empty() && language.size() <= 16 &&
-                    std::all_of(language.begin(), language.end(),
-                                [](unsigned char c) { return std::isalnum(c) != 0 || c == '_' || c == '@'; });
-  if (!good)
-    throw error(ErrorKind::usage, "cannot use \"{}\" as a language: give codes such as en-fr", language);
-}
-
 }  // namespace
 
 std::unique_ptr<DocumentSource> open_debian_source(const SourceOptions& options,

@@ -9,7 +9,6 @@
 #include "data/sources.hpp"
 #include "data/work_folder.hpp"
 #include "kernels/base/error.hpp"
-#include "kernels/base/sync_folder.hpp"
 
 namespace troupe::data {
 namespace {
@@ -21,6 +20,8 @@ constexpr size_t kTokenizerBytesMax = 32 << 20;  // of sampled sentences
 void check_options(const PrepareOptions& options) {
   if (options.out.empty())
     throw error(ErrorKind::usage, "cannot prepare: no folder for the dataset was given");
+  for (const std::string& language : {options.source.source_language, options.source.target_language})
+    if (!language.empty()) check_language(language);
   if (options.max_length < 4 || options.max_length > 65536)
     throw error(ErrorKind::usage, "cannot use a maximum length of {} tokens: choose 4 to 65536",
                 options.max_length);
@@ -190,7 +191,7 @@ const TokeniseWork& PreparePlan::work() const {
   return state_->work;
 }
 const Tokenizer& PreparePlan::tokenizer() const {
-  TROUPE_CHECK(state_->assembly != nullptr, "scan() comes first");
+  TROUPE_CHECK(state_->tokenizer != nullptr, "scan() comes first");
   return *state_->tokenizer;
 }
 uint64_t PreparePlan::chunks() const {
@@ -224,7 +225,6 @@ bool PreparePlan::complete() const {
 PrepareReport PreparePlan::finish() {
   State& s = *state_;
   TROUPE_CHECK(complete());
-  remove_old_dataset(s.options.out);
   Manifest manifest;
   manifest.kind = s.work.kind;
   manifest.unit = to_string(s.work.unit);
@@ -237,14 +237,15 @@ PrepareReport PreparePlan::finish() {
   manifest.source_checksum = sha256_hex(s.checksums.data(), s.checksums.size() * sizeof(uint64_t));
   manifest.kept["documents"] = s.documents;
   manifest.dropped = s.source->dropped();
-  s.assembly->write(&manifest, s.progress);
+  const std::string folder = s.folder->new_dataset();
+  s.assembly->write(folder, &manifest, s.progress);
   if (manifest.splits[size_t(Split::train)].info.samples == 0)
     throw error(ErrorKind::file, "cannot prepare {}: no training text is left of {} documents (left out: {})",
                 s.source->description(), s.documents, list(manifest.dropped));
   const std::string json = write_manifest(manifest);
-  write_file(s.options.out, std::string(kManifestName), json, s.options.sync);
-  if (s.options.sync) sync_folder(s.options.out);
+  write_file(folder, std::string(kManifestName), json, s.options.sync);
   s.assembly.reset();
+  s.folder->replace_dataset(files_of(manifest), s.options.sync);
   s.folder.reset();  // the work folder goes with it
   return {sha256_hex(json.data(), json.size()), manifest.kept, manifest.dropped};
 }

@@ -45,8 +45,9 @@ struct SourceOptions {
   std::string source_path;  // aligned: the source side; tsv and text: the file
   std::string target_path;  // aligned: the target side
   int tsv_source_column = 1, tsv_target_column = 2, tsv_label_column = 0;  // from 1; 0: no label
-  std::string source_language,
-      target_language;    // debian: "en", "fr"; source empty: kind text, descriptions of target
+  // "en", "fr": for the rules of sentences and the manifest; empty: not said. debian: whose descriptions;
+  // source empty: kind text, descriptions of target
+  std::string source_language, target_language;
   std::string cache;      // debian: keeps apt's lists for the next time; empty: they are removed at the end
   std::string apt_lists;  // debian: a folder with downloaded lists, used instead of running apt-get
   std::vector<RawDocument> documents;  // memory
@@ -138,14 +139,16 @@ class PreparePlan {
 
   void scan(int threads);                // trains the tokenizer too; the result does not depend on `threads`
   const TokeniseWork& work() const;      // REQUIRES scan() done
-  const Tokenizer& tokenizer() const;    // REQUIRES scan() done
+  const Tokenizer& tokenizer() const;    // REQUIRES scan() done or options.tokenizer_file
   uint64_t chunks() const;               // REQUIRES scan() done
   std::optional<RawChunk> next_chunk();  // in order; nullopt: all were handed out
   // Verifies and stores a shard. Throws Error(corrupt) for damaged bytes or a shard of another chunk; the
   // caller may then tokenise the chunk again. A second shard of the same chunk is ignored.
   void add_shard(uint64_t index, std::string_view shard);
-  bool complete() const;   // every chunk's shard has come back
-  PrepareReport finish();  // REQUIRES complete(); writes the folder, manifest last
+  bool complete() const;  // every chunk's shard has come back
+  // Writes the dataset into OUT/.work and moves it into its place when all is written, the manifest last: a
+  // failure before that leaves what was in OUT as it was. REQUIRES complete().
+  PrepareReport finish();
 
  private:
   struct State;

@@ -1,5 +1,7 @@
 #include "data/sources.hpp"
 
+#include <algorithm>
+#include <cctype>
 #include <filesystem>
 #include <optional>
 
@@ -191,6 +193,14 @@ class MemorySource : public DocumentSource {
 };
 
 }  // namespace
+
+void check_language(const std::string& language) {
+  const bool good = !language.empty() && language.size() <= 16 &&
+                    std::all_of(language.begin(), language.end(),
+                                [](unsigned char c) { return std::isalnum(c) != 0 || c == '_' || c == '@'; });
+  if (!good)
+    throw error(ErrorKind::usage, "cannot use \"{}\" as a language: give codes such as en-fr", language);
+}
 
 std::unique_ptr<DocumentSource> open_source(const SourceOptions& options, const std::string& work_folder,
                                             const ProgressFunction& progress) {

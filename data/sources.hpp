@@ -27,6 +27,9 @@ class DocumentSource {
 std::unique_ptr<DocumentSource> open_source(const SourceOptions& options, const std::string& work_folder,
                                             const ProgressFunction& progress);
 
+// Throws Error(usage) for what is no language code such as "en" or "pt_BR".
+void check_language(const std::string& language);
+
 // debian.cpp: descriptions of all packages, paired by Description-md5. Short description first, then the
 // paragraphs, unwrapped; list items are paragraphs of their own where both languages have as many.
 std::unique_ptr<DocumentSource> open_debian_source(const SourceOptions& options,

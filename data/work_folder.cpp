@@ -8,9 +8,9 @@
 #include <sys/file.h>
 #include <unistd.h>
 
-#include "data/files.hpp"
 #include "data/manifest.hpp"
 #include "kernels/base/error.hpp"
+#include "kernels/base/sync_folder.hpp"
 
 namespace troupe::data {
 namespace {
@@ -23,6 +23,18 @@ bool is_dataset_file(const std::string& name) {
     if (name.starts_with(prefix + "-") && name.ends_with(".tokens")) return true;
   }
   return false;
+}
+
+// The manifest first: a half-removed dataset never looks whole.
+void remove_dataset(const std::string& out) {
+  const std::string manifest = out + "/" + std::string(kManifestName);
+  std::error_code failed;
+  std::filesystem::remove(manifest, failed);
+  if (failed)
+    throw error(ErrorKind::file, "cannot remove {}: {}; check its permissions", manifest, failed.message());
+  std::error_code ignored;  // what stays is written over, or named by no manifest
+  for (const auto& entry : std::filesystem::directory_iterator(out, ignored))
+    if (is_dataset_file(entry.path().filename().string())) std::filesystem::remove(entry.path(), ignored);
 }
 
 }  // namespace
@@ -43,7 +55,7 @@ WorkFolder::WorkFolder(const std::string& out)
           out);
     std::error_code ignored;
     std::filesystem::remove_all(path_, ignored);  // what a killed run left behind
-    make_folder(path_);
+    make_folder(new_dataset());
   } catch (...) {
     ::close(lock_);
     throw;
@@ -57,11 +69,19 @@ WorkFolder::~WorkFolder() {
   ::close(lock_);
 }
 
-void remove_old_dataset(const std::string& out) {
-  std::error_code ignored;
-  std::filesystem::remove(out + "/" + std::string(kManifestName), ignored);
-  for (const auto& entry : std::filesystem::directory_iterator(out, ignored))
-    if (is_dataset_file(entry.path().filename().string())) std::filesystem::remove(entry.path(), ignored);
+void WorkFolder::replace_dataset(const std::vector<FileEntry>& files, bool sync) const {
+  const auto put = [&](const std::string& name) {
+    std::error_code failed;
+    std::filesystem::rename(new_dataset() + "/" + name, out_ + "/" + name, failed);
+    if (failed)
+      throw error(ErrorKind::file, "cannot move {} into {}: {}; check the folder and its permissions", name,
+                  out_, failed.message());
+  };
+  remove_dataset(out_);
+  for (const FileEntry& file : files) put(file.name);
+  if (sync) sync_folder(out_);
+  put(std::string(kManifestName));
+  if (sync) sync_folder(out_);
 }
 
 }  // namespace troupe::data

@@ -1,8 +1,11 @@
 // Where a dataset is being made: OUT/.work, owned by one process at a time and gone at the end, with OUT
-// where that was made for it and is empty still.
+// where that was made for it and is empty still. Until replace_dataset() nothing else in OUT changes.
 #pragma once
 
 #include <string>
+#include <vector>
+
+#include "data/files.hpp"
 
 namespace troupe::data {
 
@@ -15,15 +18,17 @@ class WorkFolder {
   WorkFolder(const WorkFolder&) = delete;
   WorkFolder& operator=(const WorkFolder&) = delete;
   const std::string& path() const { return path_; }
+  std::string new_dataset() const { return path_ + "/dataset"; }  // a folder for its files
+
+  // Moves these files and the manifest from new_dataset() into OUT, in the place of a dataset that is there;
+  // nothing else of OUT is touched. The old manifest goes first and the new one comes last, so that a mixture
+  // never looks whole. `sync` makes the moves survive a loss of power. Throws Error(file).
+  void replace_dataset(const std::vector<FileEntry>& files, bool sync) const;
 
  private:
   std::string out_, path_;
   bool made_;
   int lock_ = -1;
 };
-
-// Removes the files of a dataset from OUT and nothing else; the manifest first, so that a half-removed
-// dataset never looks whole.
-void remove_old_dataset(const std::string& out);
 
 }  // namespace troupe::data

@@ -136,6 +136,16 @@ TEST_CASE("a model trained on the made-up language translates and evaluates sent
     CHECK(result.err.find("line 2 is longer than the 31 tokens") != std::string::npos);
   }
   {
+    INFO("lines before one without end are still translated");
+    const std::string file =
+        tiny.folder.write("endless", samples[0].source + "\n" + std::string(3 << 20, 'a'));
+    const auto result =
+        run({"sh", "-c", "'" TROUPE_PROGRAM "' translate --checkpoint '" + tiny.checkpoint + "' < " + file});
+    CHECK(result.code == 2);
+    CHECK(result.out == translations[0] + "\n");
+    CHECK(result.err.find("line 2 of the input is longer than") != std::string::npos);
+  }
+  {
     INFO("with 8-bit products an output does not depend on the batch, and evaluate scores the same");
     const auto translate8 = [&](const std::string& batch, const std::string& threads) {
       return run({TROUPE_PROGRAM, "translate", "--checkpoint", tiny.checkpoint, "--int8", "--beam", "3",
@@ -406,6 +416,22 @@ TEST_CASE("mistakes of translate and evaluate") {
        {"evaluate", "--checkpoint", writer.checkpoint, "--data", writer.data, "--int8"},
        2,
        {"language model", "--int8"}},
+      {"a beam for a language model",
+       {"evaluate", "--checkpoint", writer.checkpoint, "--data", writer.data, "--beam", "4"},
+       2,
+       {"language model", "--beam"}},
+      {"batches for a language model",
+       {"evaluate", "--checkpoint", writer.checkpoint, "--data", writer.data, "--batch", "8"},
+       2,
+       {"language model", "--batch"}},
+      {"a length penalty for a language model",
+       {"evaluate", "--checkpoint", writer.checkpoint, "--data", writer.data, "--length-penalty", "1"},
+       2,
+       {"language model", "--length-penalty"}},
+      {"longest outputs of a language model",
+       {"evaluate", "--checkpoint", writer.checkpoint, "--data", writer.data, "--max-tokens", "9"},
+       2,
+       {"language model", "--max-tokens"}},
       {"nowhere to write",
        {"evaluate", "--checkpoint", good, "--data", tiny.data, "--samples", "1", "--output", "/nowhere/t"},
        1,

@@ -1,12 +1,15 @@
 #include "data/dataset.hpp"
 
 #include <chrono>
+#include <cstddef>
 #include <cstring>
 #include <fstream>
 #include <set>
 #include <thread>
 
+#include "data/manifest.hpp"
 #include "data/tiny.hpp"
+#include "data/token_file.hpp"
 #include "tests/data/support.hpp"
 
 using namespace troupe;
@@ -171,6 +174,21 @@ TEST_CASE("any damaged, cut or missing file is refused by name") {
   test::check_error(ErrorKind::version, {"manifest.json", "version 9"}, [&] { Dataset::open(path); });
   write("manifest.json", "{\"format\": \"something else\"}");
   test::check_error(ErrorKind::corrupt, {"manifest.json"}, [&] { Dataset::open(path); });
+}
+
+TEST_CASE("an index that claims more packs than it has is refused, however many") {
+  const test::TemporaryFolder folder;
+  const std::string path = prepared(folder);
+  Manifest manifest = parse_manifest(read_file(path + "/manifest.json"), path);
+  SplitManifest& train = manifest.splits[size_t(Split::train)];
+  train.info.packs += uint64_t{1} << 60;  // times the 16 bytes of an entry, that is nothing in 64 bits
+  std::string index = read_file(path + "/" + train.packs.name);
+  std::memcpy(index.data() + offsetof(TokenFileHeader, packs), &train.info.packs, sizeof train.info.packs);
+  train.packs.sha256 = sha256_hex(index.data(), index.size());
+  write_file(path, train.packs.name, index, false);
+  write_file(path, "manifest.json", write_manifest(manifest), false);
+  test::check_error(ErrorKind::corrupt, {path + "/" + train.packs.name, "bytes are not those of"},
+                    [&] { Dataset::open(path); });
 }
 
 TEST_CASE("a training set that is empty is refused, and a small corpus needs no held-out sets") {

@@ -284,6 +284,8 @@ TEST_CASE("impossible options and corpora without text are refused with the way 
   test::check_error(ErrorKind::usage, {"ratio of 0.5"}, with([](O o) { o.clean.length_ratio_max = 0.5; }));
   test::check_error(ErrorKind::usage, {"3000 to 2000"}, with([](O o) { o.clean.characters_min = 3000; }));
   test::check_error(ErrorKind::usage, {"2000000"}, with([](O o) { o.test_samples = 2'000'000; }));
+  test::check_error(ErrorKind::usage, {"\"../x\" as a language"},
+                    with([](O o) { o.source.target_language = "../x"; }));
   test::check_error(ErrorKind::usage, {"on 0 sentences"}, with([](O o) { o.tokenizer_sentences = 0; }));
   test::check_error(ErrorKind::usage, {"shards of 10"}, with([](O o) { o.shard_bytes_max = 10; }));
   test::check_error(ErrorKind::file, {"none.model"}, with([](O o) { o.tokenizer_file = "none.model"; }));
@@ -305,6 +307,43 @@ TEST_CASE("impossible options and corpora without text are refused with the way 
   again.overwrite = true;
   const PreparePlan busy(again);
   test::check_error(ErrorKind::usage, {"another troupe prepare"}, [&] { prepare_local(again, 1); });
+}
+
+TEST_CASE("a dataset stays as it is until a whole new one takes its place") {
+  const test::TemporaryFolder folder;
+  const std::string out = folder / "out";
+  auto old = test::small_options(out, test::made_up_pairs(700));
+  old.shard_bytes_max = 16'384;  // several shards, none of which may stay
+  prepare_local(old, 1);
+  folder.write("out/notes", "not of the dataset");
+  const auto before = test::folder_bytes(out);
+
+  auto options = test::small_options(out, test::made_up_pairs(60));
+  options.overwrite = true;
+  const auto stop = [](const PrepareProgress& progress) {
+    if (progress.phase == "write") throw error(ErrorKind::cancelled, "stopped");
+  };
+  test::check_error(ErrorKind::cancelled, {"stopped"}, [&] { prepare_local(options, 1, stop); });
+  CHECK(test::folder_bytes(out) == before);
+
+  auto nothing = options;  // all samples are too long
+  nothing.max_length = 4;
+  for (RawDocument& document : nothing.source.documents) {
+    document.source[0] += " and more and more";
+    document.target[0] += " et encore et encore";
+  }
+  test::check_error(ErrorKind::file, {"no training text is left of 60"}, [&] { prepare_local(nothing, 1); });
+  CHECK(test::folder_bytes(out) == before);
+  nothing.out = folder / "fresh";
+  test::check_error(ErrorKind::file, {"no training text is left"}, [&] { prepare_local(nothing, 1); });
+  CHECK_FALSE(std::filesystem::exists(nothing.out));
+
+  prepare_local(options, 1);
+  options.out = folder / "new";
+  prepare_local(options, 1);
+  auto after = test::folder_bytes(out);
+  CHECK(after.erase("notes") == 1);
+  CHECK(after == test::folder_bytes(folder / "new"));
 }
 
 TEST_CASE("a source that changes between the passes is noticed") {
