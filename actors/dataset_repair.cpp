@@ -23,6 +23,10 @@ DatasetRepair::DatasetRepair(Options options, std::vector<data::FileEntry> lacki
   begin_file(now_us);
 }
 
+DatasetRepair::~DatasetRepair() {
+  if (!whole()) remove_part();
+}
+
 // Only when there is something to put into it.
 void DatasetRepair::make_folder() const {
   std::error_code failed;
@@ -38,6 +42,11 @@ bool DatasetRepair::lacks(const std::string& file) const {
 
 std::string DatasetRepair::part_path() const {
   return fmt::format("{}/.{}.{}.part", options_.folder, lacking_.front().name, options_.node);
+}
+
+void DatasetRepair::remove_part() const {
+  std::error_code none;
+  std::filesystem::remove(part_path(), none);
 }
 
 void DatasetRepair::begin_file(scheduler::Microseconds now_us) {
@@ -114,8 +123,7 @@ void DatasetRepair::give_up() const {
   std::string who;
   for (const auto& [rank, why] : absent_)
     who += fmt::format("{}{}: {}", who.empty() ? "" : "; ", options_.others.at(rank), why);
-  std::error_code none;
-  std::filesystem::remove(part_path(), none);
+  remove_part();
   throw error(ErrorKind::file, "{}. No other node has a whole {} to give ({})", options_.problem,
               lacking_.front().name, who.empty() ? "none has answered" : who);
 }

@@ -26,9 +26,12 @@ class DatasetRepair {
     uint32_t index = 0;  // of the piece
   };
 
-  // `lacking`: what data::lacking_files() says. These and the two below throw Error(file) with the problem,
+  // `lacking`: what data::lacking_files() says. This, due() and take() throw Error(file) with the problem,
   // the file and what each node said when nobody has it whole, or when the folder cannot be written to.
   DatasetRepair(Options options, std::vector<data::FileEntry> lacking, scheduler::Microseconds now_us);
+  ~DatasetRepair();  // removes what it has of a file that is not whole
+  DatasetRepair(const DatasetRepair&) = delete;
+  DatasetRepair& operator=(const DatasetRepair&) = delete;
   std::vector<Question> due(scheduler::Microseconds now_us);
   void take(scheduler::Rank from, const wire::Piece& piece, scheduler::Microseconds now_us);
 
@@ -38,6 +41,7 @@ class DatasetRepair {
  private:
   void make_folder() const;
   std::string part_path() const;
+  void remove_part() const;
   void begin_file(scheduler::Microseconds now_us);
   void finish_file(scheduler::Microseconds now_us);
   void blame_givers(scheduler::Microseconds now_us);

@@ -1,12 +1,17 @@
 #include "actors/ledger.hpp"
 
+#include <algorithm>
+#include <cerrno>
 #include <charconv>
 #include <cstring>
 
+#include <fcntl.h>
 #include <nlohmann/json.hpp>
+#include <unistd.h>
 
 #include "kernels/base/error.hpp"
 #include "kernels/base/hash.hpp"
+#include "kernels/base/sync_folder.hpp"
 
 namespace troupe::actors {
 
@@ -48,6 +53,7 @@ class Lines {
       step_ = step_of(line_);
     } while (there_ && step_ < 0);
   }
+  std::ifstream release() { return std::move(in_); }  // the end of their use
 
  private:
   std::ifstream in_;
@@ -64,6 +70,30 @@ bool is_whole(const std::string& line) {
   } catch (const Error&) {
     return false;
   }
+}
+
+// All that was written to the file, through whatever stream.
+void sync_file(const std::filesystem::path& path) {
+  const int descriptor = ::open(path.c_str(), O_RDONLY | O_CLOEXEC);
+  const bool synced = descriptor >= 0 && ::fdatasync(descriptor) == 0;
+  const int reason = errno;
+  if (descriptor >= 0) ::close(descriptor);
+  if (!synced)
+    throw error(ErrorKind::file, "cannot sync the ledger {}: {}", path.string(), std::strerror(reason));
+}
+
+// Where both have a step, ours.
+void write_merged(const std::filesystem::path& to, Lines ours, Lines theirs) {
+  std::ofstream out(to, std::ios::trunc);
+  while (ours.there() || theirs.there()) {
+    const bool own = ours.there() && (!theirs.there() || ours.step() <= theirs.step());
+    if (own && theirs.there() && ours.step() == theirs.step()) theirs.next();
+    Lines& from = own ? ours : theirs;
+    out << from.line() << '\n';
+    from.next();
+  }
+  if (!out.flush())
+    throw error(ErrorKind::file, "cannot write the ledger {}: {}", to.string(), std::strerror(errno));
 }
 
 }  // namespace
@@ -145,36 +175,47 @@ int64_t ledger_complete_until(const std::filesystem::path& path) {
   return step;
 }
 
-std::optional<std::string> ledger_lines(const std::filesystem::path& path, int64_t first, int64_t end) {
-  std::string out;
+// Steps ascend in a file.
+std::optional<LedgerRange> LedgerRange::find(const std::filesystem::path& path, int64_t first, int64_t end) {
+  Lines lines(path);
+  uint64_t from = 0, until = 0;
   int64_t newest = -1;
-  for (Lines lines(path); lines.there(); lines.next()) {
-    newest = std::max(newest, lines.step());
-    if (lines.step() >= first && lines.step() < end) out += lines.line() + '\n';
+  for (; lines.there() && newest < end - 1; lines.next()) {
+    newest = lines.step();
+    if (newest < first || newest >= end) continue;
+    if (until == 0) from = lines.end() - lines.line().size() - 1;
+    until = lines.end();
   }
   if (newest < end - 1) return std::nullopt;
+  return LedgerRange(lines.release(), from, until - from);
+}
+
+std::string LedgerRange::read(uint64_t at, size_t bytes_max) {
+  if (at >= bytes_) return {};
+  std::string out(std::min<uint64_t>(bytes_max, bytes_ - at), '\0');
+  in_.clear();
+  in_.seekg(std::streamoff(begin_ + at));
+  if (!in_.read(out.data(), std::streamsize(out.size())))
+    throw error(ErrorKind::file, "the ledger cannot be read any more");
   return out;
 }
 
 void merge_ledger(const std::filesystem::path& path, const std::filesystem::path& other) {
   const std::filesystem::path part = path.string() + ".part";
   std::filesystem::create_directories(path.parent_path());
-  {
-    std::ofstream out(part, std::ios::trunc);
-    Lines ours(path), theirs(other);
-    while (ours.there() || theirs.there()) {
-      const bool own = ours.there() && (!theirs.there() || ours.step() <= theirs.step());
-      if (own && theirs.there() && ours.step() == theirs.step()) theirs.next();
-      Lines& from = own ? ours : theirs;
-      out << from.line() << '\n';
-      from.next();
-    }
-    if (!out.flush())
-      throw error(ErrorKind::file, "cannot write the ledger {}: {}", part.string(), std::strerror(errno));
+  try {
+    write_merged(part, Lines(path), Lines(other));
+    sync_file(part);
+    std::error_code failed;
+    std::filesystem::rename(part, path, failed);
+    if (failed)
+      throw error(ErrorKind::file, "cannot write the ledger {}: {}", path.string(), failed.message());
+  } catch (...) {
+    std::error_code none;
+    std::filesystem::remove(part, none);
+    throw;
   }
-  std::error_code failed;
-  std::filesystem::rename(part, path, failed);
-  if (failed) throw error(ErrorKind::file, "cannot write the ledger {}: {}", path.string(), failed.message());
+  sync_folder(path.parent_path().string());
 }
 
 LedgerWriter::LedgerWriter(const std::filesystem::path& path, int64_t step) : path_(path) {
@@ -197,6 +238,11 @@ void LedgerWriter::append(const LedgerRecord& record) {
   out_ << to_line(record) << '\n' << std::flush;
   if (!out_)
     throw error(ErrorKind::file, "cannot write the ledger {}: {}", path_.string(), std::strerror(errno));
+}
+
+void LedgerWriter::sync() const {
+  sync_file(path_);
+  sync_folder(path_.parent_path().string());  // where its name is
 }
 
 }  // namespace troupe::actors

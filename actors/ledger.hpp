@@ -10,6 +10,7 @@
 #include <map>
 #include <optional>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "actors/config/job.hpp"
@@ -42,12 +43,28 @@ std::filesystem::path ledger_path(const std::filesystem::path& out, const std::s
 
 // The first step from 0 on that the file has no record of; 0 when there is no file.
 int64_t ledger_complete_until(const std::filesystem::path& path);
-// The lines of the steps first <= step < end, as far as the file has them; none when it has not come to end
-// - 1.
-std::optional<std::string> ledger_lines(const std::filesystem::path& path, int64_t first, int64_t end);
-// Adds to the file the records of `other` that it lacks, in the order of their steps. Throws Error(file);
-// then the file is what it was. REQUIRES that no LedgerWriter has it open.
+// Adds to the file the records of `other` that it lacks, in the order of their steps; they survive a loss of
+// power then. Throws Error(file); then the file is what it was, unless only its folder could not be synced.
+// REQUIRES that no LedgerWriter has it open.
 void merge_ledger(const std::filesystem::path& path, const std::filesystem::path& other);
+
+// The lines of the steps first <= step < end of a file, as far as it has them: where they are, not what they
+// say. It holds the file open, so they stay what they were when others are merged in. One thread.
+class LedgerRange {
+ public:
+  // None when the file has not come to end - 1.
+  static std::optional<LedgerRange> find(const std::filesystem::path& path, int64_t first, int64_t end);
+  uint64_t bytes() const { return bytes_; }
+  // Those from `at` on, at most bytes_max. Throws Error(file).
+  std::string read(uint64_t at, size_t bytes_max);
+
+ private:
+  LedgerRange(std::ifstream in, uint64_t begin, uint64_t bytes)
+      : in_(std::move(in)), begin_(begin), bytes_(bytes) {}
+
+  std::ifstream in_;
+  uint64_t begin_ = 0, bytes_ = 0;
+};
 
 // Appends to one file. One thread at a time.
 class LedgerWriter {
@@ -56,6 +73,8 @@ class LedgerWriter {
   // and a line that a crash left half written. Throws Error(file).
   LedgerWriter(const std::filesystem::path& path, int64_t step);
   void append(const LedgerRecord& record);
+  // What was appended survives a loss of power then. Throws Error(file).
+  void sync() const;
 
  private:
   std::filesystem::path path_;

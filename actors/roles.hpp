@@ -47,7 +47,8 @@ checkpointer_actor spawn_checkpointer(caf::actor_system& system, RoleSetup setup
 // Turns totals over held-out slots into losses, and passes every step on to the monitor behind them.
 evaluator_actor spawn_evaluator(caf::actor_system& system, RoleSetup setup, monitor_actor monitor);
 
-// Progress for clients and one line a report in OUT/train.log, on the leader; the ledger.
+// Detached, because it writes files: progress for clients and one line a report in OUT/train.log, on the leader; the
+// ledger.
 monitor_actor spawn_monitor(caf::actor_system& system, RoleSetup setup,
                             std::shared_ptr<const data::Dataset> dataset);
 

@@ -34,13 +34,22 @@ RingEngine::RingEngine(std::vector<BulkPeer> members, size_t position, RingLinks
   TROUPE_CHECK(size() == 1 || (links_.next && links_.previous), "a ring of {} needs links", size());
   TROUPE_CHECK(options.chunk_elements_max >= 1 && options.chunk_elements_max <= 100'000);  // fits in a frame
   sender_ = std::thread([this] { run(&RingEngine::send_all, sending_, links_.next); });
-  if (size() > 1)
+  if (size() == 1) return;
+  try {
     receiver_ = std::thread([this] { run(&RingEngine::receive_all, receiving_, links_.previous); });
+  } catch (...) {  // the system may have no other thread to give
+    end_threads();
+    throw;
+  }
 }
 
 RingEngine::~RingEngine() {
   flush_small();
   cancel("the ring was closed");
+  end_threads();
+}
+
+void RingEngine::end_threads() {
   {
     std::lock_guard lock(mutex_);
     stopping_ = true;

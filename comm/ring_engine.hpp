@@ -56,6 +56,7 @@ class RingEngine {
   enum class FrameType : uint8_t { partial = 1, total, meta, state_size, state, whole };
 
   void run(void (RingEngine::*work)(), bool& working, std::optional<BulkConnection>& link);
+  void end_threads();
   void tend(BulkConnection& link);
   void send_all();
   void receive_all();

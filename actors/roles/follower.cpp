@@ -22,9 +22,18 @@ constexpr std::chrono::milliseconds kTick{50};
 // Without a word of anyone who is still linked: a large state takes its giver long to write.
 constexpr scheduler::Microseconds kPatienceUs = 60'000'000;
 constexpr size_t kGiversMax = 3;  // of one state
+// After a write that failed, as on a full disk; doubles with each that fails before a state has come whole.
+constexpr scheduler::Microseconds kPauseUs = 1'000'000, kPauseMaxUs = 60'000'000;
 
 struct follower_state {
   follower_state() = default;
+  ~follower_state() {
+    if (!setup.context) return;  // it has not begun
+    end_history();
+    remove("state");
+  }
+  follower_state(const follower_state&) = delete;
+  follower_state& operator=(const follower_state&) = delete;
   static inline const char* name = "follower";
   using Self = follower_actor::stateful_pointer<follower_state>;
 
@@ -46,6 +55,7 @@ struct follower_state {
   bool installing = false;
   std::shared_ptr<const std::vector<std::byte>> ready;  // a whole total
   scheduler::Microseconds heard_us = 0;
+  scheduler::Microseconds pause_us = 0, rests_until_us = 0;
 
   std::filesystem::path path(const char* what) const {
     return std::filesystem::path(setup.context->out_folder) / "transfer" /
@@ -56,7 +66,7 @@ struct follower_state {
     sources = from.sources;
     std::erase(sources, setup.context->rank());
     leader_step = from.step;
-    if (chosen.empty() && !sources.empty()) begin(self);
+    if (chosen.empty() && !sources.empty() && now_us() >= rests_until_us) begin(self);
   }
 
   // With the state of some sources as it is now; if they are past that step when they hear of it, with a
@@ -97,9 +107,14 @@ struct follower_state {
   }
   // Each node's ledger has notes of its own, so it comes from one.
   void want_history(Self self) {
-    if (sources.empty()) return history.end();
+    if (sources.empty()) return end_history();
     history.begin({sources.front()}, path("ledger"));
     ask(self);
+  }
+  // Before it is whole; then the file is the monitor's.
+  void end_history() {
+    if (history.wanted()) remove("ledger");
+    history.end();
   }
 
   void ask(Self self) {
@@ -123,7 +138,7 @@ struct follower_state {
     if (!fits || !what.has_giver(from) || (installing && !of_history)) return;
     heard_us = now_us();
     what.hear(from, heard_us);
-    if (!piece.absent().empty()) return of_history ? history.end() : refused(self, from, piece);
+    if (!piece.absent().empty()) return of_history ? end_history() : refused(self, from, piece);
     if (piece.blob_bytes() == 0) return;  // not yet
     if (!what.take(from, piece) || !what.whole()) return ask(self);
     of_history ? hand_over_history(self) : install(self);
@@ -174,6 +189,7 @@ struct follower_state {
     if (!installed.done || !right) return stop();  // from the start, at the leader's next word
     if (kind == wire::BLOB_STATE) {
       remove("state");
+      pause_us = 0;
       history_since = ledger_complete_until(ledger_path(setup.context->out_folder, setup.context->node()));
       history_step = installed.step;
       if (history_since < history_step) want_history(self);
@@ -202,6 +218,15 @@ struct follower_state {
     remove("state");
   }
 
+  // Tried again at the leader's first word after a pause.
+  void rest(const Error& problem) {
+    stop();
+    if (now_us() < rests_until_us) return;  // pieces of the history that were under way fail as well
+    pause_us = std::clamp(2 * pause_us, kPauseUs, kPauseMaxUs);
+    rests_until_us = now_us() + pause_us;
+    spdlog::warn("{}; takes no state for {} s", problem.what(), pause_us / 1'000'000);
+  }
+
   void tick(Self self) {
     if (!chosen.empty() && !installing && now_us() - heard_us > kPatienceUs) stop();
     if (!chosen.empty() && !installing && blob.whole()) install(self);
@@ -226,9 +251,8 @@ follower_actor::behavior_type follower(follower_actor::stateful_pointer<follower
         guarded(self, supervisor, [&] {
           try {
             self->state.on_piece(self, post.from, post.envelope->fence().step(), post.envelope->piece());
-          } catch (const Error& problem) {  // tried again at the leader's next word
-            spdlog::warn("{}", problem.what());
-            self->state.stop();
+          } catch (const Error& problem) {  // a file cannot be written
+            self->state.rest(problem);
           }
         });
       },

@@ -43,7 +43,7 @@ struct source_state {
   };
   struct History {  // the lines of since <= step < end
     int64_t since = 0, end = 0;
-    std::string lines;
+    LedgerRange lines;
   };
 
   RoleSetup setup;
@@ -54,8 +54,8 @@ struct source_state {
   int64_t state_step = -1;     // of the file
   int64_t state_asked = -1;    // of the aggregator
   KeptTotals totals{kTotalBytesMax};
-  std::optional<History> history;  // that was asked for last
-  int64_t newest_step = -1;        // that the state is known to have reached
+  std::map<scheduler::Rank, History> histories;  // what each has asked for last
+  int64_t newest_step = -1;                      // that the state is known to have reached
   bool keeping = false;
   scheduler::Microseconds asked_us = 0;
 
@@ -100,14 +100,19 @@ struct source_state {
   }
 
   bool answer_with_history(Self self, const Question& question) {
-    if (!history || history->since != question.since || history->end != question.step) {
-      auto lines = ledger_lines(ledger_path(setup.context->out_folder, setup.context->node()), question.since,
-                                question.step);
-      if (!lines) return false;  // it is a little behind the state
-      if (lines->empty()) return refuse(self, question, "the ledger here has nothing of those steps");
-      history = History{question.since, question.step, std::move(*lines)};
+    auto known = histories.find(question.from);
+    if (known == histories.end() || known->second.since != question.since ||
+        known->second.end != question.step) {
+      auto found = LedgerRange::find(ledger_path(setup.context->out_folder, setup.context->node()),
+                                     question.since, question.step);
+      if (!found) return false;  // it is a little behind the state
+      if (found->bytes() == 0) return refuse(self, question, "the ledger here has nothing of those steps");
+      History history{question.since, question.step, std::move(*found)};
+      known = histories.insert_or_assign(question.from, std::move(history)).first;
     }
-    return give_part(self, question, history->lines);
+    LedgerRange& lines = known->second.lines;
+    return give(self, question, lines.read(question.index * wire::kPieceBytes, wire::kPieceBytes),
+                lines.bytes());
   }
 
   bool give_part(Self self, const Question& question, std::string_view whole) {
@@ -149,12 +154,22 @@ struct source_state {
   void on_state(Self self, const StateTaken& taken) {
     newest_step = std::max(newest_step, taken.step);
     if (taken.state) {
-      std::filesystem::create_directories(state_path().parent_path());
-      model::save_checkpoint(state_path(), *info, *taken.state);
-      state_step = taken.state->step;
+      write_state(*taken.state);
       spdlog::info("offers the state of step {} to who follows", state_step);
     }
     answer_open(self);
+  }
+  // On a full disk it is tried again with the next question for a state: who was told "not yet" asks once in
+  // a while, and waits for more steps each time that it was refused.
+  void write_state(const model::TrainState& state) {
+    try {
+      std::filesystem::create_directories(state_path().parent_path());
+      model::save_checkpoint(state_path(), *info, state);
+      state_step = state.step;
+    } catch (...) {
+      state_asked = -1;
+      throw;
+    }
   }
   // Two who follow share one state: else each would make the other's void.
   int64_t offered_step() const {
@@ -194,7 +209,7 @@ struct source_state {
     answer_open(self);  // the ledger says nothing when it grows
     if (now_us() - asked_us < kInterestUs) return;
     open.clear();
-    history.reset();
+    histories.clear();
     if (!keeping) return;
     keeping = false;
     self->send(aggregator, KeepTotals{false});

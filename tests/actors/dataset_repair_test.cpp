@@ -97,3 +97,15 @@ TEST_CASE("a file that nobody has, or of which nobody says anything, is named") 
   test::check_error(ErrorKind::file, {"what it gives is damaged"},
                     [&] { damaged.answer_all(damaged.bytes); });
 }
+
+TEST_CASE("a repair that does not come to its end leaves no part of a file behind") {
+  Folder f;  // for what is given
+  const std::string set = f.folder / "another set";
+  {
+    DatasetRepair repair{{set, "alpha", {{1, "beta"}}, {0, 1}, "no shard"}, {f.lacking.back()}, 0};
+    repair.due(0);
+    repair.take(1, f.piece(0, f.bytes), 0);
+    REQUIRE(std::filesystem::exists(set + "/.shard.alpha.part"));
+  }
+  CHECK(std::filesystem::is_empty(set));
+}

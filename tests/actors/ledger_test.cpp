@@ -170,11 +170,11 @@ TEST_CASE("a node that came late takes the lines before from another, and keeps 
   CHECK(ledger_complete_until(whole) == run.steps);
   CHECK(ledger_complete_until(run.folder / "none") == 0);
 
-  CHECK_FALSE(ledger_lines(whole, 4, run.steps + 1));  // it has not come that far
-  const auto lines = ledger_lines(whole, 4, 12);
-  REQUIRE(lines);
-  CHECK(std::count(lines->begin(), lines->end(), '\n') == 8);
-  const auto received = run.folder.write("received", *lines + "{\"step\":12,");  // the end was torn off
+  auto range = LedgerRange::find(whole, 4, 12);
+  REQUIRE(range.has_value());
+  const std::string lines = range->read(0, range->bytes());
+  CHECK(std::count(lines.begin(), lines.end(), '\n') == 8);
+  const auto received = run.folder.write("received", lines + "{\"step\":12,");  // the end was torn off
   merge_ledger(late, received);
   CHECK(ledger_complete_until(late) == 20);
   std::filesystem::remove(whole);
@@ -188,4 +188,39 @@ TEST_CASE("a node that came late takes the lines before from another, and keeps 
   merge_ledger(late, received);
   LedgerWriter(late, 20).append(run.record(20));
   CHECK(ledger_complete_until(late) == 21);
+}
+
+TEST_CASE("the lines of some steps are read piece by piece, also when others were merged in meanwhile") {
+  const Run run;
+  run.write("node0");
+  const auto whole = ledger_path(run.folder.path(), "node0"), late = ledger_path(run.folder.path(), "node1");
+  std::string expected;
+  for (int64_t step = 12; step < 20; ++step) {
+    LedgerWriter(late, step).append(run.record(step));
+    if (step >= 14 && step < 18) expected += to_line(run.record(step)) + '\n';
+  }
+  CHECK_FALSE(LedgerRange::find(late, 14, 21).has_value());  // it has not come that far
+  CHECK_FALSE(LedgerRange::find(run.folder / "none", 0, 1).has_value());
+  const auto before = LedgerRange::find(late, 3, 12);
+  REQUIRE(before.has_value());
+  CHECK(before->bytes() == 0);
+  auto range = LedgerRange::find(late, 14, 18);
+  REQUIRE(range.has_value());
+  CHECK(range->bytes() == expected.size());
+  const std::string first = range->read(0, 100);
+  merge_ledger(late, whole);  // its lines are in another place of another file now
+  CHECK(first + range->read(100, expected.size()) == expected);
+  CHECK(range->read(expected.size(), 100).empty());
+  range = LedgerRange::find(late, 14, 18);
+  REQUIRE(range.has_value());
+  CHECK(range->read(0, expected.size()) == expected);
+}
+
+TEST_CASE("a merge that fails leaves nothing behind") {
+  const Run run;
+  run.write("node0");
+  const auto path = ledger_path(run.folder.path(), "node1");
+  std::filesystem::create_directories(path / "in the way");  // no file can take its name
+  CHECK_THROWS_AS(merge_ledger(path, ledger_path(run.folder.path(), "node0")), Error);
+  CHECK_FALSE(std::filesystem::exists(path.string() + ".part"));
 }
