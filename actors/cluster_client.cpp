@@ -55,7 +55,8 @@ void ClusterClient::push(ClusterEvent event) {
   arrived_.notify_one();
 }
 
-std::vector<std::string> ClusterClient::wait_for_links(std::chrono::milliseconds patience, size_t enough) {
+std::vector<std::string> ClusterClient::wait_for_links(std::chrono::milliseconds patience, size_t enough,
+                                                       const std::function<bool()>& give_up) {
   std::unique_lock lock(mutex_);
   const auto all = [&] {
     for (const config::NodeConfig& node : cluster_.listed())
@@ -63,7 +64,13 @@ std::vector<std::string> ClusterClient::wait_for_links(std::chrono::milliseconds
     return true;
   };
   // What came before, attempts to dial that failed among it, is nothing that happens to a job of ours.
-  const bool whole = arrived_.wait_for(lock, patience, all);
+  using Clock = std::chrono::steady_clock;
+  const auto deadline = Clock::now() + patience;
+  bool whole = false;
+  while (!whole && Clock::now() < deadline) {
+    if (give_up && give_up()) throw error(ErrorKind::cancelled, "stopped before the nodes were reached");
+    whole = arrived_.wait_until(lock, std::min(deadline, Clock::now() + std::chrono::milliseconds(100)), all);
+  }
   std::vector<std::string> linked;
   for (const config::NodeConfig& node : cluster_.listed())
     if (linked_[node.name]) linked.push_back(node.name);

@@ -5,6 +5,7 @@
 #include <chrono>
 #include <condition_variable>
 #include <deque>
+#include <functional>
 #include <map>
 #include <memory>
 #include <mutex>
@@ -34,8 +35,10 @@ class ClusterClient {
   ~ClusterClient();
 
   // Until all are linked, or the patience is over and at least `enough` are (0: all). Returns who is. Throws
-  // Error(network) that names the nodes that cannot be reached, and why.
-  std::vector<std::string> wait_for_links(std::chrono::milliseconds patience, size_t enough = 0);
+  // Error(network) that names the nodes that cannot be reached, and why; Error(cancelled) when `give_up`,
+  // which is asked now and then, says so.
+  std::vector<std::string> wait_for_links(std::chrono::milliseconds patience, size_t enough = 0,
+                                          const std::function<bool()>& give_up = {});
   bool send(const std::string& node, const wire::Envelope& message);
   void send_all(const wire::Envelope& message);                    // to all that are linked
   void dial(const std::string& node, const std::string& address);  // a guest, once it is known where it is

@@ -5,6 +5,7 @@
 
 #include <exception>
 #include <filesystem>
+#include <system_error>
 #include <utility>
 
 #include <caf/error.hpp>
@@ -34,6 +35,8 @@ inline JobFailed current_failure() {
             -1};
   } catch (const std::filesystem::filesystem_error& problem) {
     return {ErrorKind::file, problem.what(), -1};
+  } catch (const std::system_error& problem) {  // no thread more, say: this machine's trouble alone
+    return {ErrorKind::device, fmt::format("the system has refused: {}", problem.what()), -1};
   } catch (const std::exception& problem) {
     return {ErrorKind::protocol, problem.what(), -1};
   }

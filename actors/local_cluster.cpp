@@ -71,13 +71,13 @@ LocalCluster::LocalCluster(config::ClusterConfig nodes, const std::string& out_f
   processes_.resize(config_.nodes.size());
 }
 
-void LocalCluster::start() {
+void LocalCluster::start(const std::function<bool()>& give_up) {
   try {
     for (size_t i = 0; i < processes_.size(); ++i) {
       std::filesystem::remove(log_path(config_.nodes[i].name));
       launch(i);
     }
-    for (size_t i = 0; i < processes_.size(); ++i) wait_until_listening(i);
+    for (size_t i = 0; i < processes_.size(); ++i) wait_until_listening(i, give_up);
     write_json();
   } catch (...) {
     stop(std::chrono::milliseconds(0));
@@ -139,7 +139,7 @@ void LocalCluster::wait_until_listening(size_t index, const std::function<bool()
     if (left.count() <= 0)
       throw error(ErrorKind::timeout, "{} did not start within {} s; see {}", name, kStartPatience.count(),
                   log_path(name));
-    if (give_up && give_up()) throw error(ErrorKind::cancelled, "its start was given up");
+    if (give_up && give_up()) throw error(ErrorKind::cancelled, "stopped before {} had started", name);
     if (poll(&ready, 1, int(std::min(left, kAskAgain).count())) == 0) continue;
     const ssize_t got = read(processes_[index].announce, &byte, 1);
     if (got < 0 && errno == EINTR) continue;

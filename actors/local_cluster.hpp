@@ -29,8 +29,9 @@ class LocalCluster {
   LocalCluster(const LocalCluster&) = delete;
   LocalCluster& operator=(const LocalCluster&) = delete;
 
-  // Starts the processes, waits until each listens, and writes OUT/cluster.json (name, address, pid).
-  void start();
+  // Starts the processes, waits until each listens, and writes OUT/cluster.json (name, address, pid). Throws
+  // Error, of kind cancelled when `give_up` says so meanwhile; then none runs.
+  void start(const std::function<bool()>& give_up = {});
 
   const config::ClusterConfig& config() const { return config_; }  // with the real addresses
   std::optional<size_t> find(const std::string& node) const;

@@ -86,7 +86,7 @@ wire::Envelope node_state::event(wire::Event::Kind kind, const std::vector<std::
   event.set_kind(kind);
   event.set_unix_us(std::chrono::system_clock::now().time_since_epoch() / std::chrono::microseconds(1));
   for (const std::string& node : nodes) event.add_nodes(node);
-  event.set_why(why.substr(0, wire::kTextBytesMax));
+  event.set_why(wire_text(why));
   return message;
 }
 
@@ -165,12 +165,23 @@ void node_state::on_message(Self self, const LinkMessage& message) {
     offer.mutable_start_job()->set_resume(order.resume() || view.has_value());
     return send(message.peer, share(std::move(offer)));
   }
-  if (body.has_node_status() && body.node_status().state() == "stopping" && phase == Phase::training &&
-      same_job(context(), body)) {
-    self->send(job->membership, PeerUnlinked{*rank, fmt::format("{} takes part no more", message.peer)});
-    return self->send(job->membership, PeerLinked{*rank});
-  }
+  if (body.has_node_status() && body.node_status().state() == "stopping" && same_job(context(), body))
+    return takes_part_no_more(self, *rank);
   if (busy() && same_job(context(), body)) route(self, *rank, message.envelope);
+}
+
+// A peer has given up its own part of the job; its link stays.
+void node_state::takes_part_no_more(Self self, scheduler::Rank peer) {
+  if (phase == Phase::training || (phase == Phase::finishing && saving)) {
+    self->send(job->membership, PeerUnlinked{peer, fmt::format("{} takes part no more", name_of(peer))});
+    return self->send(job->membership, PeerLinked{peer});
+  }
+  if (phase == Phase::finishing) needs_no_audit(self, peer);
+}
+
+// It is gone, or has confirmed the final weights.
+void node_state::needs_no_audit(Self self, scheduler::Rank peer) {
+  if (unaudited.erase(peer) > 0 && unaudited.empty()) end(self, last_code, "");
 }
 
 void node_state::route(Self self, scheduler::Rank from, const EnvelopePtr& message) {
@@ -227,7 +238,7 @@ void node_state::on_link_down(Self self, const LinkDown& down) {
   }
   if (job->membership)
     self->send(job->membership, PeerUnlinked{*rank, fmt::format("lost node {}: {}", down.peer, down.why)});
-  if (phase == Phase::finishing && unaudited.erase(*rank) > 0 && unaudited.empty()) end(self, last_code, "");
+  if (phase == Phase::finishing) needs_no_audit(self, *rank);
 }
 
 void node_state::on_actor_down(Self self, const caf::down_msg& down) {

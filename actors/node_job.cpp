@@ -45,7 +45,7 @@ void node_state::refuse(const std::string& to, const JobFailed& why) const {
   spdlog::warn("refuses a job that {} has ordered: {}", to, why.message);
   wire::Envelope message;
   message.mutable_job_ended()->set_exit_code(exit_code_of(why.kind));
-  message.mutable_job_ended()->set_error(why.message.substr(0, wire::kTextBytesMax));
+  message.mutable_job_ended()->set_error(wire_text(why.message));
   send(to, share(std::move(message)));
 }
 
@@ -193,11 +193,16 @@ void node_state::part_ended(Self self) {
   end_roles(self);
 }
 
+// While the last state is waited for, anyone may go, but no other view mends that a peer refuses this node.
+// After that, who has confirmed the final weights may go before the others have.
+bool node_state::may_go(const JobFailed& failure) const {
+  if (saving) return failure.kind != ErrorKind::usage && failure.kind != ErrorKind::security;
+  return !unaudited.contains(scheduler::Rank(failure.suspect));
+}
+
 void node_state::fail(Self self, const JobFailed& failure) {
   if (!busy() || phase == Phase::ending) return;
-  // Who has confirmed the final weights may go before the others have.
-  const bool has_confirmed = failure.suspect >= 0 && !unaudited.contains(scheduler::Rank(failure.suspect));
-  if (phase == Phase::finishing && has_confirmed) return;
+  if (phase == Phase::finishing && failure.suspect >= 0 && may_go(failure)) return;
   spdlog::error("{}", failure.message);
   std::string message = failure.message;
   const bool named = failure.suspect >= 0 && size_t(failure.suspect) < context().cluster.nodes.size();
@@ -328,14 +333,14 @@ void node_state::on_audit(Self self, scheduler::Rank from, const wire::Audit& au
                        fmt::format("the final weights of {} differ from those of {}", context().name_of(from),
                                    context().node()),
                        -1});
-  if (unaudited.erase(from) > 0 && unaudited.empty()) end(self, last_code, "");
+  needs_no_audit(self, from);
 }
 
 EnvelopePtr node_state::verdict(int code, const std::string& error) const {
   wire::Envelope message = envelope(context(), fence());
   wire::JobEnded& out = *message.mutable_job_ended();
   out.set_exit_code(code);
-  out.set_error(error.substr(0, wire::kTextBytesMax));
+  out.set_error(wire_text(error));
   out.set_step(result.step);
   out.set_digest(result.weights_digest);
   out.set_checkpoint(result.path);
@@ -365,8 +370,16 @@ void node_state::end_roles(Self self) {
 
 void node_state::all_gone(Self self) {
   const bool clean = alive == 0;
-  if (!clean && (rejoining || (!setup.one_job && !leave_after)))
-    return set_deadline(kEndPatience, {});  // a node that stays: wait on
+  if (!clean && (rejoining || (!setup.one_job && !leave_after))) {  // a node that stays: wait on
+    const JobFailed why{
+        ErrorKind::timeout,
+        fmt::format("a part of the last job of {} has not ended; see its log, or start it again",
+                    setup.services->node),
+        -1};
+    if (waiting) refuse(waiting->first, why);
+    waiting.reset();
+    return set_deadline(kEndPatience, {});
+  }
   deadline.reset();
   dataset.reset();
   job.reset();

@@ -30,6 +30,8 @@ struct node_state {
   void on_actor_down(Self self, const caf::down_msg& down);
   void on_tick(Self self);
   void route(Self self, scheduler::Rank from, const EnvelopePtr& message);
+  void takes_part_no_more(Self self, scheduler::Rank peer);
+  void needs_no_audit(Self self, scheduler::Rank peer);
   void begin_preparing(Self self, const LinkMessage& message);
   void end_preparing(Self self);
 
@@ -47,6 +49,7 @@ struct node_state {
   void on_view(Self self, const scheduler::View& begins);
   void meet_guest(scheduler::Rank guest, const std::string& address);
   void fail(Self self, const JobFailed& failure);
+  bool may_go(const JobFailed& failure) const;
   void rest();
   void rejoin(Self self, const std::string& why);
   void steps_done(Self self, const StepsDone& done);

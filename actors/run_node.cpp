@@ -20,6 +20,7 @@
 #include "actors/node.hpp"
 #include "actors/place.hpp"
 #include "actors/security.hpp"
+#include "actors/wire.hpp"
 #include "comm/messages.pb.h"
 #include "comm/shared_memory.hpp"
 #include "comm/tls.hpp"
@@ -75,6 +76,8 @@ std::shared_ptr<NodeServices> open_services(const NodeOptions& options,
   services->incarnation = comm::new_incarnation();
   services->host_id = comm::host_id();
   services->drill = options.drill;
+  check_path("--data", options.data);
+  check_path("--out", options.out);
   if (!options.data.empty()) services->data_folder = std::filesystem::absolute(options.data);
   if (!options.out.empty()) services->out_folder = std::filesystem::absolute(options.out);
   services->level = level_of(services->cluster);

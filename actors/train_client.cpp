@@ -15,6 +15,7 @@
 #include "actors/local_cluster.hpp"
 #include "actors/progress.hpp"
 #include "actors/stop_signals.hpp"
+#include "actors/wire.hpp"
 #include "comm/messages.hpp"
 
 namespace troupe::actors {
@@ -259,7 +260,7 @@ class TrainRun {
   void take_back(const std::string& why) {
     wire::Envelope message;
     message.mutable_fence()->set_job(job_id_);
-    message.mutable_stop_job()->set_why(why.substr(0, wire::kTextBytesMax));
+    message.mutable_stop_job()->set_why(wire_text(why));
     message.mutable_stop_job()->set_now(true);
     client_.send_all(message);
   }
@@ -321,10 +322,16 @@ int run_local(const TrainOptions& options, const StopSignals& signals) {
   for (const config::NodeConfig& node : nodes_here.nodes)
     find_devices(config::parse_devices(node.name, node.device));
   LocalCluster local(std::move(nodes_here), options.out, options.program);
-  local.start();
+  const auto give_up = [&] { return signals.waiting(); };
+  try {
+    local.start(give_up);
+  } catch (const Error& failure) {
+    if (failure.kind() == ErrorKind::cancelled) local.undo();
+    throw;
+  }
   try {
     ClusterClient client(local.config());
-    const auto nodes = client.wait_for_links(std::chrono::seconds(30));
+    const auto nodes = client.wait_for_links(std::chrono::seconds(30), 0, give_up);
     TrainRun run(options, client, signals, &local, nodes);
     const int code = run.follow();
     client.close();
@@ -336,6 +343,11 @@ int run_local(const TrainOptions& options, const StopSignals& signals) {
     if (!verdict.begun) local.undo();
     throw;
   } catch (const Error& failure) {
+    if (failure.kind() == ErrorKind::cancelled) {  // before the nodes had an order
+      local.stop(std::chrono::milliseconds(0));
+      local.undo();
+      throw;
+    }
     local.stop(kSurvivorsPatience);
     throw error(failure.kind(), "{}; see what the nodes say in {}", failure.what(), local.logs());
   } catch (...) {
@@ -349,6 +361,8 @@ int run_local(const TrainOptions& options, const StopSignals& signals) {
 int train(const TrainOptions& options) {
   if (options.out.empty())
     throw error(ErrorKind::usage, "say with --out where checkpoints and logs shall go");
+  check_path("--out", options.out);
+  check_path("--data", options.data);
   if (options.nodes < 1 || options.nodes > 1024)
     throw error(ErrorKind::usage, "--nodes is {}; it must be between 1 and 1024", options.nodes);
   if (options.job.source == config::DataSource::folder && options.data.empty())
@@ -367,8 +381,9 @@ int train(const TrainOptions& options) {
         "training.sum = \"exact\"");
   const config::ClusterConfig cluster = config::read_cluster_file(options.cluster_file);
   ClusterClient client(cluster);
-  const auto nodes = client.wait_for_links(
-      std::chrono::milliseconds(cluster.patience_ms) + std::chrono::seconds(3), size_t(options.min_nodes));
+  const auto nodes =
+      client.wait_for_links(std::chrono::milliseconds(cluster.patience_ms) + std::chrono::seconds(3),
+                            size_t(options.min_nodes), [&] { return signals.waiting(); });
   return TrainRun(options, client, signals, nullptr, nodes).follow();
 }
 

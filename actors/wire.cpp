@@ -1,6 +1,10 @@
 #include "actors/wire.hpp"
 
+#include <filesystem>
+
 #include "actors/wire_values.hpp"
+#include "comm/messages.hpp"
+#include "data/clean.hpp"
 #include "kernels/base/hash.hpp"
 
 namespace troupe::actors {
@@ -18,6 +22,21 @@ wire::Envelope envelope(const JobContext& context, const scheduler::Fence& fence
 
 EnvelopePtr share(wire::Envelope&& message) {
   return std::make_shared<const wire::Envelope>(std::move(message));
+}
+
+std::string wire_text(std::string text) {
+  for (size_t at; (at = data::find_invalid_utf8(text)) != std::string::npos;) text[at] = '?';
+  if (text.size() <= wire::kTextBytesMax) return text;
+  size_t end = wire::kTextBytesMax;
+  while ((uint8_t(text[end]) & 0xc0) == 0x80) --end;  // within a character
+  return text.substr(0, end);
+}
+
+void check_path(const char* option, const std::string& path) {
+  if (!path.empty() && data::find_invalid_utf8(std::filesystem::absolute(path).string()) != std::string::npos)
+    throw error(ErrorKind::usage,
+                "{} {} is not UTF-8, as messages between nodes must be; name a folder that is", option,
+                wire_text(path));
 }
 
 EnvelopePtr to_wire(const JobContext& context, const scheduler::Claim& claim) {

@@ -13,6 +13,10 @@ namespace troupe::actors {
 // An envelope fenced by the job, with ballot and step where they are known.
 wire::Envelope envelope(const JobContext& context, const scheduler::Fence& fence = {});
 EnvelopePtr share(wire::Envelope&& message);
+// A reason as a message may carry it: what is not UTF-8 becomes '?', and what is too long is cut.
+std::string wire_text(std::string text);
+// Throws Error(usage) that names the option unless messages can carry the path.
+void check_path(const char* option, const std::string& path);
 
 EnvelopePtr to_wire(const JobContext& context, const scheduler::Claim& claim);
 EnvelopePtr to_wire(const JobContext& context, const scheduler::Grant& grant);

@@ -42,7 +42,7 @@ void fill(const scheduler::Follow& follow, wire::Envelope& message) {
 
 void fill(const scheduler::Suspect& suspect, wire::Envelope& message) {
   message.mutable_suspect()->set_peer(suspect.peer);
-  message.mutable_suspect()->set_why(suspect.why);
+  message.mutable_suspect()->set_why(wire_text(suspect.why));
 }
 
 void fill(const scheduler::Leave&, wire::Envelope& out) {

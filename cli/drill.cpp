@@ -1,11 +1,13 @@
 #include "actors/drill/drill.hpp"
 
+#include <algorithm>
 #include <filesystem>
 
 #include <CLI/CLI.hpp>
 #include <fmt/format.h>
 
 #include "actors/config/cluster.hpp"
+#include "actors/config/device.hpp"
 #include "cli/commands.hpp"
 #include "cli/job_arguments.hpp"
 #include "kernels/base/error.hpp"
@@ -30,6 +32,30 @@ std::vector<std::string> node_names(int64_t nodes) {
   return names;
 }
 
+// Of faults that are drawn: the kinds asked for, or all that the nodes' devices allow.
+std::vector<drill::FaultKind> kinds_of(const DrillArguments& a, bool gpus) {
+  std::vector<drill::FaultKind> kinds;
+  for (const std::string& kind : a.kinds) kinds.push_back(drill::kind_of(kind));
+  if (!kinds.empty()) return kinds;
+  kinds = drill::all_kinds();
+  if (gpus) std::erase(kinds, drill::FaultKind::flip);
+  return kinds;
+}
+
+bool on_gpus(const std::vector<std::string>& devices) {
+  const auto names = config::split_devices(devices);
+  return std::any_of(names.begin(), names.end(), [](const std::string& name) {
+    return config::parse_devices("--device", name).kind == config::DeviceKind::cuda;
+  });
+}
+
+void check_flips(const drill::Plan& plan, bool gpus) {
+  const auto flips = [](const drill::Fault& fault) { return fault.kind == drill::FaultKind::flip; };
+  if (gpus && std::any_of(plan.faults.begin(), plan.faults.end(), flips))
+    throw error(ErrorKind::usage,
+                "the memory of a GPU cannot be reached to flip a bit in it: leave out the kind flip");
+}
+
 void run(DrillArguments& a, int& code) {
   // The time line is made of reports: one a step, unless the job is told otherwise on the command line.
   std::vector<std::string>& overrides = a.job.overrides;
@@ -44,15 +70,14 @@ void run(DrillArguments& a, int& code) {
   if (std::filesystem::exists(a.options.out, none) && !std::filesystem::is_empty(a.options.out, none))
     throw error(ErrorKind::usage, "--out {} is there already and not empty; a drill needs a new folder",
                 a.options.out);
+  const bool gpus = on_gpus(a.options.devices);
   const std::vector<std::string> names = node_names(a.options.nodes);
   if (!a.plan.empty()) {
     a.options.plan = drill::read_plan(a.plan, {names.begin(), names.end()});
   } else {
-    std::vector<drill::FaultKind> kinds;
-    for (const std::string& kind : a.kinds) kinds.push_back(drill::kind_of(kind));
-    if (kinds.empty()) kinds = drill::all_kinds();
-    a.options.plan = drill::random_plan(a.options.seed, a.faults, kinds, names);
+    a.options.plan = drill::random_plan(a.options.seed, a.faults, kinds_of(a, gpus), names);
   }
+  check_flips(a.options.plan, gpus);
   if (a.options.program.empty()) a.options.program = own_program();
   const drill::DrillResult result = drill::run_drill(a.options);
   fmt::print("{}", a.json ? to_json(result) + "\n" : to_text(result));
@@ -85,7 +110,7 @@ void add_drill(CLI::App& app, int& code) {
       ->check(CLI::Range(0, 100'000))
       ->excludes(plan)
       ->capture_default_str();
-  command->add_option("--kinds", a->kinds, "Which kinds, with commas; all when left out")
+  command->add_option("--kinds", a->kinds, "Which kinds, with commas; left out: all, but on GPUs flip")
       ->delimiter(',')
       ->excludes(plan);
   command->add_option("--node-program", o.program, "Start nodes with this program in place of troupe")

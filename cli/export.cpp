@@ -24,9 +24,8 @@ void run_export(const ExportOptions& options) {
     throw error(ErrorKind::usage, "{} is exported already; give the checkpoint that it was made from", path);
   const auto backend = kernels::make_cpu_backend();
   model::SavedWeights saved = model::load_weights_only(path, *backend);
-  kernels::DType& compute = saved.info.model.compute;
-  compute = options.precision.compute.value_or(compute);
-  const kernels::DType type = options.precision.int8 ? kernels::DType::i8 : compute;
+  saved.info.model = inference::in_precision(saved.info.model, options.precision);
+  const kernels::DType type = options.precision.int8 ? kernels::DType::i8 : saved.info.model.compute;
   const uint64_t bytes = inference::export_model(options.out, saved, type, *backend);
   fmt::print("{}: {} of {} weights, {} bytes\n", options.out, path, kernels::to_string(type), bytes);
 }

@@ -29,7 +29,10 @@ inline void add_generate_options(CLI::App& command, model::GenerateOptions& opti
   command
       .add_option("--length-penalty", options.length_penalty, "Exponent of Wu et al. 2016; larger: longer")
       ->capture_default_str();
-  command.add_option("--max-tokens", options.tokens_max, "Longest output in tokens; 0: what the model takes")
+  command
+      .add_option("--max-tokens", options.tokens_max,
+                  "Longest output in tokens; 0: what the model takes. Never more than 16 and three times the "
+                  "sentence's own")
       ->capture_default_str();
   command.add_option("--batch", options.batch_sequences, "Sentences of a batch")->capture_default_str();
   command.add_option("--threads", threads, "0: one a core")

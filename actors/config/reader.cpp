@@ -233,7 +233,7 @@ void read_tables(std::string_view file, std::string_view text, std::string_view 
 void apply_override(std::string_view assignment, const Describe& describe) {
   const auto equals = assignment.find('=');
   if (equals == std::string_view::npos || equals == 0)
-    throw error(ErrorKind::usage, "--set {}: it must be section.key=value, as in optimizer.learning_rate=0.001",
+    throw error(ErrorKind::usage, "--set {}: it must be section.key=value, as in schedule.learning_rate=0.001",
                 assignment);
   const std::string key(assignment.substr(0, equals));
   const std::string value(assignment.substr(equals + 1));

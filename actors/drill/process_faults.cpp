@@ -27,11 +27,8 @@ std::vector<Region> read_map(const std::filesystem::path& path) {
   for (Region region; in >> region.what >> region.address >> region.bytes;)
     if (region.bytes > 0) regions.push_back(region);
   if (regions.empty())
-    throw error(
-        ErrorKind::file,
-        "{} says nothing of a node's memory, in which a bit was to be flipped; that of a GPU cannot be "
-        "reached: leave out the kind flip",
-        path.string());
+    throw error(ErrorKind::file, "{} says nothing of a node's memory, in which a bit was to be flipped",
+                path.string());
   return regions;
 }
 

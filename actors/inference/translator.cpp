@@ -31,6 +31,14 @@ std::string one_line(std::string text) {
 
 }  // namespace
 
+model::ModelConfig in_precision(model::ModelConfig config, const Precision& precision) {
+  if (precision.compute && *precision.compute != config.compute) {
+    config.compute = *precision.compute;
+    config.products = model::Products::compute;  // fp8 and TF32 belong to one type each
+  }
+  return config;
+}
+
 std::string find_checkpoint(const std::string& given, const Warn& warn) {
   auto found = model::latest_checkpoint(given, warn);
   const auto inside = std::filesystem::path(given) / "checkpoints";
@@ -60,9 +68,7 @@ std::shared_ptr<const TrainedModel> TrainedModel::load(const std::string& checkp
     throw error(ErrorKind::usage, "{} has no tokenizer in it; train on a dataset made by troupe prepare",
                 trained->path_);
   trained->tokenizer_ = std::make_shared<data::Tokenizer>(info.tokenizer, trained->path_);
-  model::ModelConfig config = info.model;
-  config.compute = precision.compute.value_or(config.compute);
-  trained->model_ = model::make_model(config);
+  trained->model_ = model::make_model(in_precision(info.model, precision));
   if (!trained->exported()) trained->pack(use);
   return trained;
 }

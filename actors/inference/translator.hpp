@@ -36,6 +36,9 @@ struct Precision {
   bool int8 = false;                      // translates with every matrix rounded to 8 bits
 };
 
+// The model as it computes then.
+model::ModelConfig in_precision(model::ModelConfig config, const Precision& precision);
+
 // Weights in memory and packed, or mapped, read-only after loading: any thread.
 class TrainedModel {
  public:

@@ -6,6 +6,7 @@
 
 #include "actors/guarded.hpp"
 #include "actors/roles.hpp"
+#include "actors/wire.hpp"
 #include "comm/messages.hpp"
 #include "comm/messages.pb.h"
 #include "data/prepare.hpp"
@@ -45,7 +46,7 @@ struct preparer_state {
                     chunk.index(), out.shard().size());
     } catch (...) {
       out.clear_shard();
-      out.set_error(current_failure().message.substr(0, 4000));
+      out.set_error(wire_text(current_failure().message));
     }
     return message;
   }

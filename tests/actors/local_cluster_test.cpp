@@ -32,3 +32,18 @@ TEST_CASE("what a local cluster has written can be undone, where its folder was 
   CHECK(std::filesystem::exists(used + "/more"));
   CHECK_FALSE(std::filesystem::exists(used + "/logs"));
 }
+
+TEST_CASE("a start that is given up ends its processes") {
+  const test::TemporaryFolder folder;
+  const std::string silent = folder.write("silent", "#!/bin/sh\nexec sleep 1000\n");
+  std::filesystem::permissions(silent, std::filesystem::perms::owner_all);
+  LocalCluster cluster(config::local_cluster(2, 1, {}), folder / "run", silent);
+  try {
+    cluster.start([] { return true; });
+    FAIL("started");
+  } catch (const Error& problem) {
+    CHECK(problem.kind() == ErrorKind::cancelled);
+  }
+  CHECK_FALSE(cluster.running(0));
+  CHECK_FALSE(cluster.running(1));
+}

@@ -90,3 +90,22 @@ TEST_CASE("messages of another job are told apart") {
   other.job_id[0] = 'x';
   CHECK_FALSE(same_job(*context, envelope(other)));
 }
+
+TEST_CASE(
+    "any text can be said: bytes that are no UTF-8 are replaced, and long ones are cut between characters") {
+  CHECK(wire_text("") == "");
+  CHECK(wire_text("caf\u00e9") == "caf\u00e9");
+  CHECK(wire_text("caf\xe9 \xff.") == "caf? ?.");
+  for (size_t letters = wire::kTextBytesMax - 3; letters < wire::kTextBytesMax + 3; ++letters) {
+    const std::string cut = wire_text(std::string(letters, 'a') + "\u20ac\u20ac");
+    CHECK(cut.size() <= wire::kTextBytesMax);
+    CHECK(wire_text(cut) == cut);
+    CHECK(cut.find('?') == std::string::npos);
+  }
+}
+
+TEST_CASE("a path that messages cannot carry is refused by the name of its option") {
+  check_path("--out", "");
+  check_path("--out", "caf\u00e9");
+  CHECK_THROWS_WITH_AS(check_path("--out", "caf\xe9"), doctest::Contains("--out caf? is not UTF-8"), Error);
+}

@@ -6,6 +6,7 @@
 #include <fmt/format.h>
 #include <nlohmann/json.hpp>
 
+#include "actors/inference/translator.hpp"
 #include "data/files.hpp"
 #include "data/tiny.hpp"
 #include "kernels/cpu/backend.hpp"
@@ -438,4 +439,20 @@ TEST_CASE("mistakes of translate and evaluate") {
        {"/nowhere/t"}},
   };
   for (const Mistake& mistake : mistakes) check_mistake(mistake);
+}
+
+TEST_CASE(
+    "a model that was trained with products of its device alone computes in the type that is asked for") {
+  model::ModelConfig config = model::gpt2_config(2, 64, 4, 500, 64);
+  for (const auto& [compute, products] : {std::pair{kernels::DType::bf16, model::Products::fp8},
+                                          {kernels::DType::f32, model::Products::tf32}}) {
+    config.compute = compute;
+    config.products = products;
+    CHECK(inference::in_precision(config, {}) == config);
+    CHECK(inference::in_precision(config, {compute, false}) == config);
+    const auto other = compute == kernels::DType::f32 ? kernels::DType::bf16 : kernels::DType::f32;
+    const model::ModelConfig changed = inference::in_precision(config, {other, false});
+    CHECK(changed.compute == other);
+    model::validate(changed);
+  }
 }
