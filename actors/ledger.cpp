@@ -200,6 +200,12 @@ std::string LedgerRange::read(uint64_t at, size_t bytes_max) {
   return out;
 }
 
+void sync_ledger(const std::filesystem::path& path) {
+  if (!std::filesystem::exists(path)) return;
+  sync_file(path);
+  sync_folder(path.parent_path().string());  // where its name is
+}
+
 void merge_ledger(const std::filesystem::path& path, const std::filesystem::path& other) {
   const std::filesystem::path part = path.string() + ".part";
   std::filesystem::create_directories(path.parent_path());
@@ -238,11 +244,6 @@ void LedgerWriter::append(const LedgerRecord& record) {
   out_ << to_line(record) << '\n' << std::flush;
   if (!out_)
     throw error(ErrorKind::file, "cannot write the ledger {}: {}", path_.string(), std::strerror(errno));
-}
-
-void LedgerWriter::sync() const {
-  sync_file(path_);
-  sync_folder(path_.parent_path().string());  // where its name is
 }
 
 }  // namespace troupe::actors

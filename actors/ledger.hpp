@@ -41,6 +41,10 @@ scheduler::SlotSet from_ranges(const std::string& text);
 
 std::filesystem::path ledger_path(const std::filesystem::path& out, const std::string& node);
 
+// What has been appended to the file survives a loss of power then; nothing when there is no file. Throws
+// Error(file).
+void sync_ledger(const std::filesystem::path& path);
+
 // The first step from 0 on that the file has no record of; 0 when there is no file.
 int64_t ledger_complete_until(const std::filesystem::path& path);
 // Adds to the file the records of `other` that it lacks, in the order of their steps; they survive a loss of
@@ -73,8 +77,6 @@ class LedgerWriter {
   // and a line that a crash left half written. Throws Error(file).
   LedgerWriter(const std::filesystem::path& path, int64_t step);
   void append(const LedgerRecord& record);
-  // What was appended survives a loss of power then. Throws Error(file).
-  void sync() const;
 
  private:
   std::filesystem::path path_;

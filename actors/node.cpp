@@ -119,6 +119,24 @@ void node_state::meet_guest(scheduler::Rank guest, const std::string& address) {
   }
 }
 
+// To peers, for whom the link alone is no sign.
+EnvelopePtr node_state::out_of_it() const {
+  wire::Envelope message = envelope(context());
+  message.mutable_node_status()->set_state("stopping");
+  return share(std::move(message));
+}
+
+EnvelopePtr node_state::verdict(int code, const std::string& error) const {
+  wire::Envelope message = envelope(context(), fence());
+  wire::JobEnded& out = *message.mutable_job_ended();
+  out.set_exit_code(code);
+  out.set_error(wire_text(error));
+  out.set_step(result.step);
+  out.set_digest(result.weights_digest);
+  out.set_checkpoint(result.path);
+  return share(std::move(message));
+}
+
 // What whoever wants to join has to know.
 EnvelopePtr node_state::cluster_info() const {
   wire::Envelope message;

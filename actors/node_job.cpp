@@ -15,6 +15,7 @@ namespace troupe::actors {
 namespace {
 
 constexpr std::chrono::milliseconds kEndPatience{1500};  // for the roles of a job to end
+constexpr std::chrono::seconds kLastJobPatience{60};     // of the next order with them
 constexpr std::chrono::seconds kAuditPatience{60};
 constexpr std::chrono::seconds kLeavePatience{30};
 constexpr std::chrono::seconds kRestMin{1}, kRestMax{60};
@@ -33,13 +34,6 @@ bool ends_the_job(ErrorKind kind) {
 }
 
 }  // namespace
-
-// To peers, for whom the link alone is no sign.
-EnvelopePtr node_state::out_of_it() const {
-  wire::Envelope message = envelope(context());
-  message.mutable_node_status()->set_state("stopping");
-  return share(std::move(message));
-}
 
 void node_state::refuse(const std::string& to, const JobFailed& why) const {
   spdlog::warn("refuses a job that {} has ordered: {}", to, why.message);
@@ -64,6 +58,7 @@ void node_state::start(Self self, const std::string& from, const wire::StartJob&
   // Clients hear of a job's end a little before its roles are gone: the next order waits for that.
   if (phase == Phase::ending && !setup.one_job && !leave_after && !waiting) {
     waiting = {from, start};
+    waits_until = Clock::now() + kLastJobPatience;
     return;
   }
   if (busy() || !preparers.empty())
@@ -336,17 +331,6 @@ void node_state::on_audit(Self self, scheduler::Rank from, const wire::Audit& au
   needs_no_audit(self, from);
 }
 
-EnvelopePtr node_state::verdict(int code, const std::string& error) const {
-  wire::Envelope message = envelope(context(), fence());
-  wire::JobEnded& out = *message.mutable_job_ended();
-  out.set_exit_code(code);
-  out.set_error(wire_text(error));
-  out.set_step(result.step);
-  out.set_digest(result.weights_digest);
-  out.set_checkpoint(result.path);
-  return share(std::move(message));
-}
-
 void node_state::end(Self self, int code, const std::string& error) {
   if (!busy() || phase == Phase::ending) return;
   phase = Phase::ending;
@@ -368,16 +352,19 @@ void node_state::end_roles(Self self) {
   if (alive == 0) all_gone(self);
 }
 
+void node_state::refuse_waiting() {
+  refuse(waiting->first,
+         {ErrorKind::timeout,
+          fmt::format("a part of the last job of {} has not ended; see its log, or start it again",
+                      setup.services->node),
+          -1});
+  waiting.reset();
+}
+
 void node_state::all_gone(Self self) {
   const bool clean = alive == 0;
   if (!clean && (rejoining || (!setup.one_job && !leave_after))) {  // a node that stays: wait on
-    const JobFailed why{
-        ErrorKind::timeout,
-        fmt::format("a part of the last job of {} has not ended; see its log, or start it again",
-                    setup.services->node),
-        -1};
-    if (waiting) refuse(waiting->first, why);
-    waiting.reset();
+    if (waiting && Clock::now() > waits_until) refuse_waiting();
     return set_deadline(kEndPatience, {});
   }
   deadline.reset();

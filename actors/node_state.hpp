@@ -62,6 +62,7 @@ struct node_state {
   void on_audit(Self self, scheduler::Rank from, const wire::Audit& audit);
   void end(Self self, int code, const std::string& error);
   void end_roles(Self self);
+  void refuse_waiting();
   void all_gone(Self self);
 
   // --- small things ---
@@ -114,6 +115,7 @@ struct node_state {
   int last_code = 0;
   Saved result;                                                   // of the job, when it ends well
   std::optional<std::pair<std::string, wire::StartJob>> waiting;  // a client's next order, while a job ends
+  Clock::time_point waits_until{};
   std::set<scheduler::Rank> unaudited;  // members that have not confirmed the final weights yet
   std::optional<Clock::time_point> deadline;
   JobFailed at_deadline;

@@ -322,7 +322,7 @@ int run_local(const TrainOptions& options, const StopSignals& signals) {
   for (const config::NodeConfig& node : nodes_here.nodes)
     find_devices(config::parse_devices(node.name, node.device));
   LocalCluster local(std::move(nodes_here), options.out, options.program);
-  const auto give_up = [&] { return signals.waiting(); };
+  const auto give_up = [&] { return signals.arrived(); };
   try {
     local.start(give_up);
   } catch (const Error& failure) {
@@ -383,7 +383,7 @@ int train(const TrainOptions& options) {
   ClusterClient client(cluster);
   const auto nodes =
       client.wait_for_links(std::chrono::milliseconds(cluster.patience_ms) + std::chrono::seconds(3),
-                            size_t(options.min_nodes), [&] { return signals.waiting(); });
+                            size_t(options.min_nodes), [&] { return signals.arrived(); });
   return TrainRun(options, client, signals, nullptr, nodes).follow();
 }
 

@@ -6,6 +6,36 @@ namespace troupe::bench {
 namespace {
 
 using namespace troupe::kernels;
+using Clock = std::chrono::steady_clock;
+
+// Folds within an operation of another part, from which their time is taken.
+class TimedSink final : public GradientSink {
+ public:
+  TimedSink(GradientSink& sink, PartSeconds& seconds, Part within)
+      : sink_(sink), seconds_(seconds), within_(within) {}
+
+  void fold(int64_t offset, ConstView gradient) override {
+    timed([&] { sink_.fold(offset, gradient); });
+  }
+  void fold_rows(int64_t offset, std::span<const int32_t> rows, ConstView gradient) override {
+    timed([&] { sink_.fold_rows(offset, rows, gradient); });
+  }
+  void whole_from(int64_t offset) override { sink_.whole_from(offset); }
+
+ private:
+  template <typename Fold>
+  void timed(Fold&& fold) {
+    const auto begin = Clock::now();
+    fold();
+    const double took = std::chrono::duration<double>(Clock::now() - begin).count();
+    seconds_[size_t(Part::folding)] += took;
+    seconds_[size_t(within_)] -= took;
+  }
+
+  GradientSink& sink_;
+  PartSeconds& seconds_;
+  const Part within_;
+};
 
 class TimedStream final : public Stream {
  public:
@@ -36,7 +66,11 @@ class TimedStream final : public Stream {
   }
   LossSums cross_entropy(const CrossEntropy& args) override {
     const Timer timer(*seconds_, Part::vocabulary);
-    return stream_->cross_entropy(args);
+    if (args.sink == nullptr) return stream_->cross_entropy(args);
+    TimedSink sink(*args.sink, *seconds_, Part::vocabulary);
+    CrossEntropy timed = args;
+    timed.sink = &sink;
+    return stream_->cross_entropy(timed);
   }
   void residual_norm_forward(const ResidualNorm& args) override {
     const Timer timer(*seconds_, Part::pointwise);
@@ -66,7 +100,8 @@ class TimedStream final : public Stream {
   void embedding_backward(std::span<const int32_t> ids, int32_t pad_id, float scale, Dropout dropout,
                           ConstView dout, GradientSink& sink, int64_t offset, View dpositions) override {
     const Timer timer(*seconds_, Part::pointwise);
-    stream_->embedding_backward(ids, pad_id, scale, dropout, dout, sink, offset, dpositions);
+    TimedSink timed(sink, *seconds_, Part::pointwise);
+    stream_->embedding_backward(ids, pad_id, scale, dropout, dout, timed, offset, dpositions);
   }
   void convert(ConstView from, View to) override {
     const Timer timer(*seconds_, Part::pointwise);
@@ -105,11 +140,11 @@ class TimedStream final : public Stream {
   class Timer {
    public:
     Timer(PartSeconds& seconds, Part part) : seconds_(seconds[size_t(part)]) {}
-    ~Timer() { seconds_ += std::chrono::duration<double>(std::chrono::steady_clock::now() - begin_).count(); }
+    ~Timer() { seconds_ += std::chrono::duration<double>(Clock::now() - begin_).count(); }
 
    private:
     double& seconds_;
-    const std::chrono::steady_clock::time_point begin_ = std::chrono::steady_clock::now();
+    const Clock::time_point begin_ = Clock::now();
   };
 
   std::unique_ptr<Stream> stream_;

@@ -15,9 +15,10 @@ enum class Part : uint8_t {
   linear,      // products of linear layers, biases and their gradients
   attention,   // with its softmax
   vocabulary,  // cross-entropy with its products
-  pointwise,   // norms, residuals, activations, dropout, embeddings with the folding of their gradients
+  pointwise,   // norms, residuals, activations, dropout, embeddings
+  folding,     // of gradients, inside of the two before; what a slot folds by itself is no operation
 };
-constexpr size_t kParts = 4;
+constexpr size_t kParts = 5;
 using PartSeconds = std::array<double, kParts>;
 
 // Streams are used by one thread each, as with any backend.

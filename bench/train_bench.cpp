@@ -200,8 +200,8 @@ std::string json_of(const Profile& profile, double step_ms) {
       "\"folding\": {:.2f}, \"rounding\": {:.2f}, \"update\": {:.2f}, \"packing\": {:.2f}, \"waiting\": "
       "{:.2f}}}",
       part(Part::linear), part(Part::attention), part(Part::vocabulary), part(Part::pointwise),
-      phases[kSlots] - timed, phases[kRounding], phases[kChecks] + phases[kUpdate], phases[kPacking],
-      step_ms - busy);
+      part(Part::folding) + phases[kSlots] - timed, phases[kRounding], phases[kChecks] + phases[kUpdate],
+      phases[kPacking], step_ms - busy);
 }
 
 int run(const Options& options) {

@@ -55,8 +55,9 @@ def measure(args, model, precision, work):
 
 
 def ceiling_tokens(row, ceiling, threads):
-    """Tokens a second of a thread that did nothing but products of weights at the rate of the machine's best ones, or read those
-    weights, whichever takes longer; of all threads that worked. A batch's weights are read once for each token of its sentences."""
+    """Tokens a second of threads that did nothing but products of weights at the rate of oneDNN's best, or read those weights from
+    memory, whichever takes longer; a batch's weights are read once for each token of its sentences. Faster products than oneDNN's, or
+    weights that stay in caches, could do more."""
     layers, width, inner, vocabulary = SHAPES[row["model"]]
     encoder = layers * (4 * width * width + 2 * width * inner)
     decoder = layers * (6 * width * width + 2 * width * inner) + vocabulary * width
@@ -71,7 +72,7 @@ def ceiling_tokens(row, ceiling, threads):
 
 
 def table(rows, ceiling, threads):
-    lines = ["| model | type | work | system | setting | tokens/s | min - max | ratio to the peer | goal | share of ceiling | p50 ms | p99 ms |",
+    lines = ["| model | type | work | system | setting | tokens/s | min - max | ratio to the peer | goal | share of oneDNN's rate or memory's | p50 ms | p99 ms |",
              "|---|---|---|---|---|---:|---:|---:|---:|---:|---:|---:|"]
     peers = {(r["model"], r["precision"], r["work"]): r["tokens_per_s"] for r in rows if r["system"] != "troupe"}
     for row in rows:

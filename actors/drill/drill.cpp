@@ -15,6 +15,7 @@
 #include "actors/ledger.hpp"
 #include "actors/local_cluster.hpp"
 #include "actors/stop_signals.hpp"
+#include "actors/wire.hpp"
 #include "comm/messages.pb.h"
 #include "data/dataset.hpp"
 
@@ -362,6 +363,8 @@ std::string undisturbed_digest(const DrillOptions& options, int64_t steps) {
 }  // namespace
 
 DrillResult run_drill(const DrillOptions& options) {
+  actors::check_path("--out", options.out);
+  actors::check_path("--data", options.data);
   const actors::StopSignals signals;
   DrillResult result = Drill(options, signals).run();
   read_times(options.out, result);

@@ -5,6 +5,7 @@
 
 #include "actors/engine_setup.hpp"
 #include "actors/guarded.hpp"
+#include "actors/ledger.hpp"
 #include "actors/roles.hpp"
 
 namespace troupe::actors {
@@ -21,7 +22,12 @@ Saved save(const JobContext& context, const model::CheckpointInfo& info, const m
   const auto folder = checkpoint_folder(context.out_folder);
   std::filesystem::create_directories(folder);
   const auto path = model::checkpoint_path(folder, state.step, context.node());
+  // A checkpoint that outlives a loss of power needs the lines of the steps before it; those of the last ones
+  // are written at the same time.
+  const auto ledger = ledger_path(context.out_folder, context.node());
+  sync_ledger(ledger);
   model::save_checkpoint(path, info, state);
+  sync_ledger(ledger);
   model::prune_checkpoints(folder, int(context.job.checkpoint_keep), state.step);
   spdlog::info("wrote {}", path.string());
   return {state.step, path.string(), ""};

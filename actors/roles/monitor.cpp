@@ -1,7 +1,5 @@
 #include <deque>
 #include <filesystem>
-#include <optional>
-#include <utility>
 
 #include <caf/actor_system.hpp>
 #include <caf/stateful_actor.hpp>
@@ -26,16 +24,6 @@ constexpr size_t kUnwrittenMax = 100'000;  // records of the ledger
 
 struct monitor_state {
   monitor_state() = default;
-  // A job that was asked to stop has its last checkpoint at any step.
-  ~monitor_state() {
-    try {
-      if (ledger) ledger->sync();
-    } catch (const std::exception& problem) {
-      spdlog::warn("a loss of power may cost the last steps of the ledger: {}", problem.what());
-    }
-  }
-  monitor_state(const monitor_state&) = delete;
-  monitor_state& operator=(const monitor_state&) = delete;
   static inline const char* name = "monitor";
   using Self = monitor_actor::stateful_pointer<monitor_state>;
 
@@ -44,9 +32,7 @@ struct monitor_state {
   std::shared_ptr<spdlog::logger> log;  // once this node has spoken
   std::optional<LedgerWriter> ledger;
   std::deque<LedgerRecord> unwritten;  // as when the disk is full
-  bool waits = false;                  // until write_again_at, since the last write failed
   Clock::time_point write_again_at;
-  bool sync_due = false;
   model::LossTotals since;  // the last report
   int64_t steps_since = 0;
   Clock::time_point reported_at = Clock::now();
@@ -88,33 +74,23 @@ struct monitor_state {
     line.skipped = outcome.plan.skipped;
     line.committed_us = std::chrono::system_clock::now().time_since_epoch() / std::chrono::microseconds(1);
     line.chain = to_hex(report.chain.data(), report.chain.size());
-    sync_due = sync_due || is_saved(line.step + 1);
     unwritten.push_back(std::move(line));
     write_ledger();
   }
 
-  // A checkpoint of that state that outlives a loss of power needs a ledger that does. Any member may be the
-  // one that writes it.
-  bool is_saved(int64_t step) const {
-    const JobContext& context = *setup.context;
-    const int64_t every = context.job.checkpoint_every;
-    return (every > 0 && step % every == 0) || step == context.job.steps || step == context.stop_at;
-  }
-
   // What cannot be written now is written later: a full disk is no reason to stop.
   void write_ledger() {
-    if (waits && Clock::now() < write_again_at) return;
+    const bool late = unwritten.size() > 1;
+    if (late && Clock::now() < write_again_at) return;
     try {
       if (!ledger)
         ledger.emplace(ledger_path(setup.context->out_folder, setup.context->node()), unwritten.front().step);
       for (; !unwritten.empty(); unwritten.pop_front()) ledger->append(unwritten.front());
-      if (sync_due) ledger->sync();
-      sync_due = false;
-      if (std::exchange(waits, false)) spdlog::info("the ledger is complete again");
+      if (late) spdlog::info("the ledger is complete again");
     } catch (const std::exception& problem) {
       ledger.reset();
       write_again_at = Clock::now() + std::chrono::seconds(1);
-      if (!std::exchange(waits, true)) spdlog::warn("the ledger waits: {}", problem.what());
+      if (!late) spdlog::warn("the ledger waits: {}", problem.what());
       if (unwritten.size() > kUnwrittenMax) throw;
     }
   }

@@ -2,7 +2,6 @@
 // way to the system.
 #include <chrono>
 #include <filesystem>
-#include <fstream>
 #include <mutex>
 #include <utility>
 
@@ -15,6 +14,8 @@
 
 #include "actors/ledger.hpp"
 #include "data/tiny.hpp"
+#include "kernels/cpu/backend.hpp"
+#include "model/state.hpp"
 #include "support.hpp"
 #include "tests/support/process.hpp"
 
@@ -70,36 +71,6 @@ std::shared_ptr<const data::Dataset> dataset() {
   return data::make_tiny_dataset({.pairs = 100, .pack_tokens = 64});
 }
 
-// From its first step to the job's end.
-void run_monitor(const JobContextPtr& context, int64_t steps) {
-  caf::actor_system_config config;
-  caf::actor_system system{config};
-  const monitor_actor monitor = spawn_monitor(system, {context, {}}, dataset());
-  for (int64_t step = 0; step < steps; ++step) {
-    auto outcome = std::make_shared<StepOutcome>();
-    outcome->plan.step = step;
-    caf::anon_send(monitor, StepReport{outcome, {}, ""});
-  }
-  caf::anon_send_exit(monitor, caf::exit_reason::user_shutdown);
-}
-
-// Where the lines of a file end, in bytes.
-std::vector<uint64_t> ends_of_lines(const std::filesystem::path& path) {
-  std::vector<uint64_t> ends;
-  std::ifstream in(path);
-  uint64_t end = 0;
-  for (std::string line; std::getline(in, line);) ends.push_back(end += line.size() + 1);
-  return ends;
-}
-
-// How long the file was each time that it was synced.
-std::vector<uint64_t> synced_ends(const std::filesystem::path& path) {
-  std::vector<uint64_t> ends;
-  for (const Sync& one : take_syncs())
-    if (one.path == path_of(path)) ends.push_back(one.bytes);
-  return ends;
-}
-
 }  // namespace
 
 extern "C" int fdatasync(int descriptor) {
@@ -112,17 +83,15 @@ extern "C" int fsync(int descriptor) {
 TEST_CASE("a synced ledger has its lines on the disk, and its name") {
   const test::TemporaryFolder folder;
   const auto path = ledger_path(folder.path(), "node0");
-  LedgerWriter writer(path, 0);
-  writer.append(LedgerRecord());
+  sync_ledger(path);  // which is not there
+  LedgerWriter(path, 0).append(LedgerRecord());
   take_syncs();
-  writer.sync();
+  sync_ledger(path);
   const std::vector<Sync> seen = take_syncs();
   REQUIRE(seen.size() == 2);
   CHECK(seen[0].path == path_of(path));
   CHECK(seen[0].bytes == std::filesystem::file_size(path));
   CHECK(seen[1].path == path_of(path.parent_path()));
-  std::filesystem::remove(path);
-  CHECK_THROWS_AS(writer.sync(), Error);
 }
 
 TEST_CASE("a merged ledger is on the disk before it takes the place of the old one") {
@@ -138,25 +107,36 @@ TEST_CASE("a merged ledger is on the disk before it takes the place of the old o
   CHECK(seen[1].path == path_of(path.parent_path()));
 }
 
-TEST_CASE("the lines before a checkpoint are synced as it is written") {
+TEST_CASE("the ledger is synced before a checkpoint is written, and after it") {
   const test::TemporaryFolder folder;
   const auto path = ledger_path(folder.path(), "node0");
+  LedgerWriter(path, 0).append(LedgerRecord());
+  const auto context = context_of(folder.path(), 5, 2);
+  const auto backend = kernels::make_cpu_backend();
+  const auto stream = backend->create_stream();
+  model::ModelConfig config = context->job.model;
+  config.vocabulary = 32;
+  const auto model = model::make_model(config);
+  const auto state = std::make_shared<model::TrainState>(model::initial_state(*backend, *stream, *model, 1));
+  caf::actor_system_config options;
+  caf::actor_system system{options};
+  caf::scoped_actor self{system};
+  auto info = std::make_shared<model::CheckpointInfo>();
+  info->model = config;
+  const checkpointer_actor checkpointer = spawn_checkpointer(system, {context, {}}, info);
   take_syncs();
-  run_monitor(context_of(folder.path(), 5, 2), 5);
-  const std::vector<uint64_t> ends = ends_of_lines(path);
-  REQUIRE(ends.size() == 5);
-  // After steps 2 and 4, after the last, and at the job's end.
-  CHECK(synced_ends(path) == std::vector<uint64_t>{ends[1], ends[3], ends[4], ends[4]});
-}
-
-TEST_CASE("the ledger of a job that stops before its last step is synced at its end") {
-  const test::TemporaryFolder folder;
-  const auto path = ledger_path(folder.path(), "node0");
-  take_syncs();
-  run_monitor(context_of(folder.path(), 100, 0), 3);
-  const std::vector<uint64_t> ends = ends_of_lines(path);
-  REQUIRE(ends.size() == 3);
-  CHECK(synced_ends(path) == std::vector<uint64_t>{ends[2]});
+  std::string written;
+  self->request(checkpointer, kDeadline, SaveState{state, true})
+      .receive([&](const Saved& saved) { written = saved.path; }, [](const caf::error&) {});
+  REQUIRE(std::filesystem::exists(written));
+  std::vector<std::string> order;  // of the ledger and the checkpoint, which is synced under another name
+  for (const Sync& one : take_syncs()) {
+    const auto file = std::filesystem::path(one.path);
+    if (one.path == path_of(path)) order.push_back("ledger");
+    if (file.string().find("checkpoint-") != std::string::npos) order.push_back("checkpoint");
+  }
+  CHECK(order == std::vector<std::string>{"ledger", "checkpoint", "ledger"});
+  caf::anon_send_exit(checkpointer, caf::exit_reason::user_shutdown);
 }
 
 TEST_CASE("a monitor has a thread of its own, since it waits for disks") {

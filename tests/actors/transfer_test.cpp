@@ -6,6 +6,7 @@
 #include <mutex>
 #include <optional>
 #include <semaphore>
+#include <thread>
 
 #include <doctest/doctest.h>
 
@@ -185,14 +186,19 @@ TEST_CASE("a node that cannot write a state down pauses before it asks for one a
   Following node(folder.path());
   node.offer();
   const Questions::Question first = node.questions.next(wire::BLOB_STATE, 0);
+  const auto given = Clock::now();
   node.give(first, "a state");
-  std::optional<Questions::Question> second;
-  for (const auto until = Clock::now() + kDeadline; !second && Clock::now() < until;) {
+  int early = 0;
+  bool again = false;
+  for (const auto until = Clock::now() + kDeadline; Clock::now() < until && !again;) {
     node.offer();
-    second = node.questions.next(Clock::now() + std::chrono::milliseconds(10));
+    const auto question = node.questions.next(Clock::now() + std::chrono::milliseconds(10));
+    if (!question || question->at < given) continue;
+    again = question->at - given >= std::chrono::milliseconds(900);
+    early += again ? 0 : 1;
   }
-  REQUIRE(second.has_value());
-  CHECK(second->at - first.at >= std::chrono::milliseconds(900));
+  CHECK(again);
+  CHECK(early <= 1);  // a question that was under way may have been asked again before its answer came
 }
 
 TEST_CASE("a node that ends while it takes a state leaves no part of it") {
@@ -221,6 +227,9 @@ TEST_CASE("a part of a ledger is removed when no more of it comes, and a whole o
     REQUIRE(std::filesystem::exists(file));
     SUBCASE("the giver has no more") {
       node.refuse(rest);
+      const auto until = Clock::now() + kDeadline;
+      while (std::filesystem::exists(file) && Clock::now() < until) std::this_thread::yield();
+      REQUIRE_FALSE(std::filesystem::exists(file));
     }
     SUBCASE("the job ends") {}
     SUBCASE("it is whole") {
