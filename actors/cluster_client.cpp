@@ -67,10 +67,10 @@ std::vector<std::string> ClusterClient::wait_for_links(std::chrono::milliseconds
   using Clock = std::chrono::steady_clock;
   const auto deadline = Clock::now() + patience;
   bool whole = false;
-  while (!whole && Clock::now() < deadline) {
+  do {
     if (give_up && give_up()) throw error(ErrorKind::cancelled, "stopped before the nodes were reached");
     whole = arrived_.wait_until(lock, std::min(deadline, Clock::now() + std::chrono::milliseconds(100)), all);
-  }
+  } while (!whole && Clock::now() < deadline);
   std::vector<std::string> linked;
   for (const config::NodeConfig& node : cluster_.listed())
     if (linked_[node.name]) linked.push_back(node.name);

@@ -25,11 +25,13 @@ EnvelopePtr share(wire::Envelope&& message) {
 }
 
 std::string wire_text(std::string text) {
+  if (text.size() > wire::kTextBytesMax) {
+    size_t end = wire::kTextBytesMax;
+    while (end > 0 && (uint8_t(text[end]) & 0xc0) == 0x80) --end;  // within a character
+    text.resize(end);
+  }
   for (size_t at; (at = data::find_invalid_utf8(text)) != std::string::npos;) text[at] = '?';
-  if (text.size() <= wire::kTextBytesMax) return text;
-  size_t end = wire::kTextBytesMax;
-  while ((uint8_t(text[end]) & 0xc0) == 0x80) --end;  // within a character
-  return text.substr(0, end);
+  return text;
 }
 
 void check_path(const char* option, const std::string& path) {

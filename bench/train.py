@@ -97,9 +97,10 @@ def step_ceilings(rows):
     parts = {  # name: (the least, what took time)
         "linear layers": ("linear_ms", ["linear"]), "attention": ("attention_ms", ["attention"]),
         "vocabulary": ("vocabulary_ms", ["vocabulary"]), "norms, activations": ("activations_ms", ["pointwise"]),
-        "sums": ("sums_ms", ["folding", "rounding"]), "update, packing": ("update_ms", ["update", "packing"]), "waiting": (None, ["waiting"])}
-    lines = ["", "The least time that a step could take, in ms, with products as fast as the faster of oneDNN and Troupe at each shape (attention's "
-             "by oneDNN) and bytes as fast as memory, and the time that it took, of a thread.", "",
+        "sums": ("sums_ms", ["folding", "rounding"]), "update, packing": ("update_ms", ["update", "packing"]),
+        "waiting": (None, ["waiting"])}
+    lines = ["", "The least time that a step could take, in ms, with products as fast as the faster of oneDNN and Troupe at each shape "
+             "(attention's by oneDNN) and bytes as fast as memory, and the time that it took, of a thread.", "",
              "| model | type | | " + " | ".join(parts) + " | step | least to took |", "|---|---|---|" + "---:|" * (len(parts) + 2)]
     for row in rows:
         if least := row.get("ceiling"):

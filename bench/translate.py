@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Speed of translation of Troupe beside CTranslate2, alternating in one run; started by scripts/bench translate.
 
-Random weights, TOKENS tokens in and 30 out, each system with all its settings for the threads, the best taken. Runs of one sentence at
+Random weights, 30 tokens in and 30 out, each system with all its settings for the threads, the best taken. Runs of one sentence at
 a time go on for at least 300 calls, so that three of them are above the 99th percentile. Medians go to a JSON file and to a section
 of docs/benchmarks.md.
 """
@@ -72,7 +72,8 @@ def ceiling_tokens(row, ceiling, threads):
 
 
 def table(rows, ceiling, threads):
-    lines = ["| model | type | work | system | setting | tokens/s | min - max | ratio to the peer | goal | share of oneDNN's rate or memory's | p50 ms | p99 ms |",
+    lines = ["| model | type | work | system | setting | tokens/s | min - max | ratio to the peer | goal | "
+             "share of oneDNN's rate or memory's | p50 ms | p99 ms |",
              "|---|---|---|---|---|---:|---:|---:|---:|---:|---:|---:|"]
     peers = {(r["model"], r["precision"], r["work"]): r["tokens_per_s"] for r in rows if r["system"] != "troupe"}
     for row in rows:

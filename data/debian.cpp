@@ -218,8 +218,7 @@ class DebianSource : public DocumentSource {
 std::unique_ptr<DocumentSource> open_debian_source(const SourceOptions& options,
                                                    const std::string& work_folder,
                                                    const ProgressFunction& progress) {
-  check_language(options.target_language);
-  if (!options.source_language.empty()) check_language(options.source_language);
+  check_language(options.target_language);  // which must be there
   if (options.source_language == options.target_language)
     throw error(ErrorKind::usage, "cannot translate {} into itself: give two languages, such as en-fr",
                 options.target_language);

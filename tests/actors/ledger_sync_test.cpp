@@ -60,9 +60,8 @@ std::string path_of(const std::filesystem::path& there) {
 }
 
 // Of a node alone.
-JobContextPtr context_of(const std::string& out, int64_t steps, int64_t checkpoint_every) {
-  auto context = std::make_shared<JobContext>(*test_context(1, 0, steps, 4));
-  context->job.checkpoint_every = checkpoint_every;
+JobContextPtr context_of(const std::string& out) {
+  auto context = std::make_shared<JobContext>(*test_context(1, 0, 5, 4));
   context->out_folder = out;
   return context;
 }
@@ -111,7 +110,7 @@ TEST_CASE("the ledger is synced before a checkpoint is written, and after it") {
   const test::TemporaryFolder folder;
   const auto path = ledger_path(folder.path(), "node0");
   LedgerWriter(path, 0).append(LedgerRecord());
-  const auto context = context_of(folder.path(), 5, 2);
+  const auto context = context_of(folder.path());
   const auto backend = kernels::make_cpu_backend();
   const auto stream = backend->create_stream();
   model::ModelConfig config = context->job.model;
@@ -131,9 +130,8 @@ TEST_CASE("the ledger is synced before a checkpoint is written, and after it") {
   REQUIRE(std::filesystem::exists(written));
   std::vector<std::string> order;  // of the ledger and the checkpoint, which is synced under another name
   for (const Sync& one : take_syncs()) {
-    const auto file = std::filesystem::path(one.path);
     if (one.path == path_of(path)) order.push_back("ledger");
-    if (file.string().find("checkpoint-") != std::string::npos) order.push_back("checkpoint");
+    if (one.path.find("checkpoint-") != std::string::npos) order.push_back("checkpoint");
   }
   CHECK(order == std::vector<std::string>{"ledger", "checkpoint", "ledger"});
   caf::anon_send_exit(checkpointer, caf::exit_reason::user_shutdown);
@@ -143,7 +141,7 @@ TEST_CASE("a monitor has a thread of its own, since it waits for disks") {
   const test::TemporaryFolder folder;
   TestSystem test;  // where actors that share threads do not run by themselves
   caf::scoped_actor self{test.system};
-  const monitor_actor monitor = spawn_monitor(test.system, {context_of(folder.path(), 5, 2), {}}, dataset());
+  const monitor_actor monitor = spawn_monitor(test.system, {context_of(folder.path()), {}}, dataset());
   self->monitor(monitor);
   caf::anon_send_exit(monitor, caf::exit_reason::user_shutdown);
   bool ended = false;

@@ -1,10 +1,7 @@
 #include <fstream>
 
-#include <arpa/inet.h>
-#include <sys/socket.h>
-#include <unistd.h>
-
 #include "tests/cli/mistake.hpp"
+#include "tests/support/silent_port.hpp"
 
 using namespace troupe::test;
 
@@ -14,29 +11,6 @@ constexpr char kTinyJob[] =
     "[data]\nsource = \"tiny\"\n[model]\nwidth = 16\ninner = 16\nheads = 2\nencoder_layers = "
     "1\ndecoder_layers = 1\n"
     "max_length = 64\ncompute = \"f32\"\n[training]\nsteps = 6\nslots = 2\n[evaluation]\nevery = 0\n";
-
-// A listening socket that nobody answers on.
-class BusyPort {
- public:
-  BusyPort() : socket_(socket(AF_INET, SOCK_STREAM, 0)) {
-    sockaddr_in address{};
-    address.sin_family = AF_INET;
-    address.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
-    socklen_t size = sizeof address;
-    REQUIRE(bind(socket_, reinterpret_cast<sockaddr*>(&address), size) == 0);
-    REQUIRE(listen(socket_, 1) == 0);
-    REQUIRE(getsockname(socket_, reinterpret_cast<sockaddr*>(&address), &size) == 0);
-    text_ = "127.0.0.1:" + std::to_string(ntohs(address.sin_port));
-  }
-  ~BusyPort() { close(socket_); }
-  BusyPort(const BusyPort&) = delete;
-  BusyPort& operator=(const BusyPort&) = delete;
-  const std::string& address() const { return text_; }
-
- private:
-  int socket_;
-  std::string text_;
-};
 
 std::string one_node(const std::string& address, const std::string& more = "") {
   return more + "[[nodes]]\nname = \"alpha\"\naddress = \"" + address + "\"\n";
@@ -58,7 +32,7 @@ TEST_CASE("train and node: every mistake on the way to a job gets one clear erro
   const std::string shape = folder.write("shape.toml", "[model]\nwidth = 100\nheads = 3\n");
   const std::string no_manifest = folder / "empty";
   run({"mkdir", no_manifest});
-  const BusyPort busy;
+  const SilentPort busy;
   const std::string cluster = folder.write("cluster.toml", one_node(busy.address()));
   const std::string open = folder.write("open.toml", one_node("0.0.0.0:0"));
   const std::string no_certs =

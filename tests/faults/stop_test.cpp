@@ -2,13 +2,10 @@
 #include <csignal>
 #include <filesystem>
 
-#include <arpa/inet.h>
 #include <doctest/doctest.h>
 #include <fmt/format.h>
-#include <poll.h>
-#include <sys/socket.h>
-#include <unistd.h>
 
+#include "tests/support/silent_port.hpp"
 #include "training.hpp"
 
 using namespace troupe::test;
@@ -78,33 +75,22 @@ TEST_CASE("a second Ctrl-C leaves at once") {
 }
 
 TEST_CASE("who waits for nodes that do not answer can be stopped, and says so") {
-  const int listener = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
-  sockaddr_in here{};
-  here.sin_family = AF_INET;
-  here.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
-  socklen_t size = sizeof here;
-  REQUIRE(bind(listener, reinterpret_cast<sockaddr*>(&here), size) == 0);
-  REQUIRE(listen(listener, 8) == 0);
-  REQUIRE(getsockname(listener, reinterpret_cast<sockaddr*>(&here), &size) == 0);
-  const TemporaryFolder folder;
-  const std::string cluster = folder.write(
-      "cluster.toml", fmt::format("[cluster]\npatience_ms = 60000\n[[nodes]]\nname = \"silent\"\n"
-                                  "address = \"127.0.0.1:{}\"\nbulk_address = \"127.0.0.1:0\"\n",
-                                  ntohs(here.sin_port)));
   for (const int signal : {SIGINT, SIGTERM}) {
+    const SilentPort port;
+    const TemporaryFolder folder;
+    const std::string cluster = folder.write(
+        "cluster.toml", fmt::format("[cluster]\npatience_ms = 60000\n[[nodes]]\nname = \"silent\"\n"
+                                    "address = \"{}\"\nbulk_address = \"127.0.0.1:0\"\n",
+                                    port.address()));
     Process client(train_command(folder / "run", kSteps, {"--cluster", cluster}));
-    pollfd dialled{listener, POLLIN, 0};
-    CHECK(poll(&dialled, 1, 1000 * int(kRunDeadline.count())) == 1);
-    const int link = accept(listener, nullptr, nullptr);
+    CHECK(port.wait_for_dial(kRunDeadline));
     client.signal(signal);
     const auto result = client.wait(kRunDeadline);
-    close(link);
     REQUIRE(result);
     CAPTURE(result->err);
     CHECK(result->code == 130);
     CHECK(result->err.find("stopped before the nodes were reached") != std::string::npos);
   }
-  close(listener);
 }
 
 TEST_CASE("a run that is done stays done when it is resumed") {
