@@ -26,10 +26,18 @@ bool rows_collide(IsaLevel level, ConstView x) {
   return level == IsaLevel::v4 && x.rows > 8 && x.stride * int64_t(size_of(x.dtype)) % 2048 == 0;
 }
 
-// Below v4 they stay in a near cache while all panels pass; at v4 all at once was as fast.
-int64_t rows_at_once(IsaLevel level, int64_t depth) {
-  constexpr int64_t kElements = 64 << 10, kTile = 12;
-  return level == IsaLevel::v4 ? INT64_MAX : std::max<int64_t>(kElements / depth / kTile, 2) * kTile;
+// What of x is multiplied at once. Below v4 it stays in a near cache while all panels pass; at v4 all at once
+// was as fast. Results in f32 take one part of the depth after another.
+struct Part {
+  int64_t rows, depth;
+};
+Part part_of(IsaLevel level, int64_t rows, int64_t depth, bool divisible) {
+  constexpr int64_t kElements = 64 << 10, kDepth = 1024, kTile = 12;
+  if (level == IsaLevel::v4 || rows == 0) return {std::max<int64_t>(rows, 1), depth};
+  const int64_t part = divisible && depth > kDepth ? kDepth : depth;
+  const int64_t fitting = std::max<int64_t>(kElements / part / kTile, 2) * kTile;
+  const int64_t parts = std::max<int64_t>((rows + fitting / 2) / fitting, 1);  // all about as large
+  return {round_up((rows + parts - 1) / parts, kTile / 2), part};
 }
 
 }  // namespace
@@ -59,15 +67,16 @@ void CpuStream::linear_forward_panels(ConstView x, PackedWeight weight, ConstVie
 
 void CpuStream::multiply_panels(ConstView x, const PanelWeight& weight, DType held, ConstView bias, View y,
                                 bool accumulate) {
-  const int64_t at_once = rows_at_once(level_, weight.depth);
-  for (int64_t first = 0; first < x.rows; first += at_once) {
-    const int64_t rows = std::min(at_once, x.rows - first);
-    multiply_rows(x.row_range(first, rows), weight, held, bias, y.row_range(first, rows), accumulate);
+  const Part part = part_of(level_, x.rows, weight.depth, y.dtype == DType::f32);
+  for (int64_t first = 0; first < x.rows; first += part.rows) {
+    const int64_t rows = std::min(part.rows, x.rows - first);
+    multiply_rows(x.row_range(first, rows), weight, held, bias, y.row_range(first, rows), accumulate,
+                  part.depth);
   }
 }
 
 void CpuStream::multiply_rows(ConstView x, const PanelWeight& weight, DType held, ConstView bias, View y,
-                              bool accumulate) {
+                              bool accumulate, int64_t depth) {
   Scratch::Frame frame(scratch_);
   const bool padded = weight.depth != x.cols;  // the second of a pair would lie beyond the row
   if (padded || x.dtype != held || rows_collide(level_, x)) {
@@ -82,8 +91,18 @@ void CpuStream::multiply_rows(ConstView x, const PanelWeight& weight, DType held
   const bool to_f32 = y.dtype == DType::f32;
   const auto multiply = x.dtype == DType::f32 ? (to_f32 ? loops.multiply_f32 : loops.multiply_f32_to_bf16)
                                               : (to_f32 ? loops.multiply_bf16_to_f32 : loops.multiply_bf16);
-  multiply({x.data, x.rows, x.stride}, weight,
-           {y.data, y.stride, bias.empty() ? nullptr : bias.as<float>(), accumulate});
+  const auto* const elements = static_cast<const char*>(x.data);
+  auto* const weights = static_cast<char*>(weight.elements);
+  const int64_t bytes = int64_t(size_of(held));
+  auto before = accumulate ? PanelResult::added_to : PanelResult::overwritten;
+  for (int64_t first = 0; first < weight.depth; first += depth) {
+    const int64_t count = std::min(depth, weight.depth - first);
+    const bool last = first + count == weight.depth;
+    multiply({elements + first * bytes, x.rows, x.stride},
+             {weight.n, count, weight.panel, weights + first * kPanelColumns * bytes},
+             {y.data, y.stride, bias.empty() || !last ? nullptr : bias.as<float>(), before});
+    if (!accumulate) before = PanelResult::continued;
+  }
 }
 
 }  // namespace troupe::kernels

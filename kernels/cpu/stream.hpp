@@ -60,7 +60,7 @@ DropoutMask mask_of(const Dropout& dropout);  // CHECKs 0 <= rate < 1
 
 // How much a stream keeps for a while to save work. The results' bits depend on it.
 struct CpuLimits {
-  int64_t kept_bytes = int64_t{64} << 20;  // cross_entropy: exponentials, from the first pass to the second
+  int64_t kept_bytes = int64_t{128} << 20;  // cross_entropy: exponentials, from the first pass to the second
 };
 
 struct PanelWeight;
@@ -135,7 +135,7 @@ class CpuStream final : public Stream {
   void multiply_panels(ConstView x, const PanelWeight& weight, DType held, ConstView bias, View y,
                        bool accumulate);
   void multiply_rows(ConstView x, const PanelWeight& weight, DType held, ConstView bias, View y,
-                     bool accumulate);
+                     bool accumulate, int64_t depth);  // so much of the depth at once
 
   // training_panels.cpp: of weights packed for training, bf16 at level v4, all at v3
   bool trains_by_panels(DType dtype) const {

@@ -140,7 +140,9 @@ void CpuStream::weight_gradient_panels(ConstView dy, ConstView x, View dw, View 
       loops.pack_left_f32(dy_rows.as<float>(), rows, dy.stride, left, sums);
       loops.pack_right_f32(x_rows.as<float>(), rows, x.stride, right);
     }
-    loops.multiply(left, right, {dw.data, dw.stride, nullptr, first > 0});
+    loops.multiply(
+        left, right,
+        {dw.data, dw.stride, nullptr, first > 0 ? PanelResult::added_to : PanelResult::overwritten});
   }
 }
 

@@ -1,3 +1,5 @@
+#include <cmath>
+
 #include <doctest/doctest.h>
 
 #include "kernels/reference/linear.hpp"
@@ -73,6 +75,30 @@ TEST_CASE(
       if (level == IsaLevel::v3) at_v3 = all.values();
       if (level == IsaLevel::v4 && dtype == DType::f32) CHECK(all.values().values == at_v3.values);
     }
+  }
+}
+
+TEST_CASE(
+    "packed for inference, an element in f32 is one chain of sums, however deep and whatever the rows") {
+  constexpr int64_t kRows = 67, kChannels = 21, kDepth = 2309;
+  const Matrix x = random_matrix(kRows, kDepth, 1), w = random_matrix(kChannels, kDepth, 2),
+               bias = random_matrix(1, kChannels, 3);
+  Matrix chains(kRows, kChannels);
+  for (int64_t r = 0; r < kRows; ++r)
+    for (int64_t n = 0; n < kChannels; ++n) {
+      float sum = 0;
+      for (int64_t k = 0; k < kDepth; ++k)
+        sum = std::fma(x.values[size_t(r * kDepth + k)], w.values[size_t(n * kDepth + k)], sum);
+      chains.values[size_t(r * kChannels + n)] = sum + bias.values[size_t(n)];
+    }
+  for (const IsaLevel level : machine_levels()) {
+    if (level == IsaLevel::v2) continue;  // rounds twice
+    CAPTURE(to_string(level));
+    CpuStream stream(level);
+    const Packed packed = for_inference(stream, w, DType::f32);
+    const Strided y(DType::f32, kRows, kChannels);
+    stream.linear_forward(x.view(), packed.weight, bias.view(), y.view());
+    CHECK(y.values().values == chains.values);
   }
 }
 

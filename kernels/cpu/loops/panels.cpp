@@ -1,5 +1,7 @@
 #include "kernels/cpu/loops/panels.hpp"
 
+#include <type_traits>
+
 #include "kernels/cpu/loops/factors.hpp"
 #include "kernels/cpu/loops/panel_tiles.hpp"
 #include "kernels/cpu/loops/transpose.hpp"
@@ -67,6 +69,16 @@ TROUPE_INLINE void multiply_tile(const PanelRows& x, const PanelWeight& w, int64
     for (int p = 0; p < Panels; ++p) sum[r][p] = zero();
   const auto* weights = static_cast<const Element*>(w.elements) + panel * w.panel;
   const auto* rows = static_cast<const Element*>(x.elements) + row * x.stride;
+  if constexpr (std::is_same_v<T, float>)
+    if (y.before == PanelResult::continued)
+#pragma GCC unroll 12
+      for (int r = 0; r < Rows; ++r)
+#pragma GCC unroll 2
+        for (int p = 0; p < Panels; ++p) {
+          const int64_t column = (panel + p) * kPanelColumns;
+          const float* from = static_cast<const float*>(y.elements) + (row + r) * y.stride + column;
+          sum[r][p] = load(from, w.n - column < kPanelColumns ? w.n - column : kPanelColumns);
+        }
   for (int64_t k = 0; k < w.depth; k += Kind::kGroup) {
     decltype(Kind::load_weights(weights)) here[Panels];
 #pragma GCC unroll 2
@@ -87,7 +99,7 @@ TROUPE_INLINE void multiply_tile(const PanelRows& x, const PanelWeight& w, int64
 #pragma GCC unroll 12
     for (int r = 0; r < Rows; ++r, to += y.stride) {
       const Vec result = sum[r][p] + add;
-      store(to, y.accumulate ? load(to, count) + result : result, count);
+      store(to, y.before == PanelResult::added_to ? load(to, count) + result : result, count);
     }
   }
 }

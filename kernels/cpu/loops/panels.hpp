@@ -22,12 +22,16 @@ struct PanelRows {
   int64_t rows, stride;
 };
 
-// y (rows, n), overwritten or added to.
+// y (rows, n).
 struct PanelResult {
   void* elements;
   int64_t stride;
   const float* bias;  // (n), or null
-  bool accumulate;
+  enum Before : uint8_t {
+    overwritten,
+    added_to,   // y + (sum + bias)
+    continued,  // f32 only: the sums go on from y, as if the depth before had been part of this product
+  } before;
 };
 
 struct PanelLoops {

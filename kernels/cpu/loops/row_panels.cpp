@@ -189,7 +189,8 @@ TROUPE_INLINE void multiply_tile(const PanelWeight& a, const PanelWeight& b, int
     float* to = static_cast<float*>(y.elements) + row * y.stride + column;
 #pragma GCC unroll 8
     for (int r = 0; r < kRows; ++r, to += y.stride)
-      if (r < rows) store(to, y.accumulate ? load(to, count) + sum[r][p] : sum[r][p], count);
+      if (r < rows)
+        store(to, y.before == PanelResult::added_to ? load(to, count) + sum[r][p] : sum[r][p], count);
   }
 }
 
