@@ -79,8 +79,9 @@ void print(const Report& r) {
   fmt::print("{} sentences translated in {:.1f} s\n", r.quality.sources.size(), r.translate_seconds);
 }
 
-void write_translations(const std::string& path, const std::vector<std::string>& lines) {
-  std::ofstream file(path);
+void write_translations(const std::string& path, std::ios::openmode mode,
+                        const std::vector<std::string>& lines) {
+  std::ofstream file(path, mode);
   for (const std::string& line : lines) file << line << '\n';
   file.flush();
   if (!file) throw error(ErrorKind::file, "cannot write the translations to {}", path);
@@ -115,6 +116,8 @@ int evaluate(const EvaluateOptions& options) {
                 "{} is a language model: --show, --samples, --output, --int8, --beam, --length-penalty, "
                 "--max-tokens and --batch are about translations",
                 trained->path());
+  const bool kept = !options.output.empty();
+  if (kept) write_translations(options.output, std::ios::app, {});  // a mistake is told before the work
   const int threads = thread_count(options.threads);
   const inference::Translator translator(trained->packed_for(inference::Use::translation), options.generate,
                                          threads);
@@ -124,13 +127,13 @@ int evaluate(const EvaluateOptions& options) {
     const auto begin = Clock::now();
     report.quality = inference::evaluate_translation(translator, *dataset, split, options.samples_max);
     report.translate_seconds = std::chrono::duration<double>(Clock::now() - begin).count();
-    if (!options.output.empty()) write_translations(options.output, report.quality.hypotheses);
   }
   report.shown = spread(options.show, report.quality.sources.size());
   if (options.json)
     fmt::print("{}\n", to_json(report).dump());
   else
     print(report);
+  if (kept) write_translations(options.output, std::ios::trunc, report.quality.hypotheses);
   return kDone;
 }
 

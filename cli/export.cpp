@@ -1,3 +1,6 @@
+#include <filesystem>
+#include <system_error>
+
 #include <CLI/CLI.hpp>
 #include <fmt/format.h>
 
@@ -23,7 +26,12 @@ void run_export(const ExportOptions& options) {
   if (inference::is_exported(path))
     throw error(ErrorKind::usage, "{} is exported already; give the checkpoint that it was made from", path);
   const auto backend = kernels::make_cpu_backend();
+  std::error_code none;
+  if (std::filesystem::equivalent(path, options.out, none))
+    throw error(ErrorKind::usage, "--out {} is the checkpoint itself; name another file", options.out);
   model::SavedWeights saved = model::load_weights_only(path, *backend);
+  if (saved.info.model.family != model::Family::encoder_decoder)
+    throw error(ErrorKind::usage, "{} is a language model; what is exported is for translation", path);
   saved.info.model = inference::in_precision(saved.info.model, options.precision);
   const kernels::DType type = options.precision.int8 ? kernels::DType::i8 : saved.info.model.compute;
   const uint64_t bytes = inference::export_model(options.out, saved, type, *backend);

@@ -34,7 +34,10 @@ inline void add_generate_options(CLI::App& command, model::GenerateOptions& opti
                   "Longest output in tokens; 0: what the model takes. Never more than 16 and three times the "
                   "sentence's own")
       ->capture_default_str();
-  command.add_option("--batch", options.batch_sequences, "Sentences of a batch")->capture_default_str();
+  command
+      .add_option("--batch", options.batch_sequences,
+                  "Sentences of a batch at most; never more than 4096 tokens of them")
+      ->capture_default_str();
   command.add_option("--threads", threads, "0: one a core")
       ->check(CLI::Range(0, 1024))
       ->capture_default_str();

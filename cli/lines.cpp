@@ -13,14 +13,12 @@ namespace troupe::cli {
 
 bool LineReader::take_line(std::string* line) {
   const size_t end = buffer_.find('\n', std::max(begin_, searched_));
-  searched_ = buffer_.size();
-  if (end == std::string::npos && !(ended_ && begin_ < buffer_.size())) {
-    if (buffer_.size() - begin_ > kLineBytesMax)
-      throw error(ErrorKind::usage, "line {} of the input is longer than {} bytes; cut it into lines",
-                  lines_ + 1, kLineBytesMax);
-    return false;
-  }
   const size_t stop = std::min(end, buffer_.size());
+  searched_ = stop;
+  if (stop - begin_ > kLineBytesMax)
+    throw error(ErrorKind::usage, "line {} of the input is longer than {} bytes; cut it into lines",
+                lines_ + 1, kLineBytesMax);
+  if (end == std::string::npos && !(ended_ && begin_ < buffer_.size())) return false;
   *line = buffer_.substr(begin_, stop - begin_);
   if (!line->empty() && line->back() == '\r') line->pop_back();
   begin_ = std::min(stop + 1, buffer_.size());
@@ -48,13 +46,15 @@ void LineReader::fill() {
 
 void LineReader::take_lines(size_t lines_max, std::vector<std::string>* lines) {
   std::string line;
-  while (lines->size() < lines_max) {
-    if (take_line(&line))
+  for (size_t bytes = 0; lines->size() < lines_max && bytes < kBytesAtOnce;) {
+    if (take_line(&line)) {
+      bytes += line.size();
       lines->push_back(std::move(line));
-    else if (ended_ || (!lines->empty() && !readable_now()))
+    } else if (ended_ || (!lines->empty() && !readable_now())) {
       break;
-    else
+    } else {
       fill();
+    }
   }
 }
 

@@ -10,12 +10,13 @@ namespace troupe::cli {
 class LineReader {
  public:
   static constexpr size_t kLineBytesMax = 1 << 20;
+  static constexpr size_t kBytesAtOnce = 16 << 20;  // of lines; one more may come on top
 
   explicit LineReader(int descriptor) : descriptor_(descriptor) {}
 
-  // Waits for one line, then adds the lines that are there already, `lines_max` in all; empty at the end of
-  // the input. Throws Error(file) when reading fails, Error(usage) for a line of more than kLineBytesMax; the
-  // lines before that are returned first.
+  // Waits for one line, then adds the lines that are there already, up to `lines_max` or kBytesAtOnce in all;
+  // empty at the end of the input. Throws Error(file) when reading fails, Error(usage) for a line of more
+  // than kLineBytesMax; the lines before that are returned first.
   std::vector<std::string> next(size_t lines_max);
 
  private:

@@ -30,13 +30,13 @@ void write_all(int descriptor, const std::string& text) {
   }
 }
 
-std::string format_outputs(const std::vector<std::vector<inference::Output>>& outputs, bool n_best,
+std::string format_outputs(const std::vector<std::vector<inference::Output>>& outputs, bool numbered,
                            size_t first) {
   std::string text;
   for (size_t i = 0; i < outputs.size(); ++i)
     for (const inference::Output& output : outputs[i])
-      text +=
-          n_best ? fmt::format("{}\t{:.4f}\t{}\n", first + i, output.score, output.text) : output.text + "\n";
+      text += numbered ? fmt::format("{}\t{:.4f}\t{}\n", first + i, output.score, output.text)
+                       : output.text + "\n";
   return text;
 }
 
@@ -64,7 +64,7 @@ int translate(const TranslateOptions& options) {
       warn(fmt::format("line {} is longer than the {} tokens the model takes; its end is not translated",
                        first + index, trained->model().config().max_length - 1));
     };
-    write_all(options.output, format_outputs(translator.run(lines, cut), options.generate.n_best > 1, first));
+    write_all(options.output, format_outputs(translator.run(lines, cut), options.numbered, first));
     first += lines.size();
     if (stops)
       throw error(ErrorKind::file,
@@ -82,11 +82,14 @@ void add_translate(CLI::App& app, int& code) {
       ->required();
   add_generate_options(*command, options->generate, options->threads);
   add_precision_options(*command, options->precision);
-  command
-      ->add_option("--n-best", options->generate.n_best,
-                   "Translations of each line, as: number, score, text, separated by tabs")
-      ->capture_default_str();
-  command->callback([options, &code] { code = translate(*options); });
+  const CLI::Option* const n_best =
+      command->add_option("--n-best", options->generate.n_best,
+                          "So many translations of each line, as: number, score, text, separated by tabs; "
+                          "unless given, the text alone");
+  command->callback([options, n_best, &code] {
+    options->numbered = n_best->count() > 0;
+    code = translate(*options);
+  });
 }
 
 }  // namespace troupe::cli

@@ -9,8 +9,9 @@
 namespace troupe::cli {
 
 struct TranslateOptions {
-  std::string checkpoint;           // a file, a folder of them, or the output folder of a training run
-  model::GenerateOptions generate;  // n_best above 1: lines of "number<TAB>score<TAB>text", numbered from 1
+  std::string checkpoint;  // a file, a folder of them, or the output folder of a training run
+  model::GenerateOptions generate;
+  bool numbered = false;  // lines of "number<TAB>score<TAB>text", from 1; n_best of each number
   inference::Precision precision;
   int threads = 0;            // 0: one a core
   int input = 0, output = 1;  // file descriptors

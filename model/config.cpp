@@ -17,9 +17,21 @@ void require_rate(const char* name, float rate) {
     throw error(ErrorKind::usage, "model.{} is {}; it must be at least 0 and below 1", name, rate);
 }
 
+// A file may hold any number.
+template <typename Choice>
+void require_choice(const char* name, Choice value, Choice last) {
+  require(uint8_t(value) >= 1 && value <= last, name, int64_t(value), "one of its choices");
+}
+
 }  // namespace
 
 void validate(const ModelConfig& c) {
+  require_choice("family", c.family, Family::decoder);
+  require_choice("norm", c.norm, NormPlacement::post);
+  require_choice("norm_kind", c.norm_kind, kernels::NormKind::rms);
+  require_choice("positions", c.positions, Positions::rotary);
+  require_choice("activation", c.activation, kernels::Activation::gelu);
+  require_choice("products", c.products, Products::tf32);
   require(c.vocabulary >= 4 && c.vocabulary <= (1 << 22), "vocabulary", c.vocabulary,
           "between 4 and 4194304");
   require(c.width >= 1 && c.width <= 65536, "width", c.width, "between 1 and 65536");

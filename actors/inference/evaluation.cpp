@@ -20,6 +20,11 @@ void check_belongs(const TrainedModel& trained, const data::Dataset& dataset) {
     throw error(ErrorKind::usage, "{} is a {} model but {} holds {}", trained.path(),
                 trained.translates() ? "translation" : "language", dataset.folder(),
                 pairs ? "pairs" : "running text");
+  const int64_t longest = trained.model().config().max_length;
+  if (dataset.max_length() > longest)
+    throw error(ErrorKind::usage,
+                "{} takes {} tokens, but {} has sequences of {}; prepare it with --max-length {}",
+                trained.path(), longest, dataset.folder(), dataset.max_length(), longest);
 }
 
 model::LossTotals evaluate_loss(const TrainedModel& trained, const data::Dataset& dataset, data::Split split,

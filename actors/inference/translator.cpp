@@ -94,6 +94,7 @@ Translator::Translator(std::shared_ptr<const TrainedModel> trained, const model:
                        int threads)
     : trained_(std::move(trained)),
       generator_(trained_->backend(), trained_->model(), trained_->weights(), options),
+      n_best_(size_t(options.n_best)),
       threads_(threads) {}
 
 std::vector<std::vector<Output>> Translator::run(std::span<const std::string> lines,
@@ -114,7 +115,7 @@ std::vector<std::vector<Output>> Translator::run(std::span<const std::string> li
     places.push_back(i);
   }
   const auto generated = generator_.generate(inputs, threads_);
-  std::vector<std::vector<Output>> outputs(lines.size(), std::vector<Output>(1));
+  std::vector<std::vector<Output>> outputs(lines.size(), std::vector<Output>(n_best_));
   for (size_t i = 0; i < generated.size(); ++i) {
     std::vector<Output>& output = outputs[places[i]];
     output.clear();

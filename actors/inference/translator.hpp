@@ -88,15 +88,16 @@ class Translator {
   // Throws Error(usage) when the options are impossible.
   Translator(std::shared_ptr<const TrainedModel> trained, const model::GenerateOptions& options, int threads);
 
-  // The n best outputs of each line, best first, in the order of the lines; an empty line has one empty
-  // output. Lines are cleaned as `prepare` does; one that is longer than the model takes is cut, and `cut` is
-  // told its index.
+  // The n best outputs of each line, best first, in the order of the lines; an empty line has as
+  // many empty ones. Lines are cleaned as `prepare` does; one that is longer than the model takes is cut, and
+  // `cut` is told its index.
   std::vector<std::vector<Output>> run(std::span<const std::string> lines,
                                        const std::function<void(size_t index)>& cut = {}) const;
 
  private:
   std::shared_ptr<const TrainedModel> trained_;
   model::Generator generator_;
+  size_t n_best_;
   int threads_;
 };
 

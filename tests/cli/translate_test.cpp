@@ -27,7 +27,7 @@ struct TrainedTiny {
   std::shared_ptr<const data::Dataset> dataset;
 
   // `base`: the family and what else is not set here.
-  explicit TrainedTiny(int64_t steps, const model::ModelConfig& base = {}) {
+  explicit TrainedTiny(int64_t steps, const model::ModelConfig& base = {}, int64_t max_length = 32) {
     data::TinyOptions language;
     language.language_model = base.family == model::Family::decoder;
     data::write_tiny_dataset(data, language);
@@ -44,7 +44,7 @@ struct TrainedTiny {
     config.heads = 4;
     config.decoder_layers = 2;
     config.encoder_layers = language.language_model ? 0 : 2;
-    config.max_length = 32;
+    config.max_length = max_length;
     config.dropout = 0;
     config.compute = kernels::DType::f32;
     const auto shape = model::make_model(config);
@@ -107,6 +107,15 @@ TEST_CASE("a model trained on the made-up language translates and evaluates sent
     const std::vector<std::string> expected{"", translations[0], "", translations[0]};
     CHECK(lines_of(result.out) == expected);
     CHECK(run({TROUPE_PROGRAM, "translate", "--checkpoint", tiny.checkpoint}, "").out.empty());
+    const auto numbered = [&](const char* count) {
+      return lines_of(run({TROUPE_PROGRAM, "translate", "--checkpoint", tiny.checkpoint, "--beam", "2",
+                           "--n-best", count},
+                          "\n" + a + "\n")
+                          .out);
+    };
+    CHECK(numbered("2").size() == 4);
+    REQUIRE(numbered("1").size() == 2);
+    CHECK(numbered("1")[1].starts_with("2\t"));
   }
   {
     INFO("n best come numbered and sorted by score");
@@ -352,7 +361,7 @@ TEST_CASE("mistakes of translate and evaluate") {
   const std::string& good = tiny.checkpoint;
   model::ModelConfig decoder;
   decoder.family = model::Family::decoder;
-  const TrainedTiny writer(1, decoder);
+  const TrainedTiny writer(1, decoder), narrow(0, {}, 8);
   const std::string exported = tiny.folder / "exported";
   REQUIRE(run({TROUPE_PROGRAM, "export", "--checkpoint", good, "--out", exported}).code == 0);
   const std::vector<Mistake> mistakes = {
@@ -375,6 +384,11 @@ TEST_CASE("mistakes of translate and evaluate") {
        {"length penalty is -1"}},
       {"an empty batch", {"translate", "--checkpoint", good, "--batch", "0"}, 2, {"batch is 0"}},
       {"export of nothing", {"export", "--checkpoint", good}, 2, {"--out"}},
+      {"export of a language model",
+       {"export", "--checkpoint", writer.checkpoint, "--out", tiny.folder / "writer"},
+       2,
+       {"language model"}},
+      {"export onto itself", {"export", "--checkpoint", good, "--out", good}, 2, {"another file"}},
       {"export to nowhere", {"export", "--checkpoint", good, "--out", "/nowhere/x"}, 1, {"/nowhere/x"}},
       {"export of an exported model",
        {"export", "--checkpoint", exported, "--out", tiny.folder / "again"},
@@ -408,6 +422,10 @@ TEST_CASE("mistakes of translate and evaluate") {
        2,
        {"--split"}},
       {"another tokenizer", {"evaluate", "--checkpoint", good, "--data", others}, 2, {"another tokenizer"}},
+      {"longer samples than the model takes",
+       {"evaluate", "--checkpoint", narrow.checkpoint, "--data", narrow.data},
+       2,
+       {"takes 8 tokens", "--max-length 8"}},
       {"running text", {"evaluate", "--checkpoint", good, "--data", text}, 2, {"tokenizer"}},
       {"evaluate with beam 0",
        {"evaluate", "--checkpoint", good, "--data", tiny.data, "--beam", "0"},
