@@ -129,8 +129,10 @@ void add_source_options(CLI::App& command, PrepareArguments& a) {
   command.add_option("--tsv-source-column", o.tsv_source_column, "Column of the source, from 1")->needs(tsv);
   command.add_option("--tsv-target-column", o.tsv_target_column, "Column of the target, from 1")->needs(tsv);
   command.add_option("--tsv-label-column", o.tsv_label_column, "Column of a label; 0: none")->needs(tsv);
-  command.add_flag("--skip-invalid-utf8", o.skip_invalid_utf8,
-                   "Leave out lines that are not UTF-8 instead of stopping");
+  command
+      .add_flag("--skip-invalid-utf8", o.skip_invalid_utf8,
+                "Leave out lines that are not UTF-8 instead of stopping")
+      ->excludes(debian);
 }
 
 void add_tokenizer_options(CLI::App& command, PrepareArguments& a) {
@@ -161,10 +163,12 @@ void add_prepare(CLI::App& app, int&) {
   command->add_option("--out", o.out, "Dataset folder to write")->required();
   command->add_flag("--overwrite", o.overwrite, "Replace a dataset that is there already");
   add_source_options(*command, *a);
-  command->add_option("--characters-max", o.clean.characters_max, "Longest side kept, in characters")
-      ->capture_default_str();
+  const CLI::Option* const characters_max =
+      command->add_option("--characters-max", o.clean.characters_max, "Longest side kept, in characters")
+          ->capture_default_str();
   command->add_option("--length-ratio-max", o.clean.length_ratio_max, "Largest ratio of the sides' lengths")
-      ->capture_default_str();
+      ->capture_default_str()
+      ->excludes(command->get_option("--text"));
   command->add_flag("--compatibility-forms", o.clean.compatibility_forms, "Normalise to NFKC instead of NFC");
   add_tokenizer_options(*command, *a);
   command->add_option("--split", a->unit, "What a sample is: document, sentence or token")
@@ -180,7 +184,9 @@ void add_prepare(CLI::App& app, int&) {
                     ->check(CLI::Range(1, 1024));
   command->add_option("--cluster", a->cluster, "Use the loaders of the running nodes of this cluster file")
       ->excludes(nodes);
-  command->callback([a] {
+  command->callback([a, characters_max] {
+    if (a->unit == "token" && characters_max->count() > 0)
+      throw error(ErrorKind::usage, "--characters-max leaves out samples; --split token leaves out none");
     a->options.unit = a->unit == "token"      ? data::SampleUnit::token
                       : a->unit == "sentence" ? data::SampleUnit::sentence
                                               : data::SampleUnit::document;

@@ -204,7 +204,8 @@ std::vector<SampleView> Dataset::samples_of_pack(Split split, uint64_t pack) con
 
 std::vector<uint64_t> Dataset::sample_ids(Split split, uint64_t pack) const {
   std::vector<uint64_t> ids;
-  for (const SampleView& sample : samples_of_pack(split, pack)) ids.push_back(sample.id);
+  for (const SampleView& sample : samples_of_pack(split, pack))
+    ids.push_back(sample.window ? pack << 32 | ids.size() : sample.id);
   return ids;
 }
 

@@ -70,7 +70,9 @@ class Dataset {
 
   // REQUIRES pack < packs(split). Rows come in the canonical order of the pack.
   Batch batch_of_pack(Split split, uint64_t pack) const;
-  std::vector<uint64_t> sample_ids(Split split, uint64_t pack) const;  // of its rows, for the ledger
+  // Of its rows, for the ledger: no two of a split are the same. A window, of which a document may begin
+  // several, is named by its place.
+  std::vector<uint64_t> sample_ids(Split split, uint64_t pack) const;
   std::vector<SampleView> samples_of_pack(Split split, uint64_t pack) const;
 
   // The pack of a training slot: with g = step * slots + slot, the (g mod packs)-th of a permutation keyed by

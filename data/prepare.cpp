@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <filesystem>
+#include <system_error>
 
 #include "data/assembly.hpp"
 #include "data/parallel.hpp"
@@ -127,6 +128,15 @@ PreparePlan::PreparePlan(PrepareOptions options, ProgressFunction progress)
         ErrorKind::usage,
         "cannot prepare into {}: it holds a dataset already; choose another folder, or pass --overwrite",
         s.options.out);
+  const std::string tokenizer = s.options.out + "/" + std::string(kTokenizerName);
+  std::error_code none;
+  if (!s.options.overwrite && holds_lone_tokenizer(s.options.out) &&
+      !std::filesystem::equivalent(tokenizer, s.options.tokenizer_file, none))
+    throw error(
+        ErrorKind::usage,
+        "cannot prepare into {}: its {} is of no dataset and would be replaced; choose another folder, "
+        "or pass --overwrite",
+        s.options.out, kTokenizerName);
   s.folder = std::make_unique<WorkFolder>(s.options.out);
   s.source = open_source(s.options.source, s.folder->path(), s.progress);
   s.work.clean = s.options.clean;

@@ -39,6 +39,19 @@ void remove_dataset(const std::string& out) {
 
 }  // namespace
 
+bool holds_lone_tokenizer(const std::string& out) {
+  bool found = false;
+  std::error_code none;
+  for (const auto& entry : std::filesystem::directory_iterator(out, none)) {
+    const std::string name = entry.path().filename().string();
+    if (name == kTokenizerName)
+      found = true;
+    else if (is_dataset_file(name))
+      return false;
+  }
+  return found;
+}
+
 WorkFolder::WorkFolder(const std::string& out)
     : out_(out), path_(out + "/.work"), made_(!std::filesystem::exists(out)) {
   make_folder(out);
@@ -78,7 +91,9 @@ void WorkFolder::replace_dataset(const std::vector<FileEntry>& files, bool sync)
                   out_, failed.message());
   };
   remove_dataset(out_);
-  for (const FileEntry& file : files) put(file.name);
+  for (const FileEntry& file : files)
+    if (file.name != kTokenizerName) put(file.name);
+  put(std::string(kTokenizerName));  // never alone
   if (sync) sync_folder(out_);
   put(std::string(kManifestName));
   if (sync) sync_folder(out_);

@@ -9,6 +9,9 @@
 
 namespace troupe::data {
 
+// Whether `out` has a tokenizer.model that is no part of a dataset, or of what is left of one.
+bool holds_lone_tokenizer(const std::string& out);
+
 class WorkFolder {
  public:
   // Makes OUT and OUT/.work, emptied of what a killed run left. Throws Error(usage) while another process is

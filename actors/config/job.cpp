@@ -128,7 +128,10 @@ model::OptimizerConfig resolved_optimizer(const JobConfig& job) {
   if (!ends) schedule.total_steps = 0;
   if (ends && schedule.total_steps == 0) schedule.total_steps = job.steps;
   if (schedule.kind != ScheduleKind::warmup_stable_decay) schedule.decay_steps = 0;
-  else if (schedule.decay_steps == 0) schedule.decay_steps = std::max<int64_t>(1, schedule.total_steps / 5);
+  else if (schedule.decay_steps == 0) {
+    const int64_t after_warmup = std::max<int64_t>(1, schedule.total_steps - schedule.warmup_steps);
+    schedule.decay_steps = std::clamp<int64_t>(schedule.total_steps / 5, 1, after_warmup);
+  }
   return out;
 }
 

@@ -114,6 +114,18 @@ TEST_CASE("prepare: every mistake gets one clear error and an exit code") {
        prepare({"--aligned", source, target, "--pair", "en-f/r"}),
        2,
        {"\"f/r\" as a language"}},
+      {"a ratio of one side",
+       prepare({"--text", source, "--length-ratio-max", "2"}),
+       2,
+       {"--text excludes --length-ratio-max"}},
+      {"a longest window",
+       prepare({"--text", source, "--split", "token", "--characters-max", "100"}),
+       2,
+       {"--characters-max", "--split token"}},
+      {"lines of no file",
+       prepare({"--source", "debian", "--skip-invalid-utf8"}),
+       2,
+       {"--source excludes --skip-invalid-utf8"}},
       {"a cache for a file",
        prepare({"--text", source, "--cache", folder / "cache"}),
        2,
@@ -171,6 +183,22 @@ TEST_CASE("prepare: a dataset that is there is not replaced unless asked") {
   auto again = command;
   again.push_back("--overwrite");
   CHECK(run(again).code == 0);
+  REQUIRE(run({"rm", out + "/manifest.json"}).code == 0);  // as a kill in the midst of it leaves it
+  CHECK(run(command).code == 0);
+
+  INFO("a tokenizer that somebody else put there");
+  const std::string other = folder / "other", model = other + "/tokenizer.model";
+  REQUIRE(run({"sh", "-c", "mkdir " + other + " && cp " + out + "/tokenizer.model " + other}).code == 0);
+  auto into_other = command;
+  into_other[3] = other;
+  check_mistake(
+      {"a model", {into_other.begin() + 1, into_other.end()}, 2, {other, "tokenizer.model", "--overwrite"}});
+  into_other.erase(into_other.end() - 2, into_other.end());  // the vocabulary
+  into_other.insert(into_other.end(), {"--tokenizer-file", model});
+  const ProcessResult with_it = run(into_other);
+  CAPTURE(with_it.err);
+  CHECK(with_it.code == 0);
+  CHECK(hashes(other) == hashes(out));
 }
 
 TEST_CASE("prepare: a full disk is one error and leaves no half dataset") {

@@ -254,8 +254,14 @@ TEST_CASE(
   auto options = test::small_options(folder / "out", {{"", {}, {words}}});
   options.unit = SampleUnit::token;
   options.clean.characters_max = UINT32_MAX;
+  options.max_length = options.pack_tokens = 32;
   prepare_local(options, 1);
-  CHECK(Dataset::open(folder / "out")->samples(Split::train) > 0);
+  const auto dataset = Dataset::open(folder / "out");
+  CHECK(dataset->samples(Split::train) > 100);  // windows of one document
+  std::set<uint64_t> ids;
+  for (uint64_t pack = 0; pack < dataset->packs(Split::train); ++pack)
+    for (const uint64_t id : dataset->sample_ids(Split::train, pack)) ids.insert(id);
+  CHECK(ids.size() == dataset->samples(Split::train));
 }
 
 TEST_CASE("the form of the text is written down where it is not the usual one") {
