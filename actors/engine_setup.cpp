@@ -32,14 +32,22 @@ model::Checkpoint load_on_host(const JobContext& context, const std::filesystem:
   return model::load_checkpoint(path, *kernels::make_cpu_backend(context.services->level));
 }
 
+void check_same_data(const model::CheckpointInfo& ours, const model::CheckpointInfo& theirs,
+                     const std::filesystem::path& path) {
+  const bool same = theirs.model == ours.model && theirs.tokenizer == ours.tokenizer &&
+                    theirs.compatibility_forms == ours.compatibility_forms &&
+                    (theirs.dataset == ours.dataset || theirs.dataset.empty());
+  if (!same)
+    throw error(ErrorKind::usage,
+                "{} was trained on other data; give the --data it was made with, or choose another --out",
+                path.string());
+}
+
 model::TrainState load_state(const JobContext& context, const config::JobConfig& job,
-                             const std::filesystem::path& path) {
+                             const data::Dataset& dataset, const std::filesystem::path& path) {
   model::Checkpoint checkpoint = load_on_host(context, path);
   check_same_job(context.job, checkpoint, path);
-  if (checkpoint.info.model != job.model)
-    throw error(ErrorKind::usage,
-                "{} was trained on data with another vocabulary; give the --data it was made with",
-                path.string());
+  check_same_data(checkpoint_info(context, job, dataset), checkpoint.info, path);
   if (checkpoint.state.step > job.steps)
     throw error(ErrorKind::usage, "{} is at step {} already; ask for at least as many with --steps",
                 path.string(), checkpoint.state.step);
@@ -143,10 +151,14 @@ Beginning find_beginning(const JobContext& context) {
   return beginning;
 }
 
-model::CheckpointInfo checkpoint_info(const JobContext& context, const TrainEngine& engine,
+model::CheckpointInfo checkpoint_info(const JobContext& context, const config::JobConfig& job,
                                       const data::Dataset& dataset) {
-  return {engine.job().model, config::resolved_optimizer(engine.job()), context.job_text,
-          dataset.tokenizer().model_bytes(), dataset.compatibility_forms()};
+  return {job.model,
+          config::resolved_optimizer(job),
+          context.job_text,
+          dataset.tokenizer().model_bytes(),
+          dataset.compatibility_forms(),
+          dataset.digest()};
 }
 
 std::shared_ptr<TrainEngine> build_engine(const JobContext& context, const data::Dataset& dataset,
@@ -155,12 +167,14 @@ std::shared_ptr<TrainEngine> build_engine(const JobContext& context, const data:
   job.model = complete_model(job, dataset);
   const auto engine = make_engine(context, std::move(job));
   engine->probe(dataset.slot_batch(uint64_t(engine->job().seed), 0, 0, uint32_t(engine->job().slots)));
-  if (beginning.checkpoint) engine->replace_state(load_state(context, engine->job(), *beginning.checkpoint));
+  if (beginning.checkpoint)
+    engine->replace_state(load_state(context, engine->job(), dataset, *beginning.checkpoint));
   return engine;
 }
 
-void load_into(const JobContext& context, TrainEngine& engine, const std::filesystem::path& path) {
-  engine.replace_state(load_state(context, engine.job(), path));
+void load_into(const JobContext& context, const data::Dataset& dataset, TrainEngine& engine,
+               const std::filesystem::path& path) {
+  engine.replace_state(load_state(context, engine.job(), dataset, path));
   // Read twice: what has changed in memory between the first reading and its seal differs from the second.
   if (!engine.holds(load_on_host(context, path).state))
     throw error(ErrorKind::corrupt, "the state of {} has changed in this node's memory while it was loaded",

@@ -35,16 +35,18 @@ Beginning find_beginning(const std::filesystem::path& out, bool resume, const mo
 // it is, others may have the state that it lacks.
 Beginning find_beginning(const JobContext& context);
 
-model::CheckpointInfo checkpoint_info(const JobContext& context, const TrainEngine& engine,
+// What checkpoints of a job, whose model is complete, say of it.
+model::CheckpointInfo checkpoint_info(const JobContext& context, const config::JobConfig& job,
                                       const data::Dataset& dataset);
 
-// Throws Error(usage) when the checkpoint is another job's. The engine has been probed with the weights of
-// step 0, which all nodes can make.
+// Throws Error(usage) when the checkpoint is another job's, or of other data. The engine has been probed with
+// the weights of step 0, which all nodes can make.
 std::shared_ptr<TrainEngine> build_engine(const JobContext& context, const data::Dataset& dataset,
                                           const Beginning& beginning);
 
 // Reads a checkpoint that came from another node into the engine.
-void load_into(const JobContext& context, TrainEngine& engine, const std::filesystem::path& path);
+void load_into(const JobContext& context, const data::Dataset& dataset, TrainEngine& engine,
+               const std::filesystem::path& path);
 
 // Where the state lies in this process, for a drill that changes a bit of it: OUT/transfer/NODE.memory, one
 // "what address bytes" a line.

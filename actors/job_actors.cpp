@@ -51,7 +51,7 @@ std::vector<caf::actor> begin_training(caf::actor_system& system, JobActors& job
   const size_t before = job.all.size();
   const JobContext& context = job.context();
   const auto info =
-      std::make_shared<const model::CheckpointInfo>(checkpoint_info(context, *engine, *dataset));
+      std::make_shared<const model::CheckpointInfo>(checkpoint_info(context, engine->job(), *dataset));
   for (uint32_t i = 0; i < context.workers; ++i) {
     job.trainers.push_back(spawn_trainer(system, job.setup, engine, i));
     remember(job, job.trainers.back());

@@ -29,6 +29,9 @@ void verify(const LedgerOptions& options) {
   const config::JobConfig job = config::parse_job(newest, checkpoint.info.job_text);
   check_data_option(job, options.data, true);
   const auto dataset = actors::open_dataset(job, options.data);
+  if (const std::string& known = checkpoint.info.dataset; !known.empty() && known != dataset->digest())
+    throw error(ErrorKind::usage, "{} was trained on other data than {}; give the --data it was made with",
+                newest, dataset->folder());
   const actors::LedgerSummary found = actors::verify_ledger(options.out, job, *dataset);
   // The ledger may be ahead of the checkpoint, but not behind it.
   const model::TrainState& state = checkpoint.state;

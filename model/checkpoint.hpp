@@ -28,6 +28,7 @@ struct CheckpointInfo {
   std::string job_text;              // the canonical job file
   std::string tokenizer;             // the bytes of its model file; may be empty
   bool compatibility_forms = false;  // its text was cleaned to NFKC
+  std::string dataset;               // the digest of its dataset; empty in older files
 
   bool operator==(const CheckpointInfo&) const = default;
 };

@@ -42,11 +42,26 @@ void serialize(Archive& archive, EvaluationState& e) {
 
 namespace {
 
+// As archive(text) does, which on reading makes room for any size that is claimed.
+void text_field(cereal::PortableBinaryOutputArchive& archive, const std::string& text, size_t) {
+  archive(text);
+}
+void text_field(cereal::PortableBinaryInputArchive& archive, std::string& text, size_t bytes_max) {
+  cereal::size_type bytes = 0;
+  archive(cereal::make_size_tag(bytes));
+  if (bytes > bytes_max) throw cereal::Exception(fmt::format("a text of {} bytes", bytes));
+  text.resize(bytes);
+  archive(cereal::binary_data(text.data(), bytes));
+}
+
 template <class Archive, class Info, class State>
-void all_fields(Archive& archive, Info& info, State& state, uint32_t format) {
+void all_fields(Archive& archive, Info& info, State& state, uint32_t format, size_t text_bytes_max) {
   model_fields(archive, info.model, format);
-  archive(info.optimizer, info.job_text, info.tokenizer);
+  archive(info.optimizer);
+  text_field(archive, info.job_text, text_bytes_max);
+  text_field(archive, info.tokenizer, text_bytes_max);
   if (format >= 4) archive(info.compatibility_forms);
+  if (format >= 5) text_field(archive, info.dataset, text_bytes_max);
   archive(state.step, state.updates, state.skipped, state.target_tokens, state.chain, state.evaluation,
           state.elements);
 }
@@ -57,7 +72,7 @@ std::string encode_record(const CheckpointInfo& info, const TrainState& state) {
   std::ostringstream out;
   {
     cereal::PortableBinaryOutputArchive archive(out);
-    all_fields(archive, info, state, kRecordFormat);
+    all_fields(archive, info, state, kRecordFormat, 0);
   }
   return out.str();
 }
@@ -67,7 +82,7 @@ void read_record(SectionReader& reader, CheckpointInfo& info, TrainState& state)
   try {
     std::istringstream in(record);
     cereal::PortableBinaryInputArchive archive(in);
-    all_fields(archive, info, state, reader.format());
+    all_fields(archive, info, state, reader.format(), record.size());
     if (in.peek() != std::istringstream::traits_type::eof())
       throw cereal::Exception("bytes follow the record");
     validate(info.model);

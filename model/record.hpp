@@ -9,9 +9,9 @@
 namespace troupe::model {
 
 // The format of the files that hold such a record. Format 2 added the kind of norm, format 3 how products are
-// made, format 4 the form of the text; files of before have layer norm, products in the compute type, and
-// NFC.
-inline constexpr uint32_t kRecordFormat = 4;
+// made, format 4 the form of the text, format 5 the dataset; files of before have layer norm, products in the
+// compute type, NFC, and do not know.
+inline constexpr uint32_t kRecordFormat = 5;
 
 std::string encode_record(const CheckpointInfo& info, const TrainState& state);
 

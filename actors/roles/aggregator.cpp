@@ -39,6 +39,7 @@ struct aggregator_state {
 
   RoleSetup setup;
   std::shared_ptr<RingSession> ring;
+  std::shared_ptr<const data::Dataset> dataset;
   std::shared_ptr<TrainEngine> engine;
   TakePart peers;
   scheduler::View view;
@@ -54,7 +55,8 @@ struct aggregator_state {
 
   EngineBuilt build(const BuildEngine& from) {
     Beginning beginning = find_beginning(*setup.context);
-    engine = build_engine(*setup.context, *from.dataset, beginning);
+    dataset = from.dataset;
+    engine = build_engine(*setup.context, *dataset, beginning);
     if (setup.context->services->drill) write_memory_map(*setup.context, *engine);
     return {engine, std::move(beginning.broken)};
   }
@@ -225,7 +227,7 @@ struct aggregator_state {
     return install(
         self, "a state",
         [&] {
-          load_into(*setup.context, *engine, from.path);
+          load_into(*setup.context, *dataset, *engine, from.path);
           if (setup.context->services->drill) write_memory_map(*setup.context, *engine);
         },
         [this, self](std::function<void()> done) {

@@ -124,7 +124,7 @@ TEST_CASE("a final state that is asked for before its step is that of a state ta
     ahead.ask(InstallTotal{total_of_first_step(*ahead.gate.engine)})
         .receive([](const Installed& done) { REQUIRE(done.step == 1); }, ahead.no_error);
     const TrainEngine& engine = *ahead.gate.engine;
-    model::save_checkpoint(file, checkpoint_info(*ahead.context, engine, *dataset()), engine.state());
+    model::save_checkpoint(file, checkpoint_info(*ahead.context, engine.job(), *dataset()), engine.state());
     digest = engine.weights_digest(engine.state());
   }
   AggregatorAlone behind(folder / "behind");

@@ -97,6 +97,7 @@ TEST_CASE("the kinds of norm, positions, products and text come back from a chec
   saved.info.model.compute = kernels::DType::bf16;
   saved.info.model.products = Products::fp8;
   saved.info.compatibility_forms = true;
+  saved.info.dataset = "the digest of a dataset";
   saved.model = make_model(saved.info.model);
   saved.state = first_state([&](size_t bytes) { return saved.backend->allocate(bytes); }, *saved.model, 11);
   save_checkpoint(saved.path, saved.info, saved.state);
@@ -105,7 +106,7 @@ TEST_CASE("the kinds of norm, positions, products and text come back from a chec
   CHECK(state_digest(loaded.state) == state_digest(saved.state));
 }
 
-TEST_CASE("checkpoints of formats 1 to 3, which knew fewer settings, are read") {
+TEST_CASE("checkpoints of formats 1 to 4, which knew fewer settings, are read") {
   const Saved saved;
   const std::string record = encode_record(saved.info, saved.state);
   // Where the record holds what `change` changes: one byte.
@@ -122,10 +123,11 @@ TEST_CASE("checkpoints of formats 1 to 3, which knew fewer settings, are read") 
   REQUIRE(norm < products);
   REQUIRE(products < form);
   const uint64_t bytes = uint64_t(saved.state.elements) * sizeof(float);
-  for (const uint32_t format : {1u, 2u, 3u}) {
+  for (const uint32_t format : {1u, 2u, 3u, 4u}) {
     CAPTURE(format);
     std::string older = record;
-    older.erase(form, 1);
+    older.erase(form + 1, 8);  // the empty text that names no dataset
+    if (format < 4) older.erase(form, 1);
     if (format < 3) older.erase(products, 1);
     if (format < 2) older.erase(norm, 1);
     SectionWriter writer(FileKind{"TROUPECK", format, "checkpoint", ""}, saved.path, 0);
@@ -193,7 +195,7 @@ TEST_CASE("a checkpoint of a newer version is refused as such") {
   CHECK(saved.refusal() == ErrorKind::version);
   CHECK_THROWS_WITH_AS(
       load_weights_only(saved.path, *saved.backend),
-      doctest::Contains("written by a newer troupe; this one reads up to format 4: update troupe"), Error);
+      doctest::Contains("written by a newer troupe; this one reads up to format 5: update troupe"), Error);
 }
 
 TEST_CASE("what is not a checkpoint is refused") {
