@@ -16,9 +16,10 @@ namespace troupe::actors {
 using post_actor = caf::typed_actor<caf::reacts_to<Post>>;
 
 // Where roles turn when something ends or fails.
-using supervisor_actor = caf::typed_actor<caf::reacts_to<JobFailed>, caf::reacts_to<StepsDone>,
-                                          caf::reacts_to<Publish>, caf::reacts_to<scheduler::BeginView>,
-                                          caf::reacts_to<scheduler::EveryoneLeft>, caf::reacts_to<PartEnded>>;
+using supervisor_actor =
+    caf::typed_actor<caf::reacts_to<JobFailed>, caf::reacts_to<StepsDone>, caf::reacts_to<Publish>,
+                     caf::reacts_to<scheduler::BeginView>, caf::reacts_to<scheduler::EveryoneLeft>,
+                     caf::reacts_to<ReadyToLeave>, caf::reacts_to<PartEnded>>;
 
 using loader_actor =
     post_actor::extend<caf::replies_to<OpenDataset>::with<DatasetOpened>, caf::reacts_to<PrefetchSamples>,

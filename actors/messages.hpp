@@ -85,8 +85,9 @@ struct PeerUnlinked {
   scheduler::Rank peer = 0;
   std::string why;
 };
-struct LeaveWanted {};  // to the member: no slot of the next step
-struct StepReached {    // member to membership
+struct LeaveWanted {};   // to the member: no slot of the next step
+struct ReadyToLeave {};  // to the node: its part of the step is done, and others may go on without it
+struct StepReached {     // member to membership
   int64_t step = 0;
   bool wants_to_leave = false;
 };
@@ -247,6 +248,7 @@ TROUPE_LOCAL_MESSAGE(PartEnded)
 TROUPE_LOCAL_MESSAGE(PeerLinked)
 TROUPE_LOCAL_MESSAGE(PeerUnlinked)
 TROUPE_LOCAL_MESSAGE(LeaveWanted)
+TROUPE_LOCAL_MESSAGE(ReadyToLeave)
 TROUPE_LOCAL_MESSAGE(StepReached)
 TROUPE_LOCAL_MESSAGE(ViewStepReached)
 TROUPE_LOCAL_MESSAGE(MemberIsStuck)

@@ -103,6 +103,7 @@ void node_state::on_view(Self self, const scheduler::View& begins) {
   const bool first = !view;
   view = begins;
   if (first && leaving) begin_to_leave(self);
+  if (leaving && !view->position(context().rank())) ready_to_leave();
   if (stopping) tell_leader_to_stop();
   for (const scheduler::Member& member : begins.members) meet_guest(member.rank, member.address);
   publish(view_event());
@@ -163,6 +164,7 @@ void node_state::on_message(Self self, const LinkMessage& message) {
   if (lingers_until) return;
   if (body.has_ask_status()) return send(message.peer, status(*this));
   if (body.has_ask_cluster()) return send(message.peer, cluster_info());
+  if (body.has_start_job() && was_stopped(message)) return send(message.peer, last_verdict);
   if (body.has_start_job())
     return start(self, message.peer, body.start_job(), body.fence().ballot().number() > 0);
   if (body.has_prepare_start() && message.client) return begin_preparing(self, message);
@@ -186,6 +188,16 @@ void node_state::on_message(Self self, const LinkMessage& message) {
   if (body.has_node_status() && body.node_status().state() == "stopping" && same_job(context(), body))
     return takes_part_no_more(self, *rank);
   if (busy() && same_job(context(), body)) route(self, *rank, message.envelope);
+}
+
+// A peer that was away while its job was stopped offers it again. The ballots of an order begin at the time
+// of their leader, so those of a later order are beyond the time of the stop.
+bool node_state::was_stopped(const LinkMessage& offer) const {
+  if (phase != Phase::idle || !last_verdict || !rank_of(offer.peer)) return false;
+  const wire::Fence& fence = offer.envelope->fence();
+  const uint64_t number = fence.ballot().number();
+  return last_verdict->job_ended().exit_code() == 130 && last_verdict->job_ended().error().empty() &&
+         fence.job() == last_verdict->fence().job() && number > 0 && number < last_ended_us;
 }
 
 // A peer has given up its own part of the job; its link stays.
@@ -303,6 +315,10 @@ void node_state::on_tick(Self self) {
     else
       fail(self, at_deadline);
   }
+  if (stops_without_view_at && Clock::now() >= *stops_without_view_at) {
+    stops_without_view_at.reset();
+    give_up_waiting(self);
+  }
   if (phase == Phase::idle && waiting) {
     const auto [client, next] = *std::exchange(waiting, std::nullopt);
     start(self, client, next);
@@ -330,6 +346,7 @@ node_actor::behavior_type node(node_state::Self self, NodeSetup setup) {
       [self](const Publish& report) { self->state.publish(report.envelope); },
       [self](const scheduler::BeginView& begins) { self->state.on_view(self, begins.view); },
       [self](scheduler::EveryoneLeft) { self->state.everyone_left(self); },
+      [self](ReadyToLeave) { self->state.ready_to_leave(); },
       [self](PartEnded) { self->state.part_ended(self); },
       [self](const LinkMessage& message) { self->state.on_message(self, message); },
       [self](const LinkUp& up) { self->state.on_link_up(self, up); },

@@ -18,6 +18,7 @@ constexpr std::chrono::milliseconds kEndPatience{1500};  // for the roles of a j
 constexpr std::chrono::seconds kLastJobPatience{60};     // of the next order with them
 constexpr std::chrono::seconds kAuditPatience{60};
 constexpr std::chrono::seconds kLeavePatience{30};
+constexpr std::chrono::seconds kFirstViewPatience{3};  // of a node that is to stop or to leave
 constexpr std::chrono::seconds kRestMin{1}, kRestMax{60};
 
 std::string bytes_of_hex(const std::string& hex) {
@@ -86,6 +87,7 @@ void node_state::start(Self self, const std::string& from, const wire::StartJob&
   }
   unaudited.clear();
   deadline.reset();
+  stops_without_view_at.reset();
   spdlog::info("a job of {} steps, to begin with {} nodes", job_of_order->job.steps,
                job_of_order->awaited.size());
   const RoleSetup roles{job_of_order, supervisor_actor(self)};
@@ -114,6 +116,7 @@ void node_state::start(Self self, const std::string& from, const wire::StartJob&
 void node_state::train(Self self, EngineBuilt built) {
   if (phase != Phase::starting) return;
   phase = Phase::training;
+  spdlog::info("is set up, and waits for the first view");
   if (joining) built.broken.clear();  // the others have begun, or will without its say
   for (const caf::actor& role :
        begin_training(self->system(), *job, dataset, built, {linked.begin(), linked.end()})) {
@@ -133,9 +136,21 @@ void node_state::stop(Self self, const StopWanted& wanted) {
     return part_ended(self);
   }
   stopping = true;
-  if (phase == Phase::starting) return end(self, 130, "stopped before the first step: " + wanted.why);
+  if (phase == Phase::starting) return stopped_before(self, wanted.why);
+  if (!view) stops_without_view_at = Clock::now() + kFirstViewPatience;
   self->send(job->coordinator, wanted);
   tell_leader_to_stop();
+}
+
+void node_state::stopped_before(Self self, const std::string& why) {
+  end(self, 130, "stopped before the first step: " + why);
+}
+
+// The others that it waits for may never come.
+void node_state::give_up_waiting(Self self) {
+  if (phase != Phase::training || view) return;
+  if (leaving) return part_ended(self);
+  stopped_before(self, "no other node has come");
 }
 
 // Another node has refused the order: a job that this client did not order, though the same, goes on.
@@ -170,12 +185,18 @@ void node_state::leave(Self self, const StopWanted& wanted) {
   spdlog::info("leaves the job: {}", wanted.why);
   leaving = true;
   if (joining && !view) return part_ended(self);  // nobody counts on it yet
-  if (view) begin_to_leave(self);
+  if (view) return begin_to_leave(self);
+  stops_without_view_at = Clock::now() + kFirstViewPatience;
 }
 
+// Its own step takes as long as it takes: what is bounded is how long the others take to go on without it.
 void node_state::begin_to_leave(Self self) {
   self->send(job->member, LeaveWanted{});
-  if (!others_take_part()) return;  // its own step takes as long as it takes
+  if (!view->position(context().rank())) ready_to_leave();
+}
+
+void node_state::ready_to_leave() {
+  if (phase != Phase::training || !leaving || !others_take_part()) return;
   set_deadline(kLeavePatience,
                {ErrorKind::timeout, "the others have not gone on without this node in time", -1});
 }
@@ -337,6 +358,8 @@ void node_state::end(Self self, int code, const std::string& error) {
   last_code = code;
   const EnvelopePtr message = verdict(code, error);
   last_verdict = message;
+  last_ended_us =
+      uint64_t(std::chrono::system_clock::now().time_since_epoch() / std::chrono::microseconds(1));
   // Also the good end: whoever heard it first may be gone before it has told all.
   if (!told || error.empty()) send_peers(message);
   publish(message);

@@ -58,7 +58,7 @@ comm::LinkEvents events_into(const std::shared_ptr<NodeDoor>& door) {
         LinkMessage{peer.node, peer.client, std::make_shared<const wire::Envelope>(std::move(message))});
   };
   events.down = [door](const comm::LinkPeer& peer, const Error& why) {
-    if (peer.incarnation.empty()) spdlog::debug("{}: {}", peer.node, why.what());
+    if (peer.incarnation.empty()) spdlog::info("cannot reach {}: {}", peer.node, why.what());
     door->pass(LinkDown{peer.node, peer.client, !peer.incarnation.empty(), why.what()});
   };
   events.refused = [](const Error& why) { spdlog::warn("turned away: {}", why.what()); };
@@ -102,9 +102,16 @@ std::shared_ptr<NodeServices> open_services(const NodeOptions& options,
   links.patience_ms = int(services->cluster.patience_ms);
   services->links = std::make_shared<comm::LinkHub>(links, events_into(door));
 
+  const std::string host = own->address.substr(0, own->address.rfind(':'));
+  if ((host == "0.0.0.0" || host == "[::]") && own->bulk_address.empty() &&
+      services->cluster.nodes.size() > 1)
+    throw error(
+        ErrorKind::usage,
+        "{} listens on {}, and no other node could open its bulk connections there: give it a "
+        "bulk_address in its cluster file, with a port, and in those of the others the one they reach",
+        place.node, own->address);
   comm::BulkListenerOptions bulk;
-  bulk.address =
-      own->bulk_address.empty() ? own->address.substr(0, own->address.rfind(':')) + ":0" : own->bulk_address;
+  bulk.address = own->bulk_address.empty() ? host + ":0" : own->bulk_address;
   if (security.tls()) {
     bulk.tls = comm::make_server_context(security, place.node);
     services->tls_client = comm::make_client_context(security, place.node);

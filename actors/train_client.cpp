@@ -154,8 +154,12 @@ class TrainRun {
   void meet_guests(const wire::Event& view) {
     for (int i = 0; i < std::min(view.nodes_size(), view.addresses_size()); ++i) {
       const config::NodeConfig* node = client_.cluster().find(view.nodes(i));
-      if (node != nullptr && node->guest && !view.addresses(i).empty())
+      if (node == nullptr || !node->guest || view.addresses(i).empty()) continue;
+      try {
         client_.dial(node->name, view.addresses(i));
+      } catch (const Error& problem) {  // in what a node has said: the job goes on
+        progress_.say(fmt::format("cannot dial {}: {}", node->name, problem.what()));
+      }
     }
   }
 
@@ -380,6 +384,9 @@ int train(const TrainOptions& options) {
         "--min-nodes lets nodes come later, but a sum of floats depends on who adds: leave it out, or set "
         "training.sum = \"exact\"");
   const config::ClusterConfig cluster = config::read_cluster_file(options.cluster_file);
+  if (options.min_nodes > int64_t(cluster.listed().size()))
+    throw error(ErrorKind::usage, "--min-nodes is {}, but {} lists only {}", options.min_nodes,
+                options.cluster_file, cluster.listed().size());
   ClusterClient client(cluster);
   const auto nodes =
       client.wait_for_links(std::chrono::milliseconds(cluster.patience_ms) + std::chrono::seconds(3),

@@ -254,7 +254,7 @@ void MemberRole::claim_if_useful(MemberActions& actions, Microseconds now_us) {
   if (phase_ != Phase::compute || seal_ || outstanding_ || now_us < claim_after_us_) return;
   const uint32_t room = options_.workers + options_.lookahead;
   if (held() >= room) return;
-  claim(actions, step_ < plan_.steps && !wants_to_leave() ? room - held() : 0, now_us);
+  claim(actions, step_ < plan_.steps && !wants_to_leave() ? std::min(room - held(), kSlotsMax) : 0, now_us);
 }
 
 void MemberRole::claim(MemberActions& actions, uint32_t wanted, Microseconds now_us) {

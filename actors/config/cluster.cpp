@@ -17,7 +17,7 @@ namespace {
 void describe(ClusterConfig& c, FieldVisitor& v) {
   v.text("cluster.name", c.name);
   v.number("cluster.heartbeat_interval_ms", c.heartbeat_interval_ms, {10, 60'000});
-  v.number("cluster.patience_ms", c.patience_ms, {100, 600'000});
+  v.number("cluster.patience_ms", c.patience_ms, {500, 600'000});
   v.boolean("cluster.quorum", c.quorum);
   v.number("cluster.guests", c.guests, {0, 1023});
   v.pick("cluster.transport", c.transport,

@@ -291,6 +291,7 @@ membership_actor::behavior_type membership(membership_actor::stateful_pointer<me
       [self, run](const StepReached& at) {
         run([&](auto& state) {
           state.reached_step = at.step;
+          if (at.wants_to_leave) self->send(state.setup.supervisor, ReadyToLeave{});
           state.apply(self, state.decide->on_step(at.step, at.wants_to_leave, now_us()));
         });
       },

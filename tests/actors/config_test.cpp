@@ -198,8 +198,8 @@ TEST_CASE("every mistake in a cluster file is named") {
       {"[[nodes]]\nname = \"a\"\naddress = \"127.0.0.1:80\"\n[[nodes]]\nname = \"b\"\naddress = "
        "\"127.0.0.1:80\"",
        "cluster.toml: two nodes listen on 127.0.0.1:80"},
-      {"[cluster]\npatience_ms = 100\nheartbeat_interval_ms = 90\n[[nodes]]\nname = \"a\"",
-       "cluster.toml: cluster.patience_ms (100) must be at least twice"},
+      {"[cluster]\npatience_ms = 600\nheartbeat_interval_ms = 400\n[[nodes]]\nname = \"a\"",
+       "cluster.toml: cluster.patience_ms (600) must be at least twice"},
       {"[cluster]\ninstruction_set = \"v9\"\n[[nodes]]\nname = \"a\"",
        "cluster.toml: cluster.instruction_set is"},
       {"[[nodes]]\nname = \"a\"\ndevice = \"gpu\"",

@@ -65,6 +65,7 @@ inline supervisor_actor spawn_supervisor(TestSystem& test, std::shared_ptr<Heard
             [heard](const Publish& report) { heard->published.push_back(report.envelope); },
             [](const scheduler::BeginView&) {},
             [](scheduler::EveryoneLeft) {},
+            [](ReadyToLeave) {},
             [](PartEnded) {}};
   });
 }

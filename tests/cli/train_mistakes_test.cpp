@@ -1,5 +1,9 @@
 #include <fstream>
 
+#include <doctest/doctest.h>
+#include <fmt/format.h>
+
+#include "data/tiny.hpp"
 #include "tests/cli/mistake.hpp"
 #include "tests/support/silent_port.hpp"
 
@@ -35,11 +39,22 @@ TEST_CASE("train and node: every mistake on the way to a job gets one clear erro
   const SilentPort busy;
   const std::string cluster = folder.write("cluster.toml", one_node(busy.address()));
   const std::string open = folder.write("open.toml", one_node("0.0.0.0:0"));
+  const std::string two =
+      folder.write("two.toml", one_node("127.0.0.1:0", "[security]\ninsecure = true\n") +
+                                   "[[nodes]]\nname = \"beta\"\naddress = \"127.0.0.1:0\"\n");
   const std::string no_certs =
       folder.write("certs.toml", one_node("127.0.0.1:0", "[security]\ncertificates = \"nowhere\"\n"));
   const std::string out = folder / "out";
   const Mistake mistakes[] = {
       {"no subcommand", {}, 2, {"--help"}},
+      {"more nodes than there are",
+       {"train", "--job", job, "--out", out, "--cluster", two, "--min-nodes", "3"},
+       2,
+       {"--min-nodes is 3", "lists only 2"}},
+      {"bulk connections to everywhere",
+       {"node", "--cluster", two, "--name", "alpha", "--listen", "0.0.0.0:0"},
+       2,
+       {"alpha", "bulk_address"}},
       {"unknown subcommand", {"trian"}, 2, {"trian"}},
       {"no output folder", {"train", "--job", job}, 2, {"--out is required", "troupe train --help"}},
       {"job file missing",
@@ -192,6 +207,37 @@ TEST_CASE("resuming where there is nothing to resume says so and starts at the b
       run({TROUPE_PROGRAM, "train", "--job", job, "--out", folder / "run", "--resume"});
   CHECK(result.code == 0);
   CHECK(result.err.find("holds no checkpoint to resume from") != std::string::npos);
+}
+
+TEST_CASE("a job goes on with the data that it was begun with, and is verified with it") {
+  const TemporaryFolder folder;
+  const std::string job = folder.write("job.toml", kTinyJob), out = folder / "run";
+  std::vector<std::string> data;
+  for (const uint64_t seed : {1, 2}) {
+    troupe::data::TinyOptions language;
+    language.seed = seed;
+    language.pairs = 300;
+    data.push_back(folder / fmt::format("data{}", seed));
+    troupe::data::write_tiny_dataset(data.back(), language);
+  }
+  const auto train = [&](const std::string& with, const char* steps) {
+    return std::vector<std::string>{"train", "--job",   job,   "--out",    out,     "--data",
+                                    with,    "--steps", steps, "--resume", "--set", "data.source=folder"};
+  };
+  const auto succeeds = [](std::vector<std::string> words) {
+    words.insert(words.begin(), TROUPE_PROGRAM);
+    const ProcessResult result = run(words);
+    CAPTURE(result.err);
+    CHECK(result.code == 0);
+  };
+  succeeds(train(data[0], "2"));
+  check_mistake({"other data", train(data[1], "4"), 2, {"trained on other data", "--data"}});
+  succeeds(train(data[0], "4"));
+  check_mistake({"other data for the ledger",
+                 {"ledger", "verify", out, "--data", data[1]},
+                 2,
+                 {"trained on other data", data[1]}});
+  succeeds({"ledger", "verify", out, "--data", data[0]});
 }
 
 TEST_CASE("what is in the folder of a run stays as it is when a job is refused") {

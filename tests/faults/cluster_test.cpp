@@ -252,6 +252,50 @@ TEST_CASE("a node that is told to end in the middle of a job leaves it to the ot
   CHECK(alpha.process.running());
 }
 
+TEST_CASE("a job that was stopped while a node was away does not begin again when that comes back") {
+  const TemporaryFolder folder;
+  constexpr char kPatience[] = "patience_ms = 1000\n";
+  Node alpha(folder, "alpha", kPatience), beta(folder, "beta", kPatience);
+  const std::string cluster =
+      folder.write("cluster.toml", cluster_text(alpha.address, beta.address, kPatience));
+  Process client(train_command(folder / "run", 100'000, {"--cluster", cluster}, 5));
+  REQUIRE(client.wait_for_output("step ", kRunDeadline));
+  beta.process.signal(SIGSTOP);
+  REQUIRE(client.wait_for_output(" on: alpha\n", kRunDeadline));
+  client.signal(SIGINT);
+  const auto stopped = client.wait(kRunDeadline);
+  REQUIRE(stopped);
+  CHECK(stopped->code == 130);
+  beta.process.signal(SIGCONT);
+  CHECK(beta.process.wait_for_output("the job has ended with code 130", kRunDeadline));
+  CHECK(train_to_end(folder / "other", 20, {"--cluster", cluster}) == expected_digest(20));
+}
+
+TEST_CASE("a job, and a node, that waits for others before the first step can be stopped") {
+  const TemporaryFolder folder;
+  std::string silent[2];
+  const troupe::comm::Descriptor first = troupe::comm::reserve_address(kAnyPort, silent[0]),
+                                 second = troupe::comm::reserve_address(kAnyPort, silent[1]);
+  const auto text = [&](const std::string& alpha) {
+    return cluster_text({{"alpha", alpha}, {"beta", silent[0]}, {"gamma", silent[1]}}, "quorum = true\n");
+  };
+  for (const bool node_leaves : {false, true}) {
+    CAPTURE(node_leaves);
+    Node alpha(node_command({"--cluster", folder.write("alpha.toml", text(kAnyPort)), "--name", "alpha"}));
+    const std::string cluster = folder.write("cluster.toml", text(alpha.address));
+    Process client(train_command(folder / "run", 100'000, {"--cluster", cluster, "--min-nodes", "1"}, 5));
+    REQUIRE(alpha.process.wait_for_output("waits for the first view", kRunDeadline));
+    Process& asked = node_leaves ? alpha.process : client;
+    asked.signal(node_leaves ? SIGTERM : SIGINT);
+    const auto end = asked.wait(kRunDeadline);
+    REQUIRE(end);
+    CHECK(end->code == (node_leaves ? 0 : 130));
+    if (node_leaves) continue;
+    CHECK(alpha.process.wait_for_output("stopped before the first step", kRunDeadline));
+    CHECK(alpha.process.running());
+  }
+}
+
 TEST_CASE("the leader ends a job also when its word reaches a member after that of another member") {
   const TemporaryFolder folder;
   const auto start = [&](const std::string& name, const std::string& beta, const std::string& gamma) {
