@@ -54,6 +54,7 @@ struct LinkDown {
   std::string peer;
   bool client = false;
   bool was_up = false;
+  bool replaced = false;  // the peer knows a newer process of this node's name
   std::string why;
 };
 

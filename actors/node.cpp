@@ -102,8 +102,8 @@ EnvelopePtr node_state::view_event() const {
 void node_state::on_view(Self self, const scheduler::View& begins) {
   const bool first = !view;
   view = begins;
-  if (first && leaving) begin_to_leave(self);
-  if (leaving && !view->position(context().rank())) ready_to_leave();
+  if (first && leaving) self->send(job->member, LeaveWanted{});
+  if (leaving) bound_leaving();
   if (stopping) tell_leader_to_stop();
   for (const scheduler::Member& member : begins.members) meet_guest(member.rank, member.address);
   publish(view_event());
@@ -164,7 +164,7 @@ void node_state::on_message(Self self, const LinkMessage& message) {
   if (lingers_until) return;
   if (body.has_ask_status()) return send(message.peer, status(*this));
   if (body.has_ask_cluster()) return send(message.peer, cluster_info());
-  if (body.has_start_job() && was_stopped(message)) return send(message.peer, last_verdict);
+  if (body.has_start_job() && was_stopped(message)) return stop_too(message.peer);
   if (body.has_start_job())
     return start(self, message.peer, body.start_job(), body.fence().ballot().number() > 0);
   if (body.has_prepare_start() && message.client) return begin_preparing(self, message);
@@ -190,14 +190,23 @@ void node_state::on_message(Self self, const LinkMessage& message) {
   if (busy() && same_job(context(), body)) route(self, *rank, message.envelope);
 }
 
-// A peer that was away while its job was stopped offers it again. The ballots of an order begin at the time
-// of their leader, so those of a later order are beyond the time of the stop.
+// A peer that was away while its job was stopped offers it again. The first ballot of an order is the time at
+// its leader in microseconds, and the next ones are a little more: a later order is further away.
 bool node_state::was_stopped(const LinkMessage& offer) const {
+  constexpr uint64_t kSameOrder = 500'000;
   if (phase != Phase::idle || !last_verdict || !rank_of(offer.peer)) return false;
-  const wire::Fence& fence = offer.envelope->fence();
+  const wire::Fence &fence = offer.envelope->fence(), &ended = last_verdict->fence();
   const uint64_t number = fence.ballot().number();
   return last_verdict->job_ended().exit_code() == 130 && last_verdict->job_ended().error().empty() &&
-         fence.job() == last_verdict->fence().job() && number > 0 && number < last_ended_us;
+         fence.job() == ended.job() && number > 0 && number < ended.ballot().number() + kSameOrder;
+}
+
+// It saves what it has come to, and tells those that it went on with.
+void node_state::stop_too(const std::string& peer) const {
+  wire::Envelope message;
+  message.mutable_fence()->set_job(last_verdict->fence().job());
+  message.mutable_stop_job()->set_why(fmt::format("the job was stopped while {} was away", peer));
+  send(peer, share(std::move(message)));
 }
 
 // A peer has given up its own part of the job; its link stays.
@@ -257,6 +266,10 @@ void node_state::on_link_up(Self self, const LinkUp& up) {
 }
 
 void node_state::on_link_down(Self self, const LinkDown& down) {
+  if (down.replaced) {  // nobody who knows the newer one will ever let this one in
+    spdlog::error("{}", down.why);
+    return setup.ended(1);
+  }
   if (!down.was_up) return;  // it could not be reached
   if (clients.erase(down.peer) > 0 && busy() && !last_verdict) missed.insert(down.peer);
   if (down.peer == preparing_for) end_preparing(self);

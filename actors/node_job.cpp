@@ -136,21 +136,17 @@ void node_state::stop(Self self, const StopWanted& wanted) {
     return part_ended(self);
   }
   stopping = true;
-  if (phase == Phase::starting) return stopped_before(self, wanted.why);
+  if (phase == Phase::starting) return end(self, 130, "stopped before the first step: " + wanted.why);
   if (!view) stops_without_view_at = Clock::now() + kFirstViewPatience;
   self->send(job->coordinator, wanted);
   tell_leader_to_stop();
-}
-
-void node_state::stopped_before(Self self, const std::string& why) {
-  end(self, 130, "stopped before the first step: " + why);
 }
 
 // The others that it waits for may never come.
 void node_state::give_up_waiting(Self self) {
   if (phase != Phase::training || view) return;
   if (leaving) return part_ended(self);
-  stopped_before(self, "no other node has come");
+  end(self, 130, "stopped before this node took part");
 }
 
 // Another node has refused the order: a job that this client did not order, though the same, goes on.
@@ -185,13 +181,18 @@ void node_state::leave(Self self, const StopWanted& wanted) {
   spdlog::info("leaves the job: {}", wanted.why);
   leaving = true;
   if (joining && !view) return part_ended(self);  // nobody counts on it yet
-  if (view) return begin_to_leave(self);
+  if (view) {
+    self->send(job->member, LeaveWanted{});
+    return bound_leaving();
+  }
   stops_without_view_at = Clock::now() + kFirstViewPatience;
 }
 
-// Its own step takes as long as it takes: what is bounded is how long the others take to go on without it.
-void node_state::begin_to_leave(Self self) {
-  self->send(job->member, LeaveWanted{});
+// Its own step takes as long as it takes, and so does one more that the others need it for: what is bounded
+// is how long they take to go on without it.
+void node_state::bound_leaving() {
+  if (phase != Phase::training) return;
+  deadline.reset();
   if (!view->position(context().rank())) ready_to_leave();
 }
 
@@ -358,8 +359,6 @@ void node_state::end(Self self, int code, const std::string& error) {
   last_code = code;
   const EnvelopePtr message = verdict(code, error);
   last_verdict = message;
-  last_ended_us =
-      uint64_t(std::chrono::system_clock::now().time_since_epoch() / std::chrono::microseconds(1));
   // Also the good end: whoever heard it first may be gone before it has told all.
   if (!told || error.empty()) send_peers(message);
   publish(message);

@@ -39,15 +39,15 @@ struct node_state {
   // `from` is a client, or a node that takes part already, in a job that has begun or not.
   void start(Self self, const std::string& from, const wire::StartJob& order, bool has_begun = false);
   void refuse(const std::string& to, const JobFailed& why) const;
-  void stopped_before(Self self, const std::string& why);  // the first step
-  void give_up_waiting(Self self);                         // for the first view
+  void give_up_waiting(Self self);  // for the first view
   bool was_stopped(const LinkMessage& offer) const;
+  void stop_too(const std::string& peer) const;
   void take_back(Self self, const LinkMessage& message);
   void train(Self self, EngineBuilt built);
   void stop(Self self, const StopWanted& wanted);
   void tell_leader_to_stop() const;
   void leave(Self self, const StopWanted& wanted);
-  void begin_to_leave(Self self);
+  void bound_leaving();
   void ready_to_leave();
   void part_ended(Self self);
   void on_view(Self self, const scheduler::View& begins);
@@ -97,7 +97,6 @@ struct node_state {
   bool had_client = false;
   std::set<std::string> missed;                    // clients whose link was lost while the job ran
   EnvelopePtr last_verdict;                        // of the job, for those of them that come back
-  uint64_t last_ended_us = 0;                      // when, of the system's clock
   std::optional<Clock::time_point> lingers_until;  // for them, before the process ends
   Phase phase = Phase::idle;
   std::string preparing_for;  // the client whose dataset is being prepared

@@ -58,8 +58,10 @@ comm::LinkEvents events_into(const std::shared_ptr<NodeDoor>& door) {
         LinkMessage{peer.node, peer.client, std::make_shared<const wire::Envelope>(std::move(message))});
   };
   events.down = [door](const comm::LinkPeer& peer, const Error& why) {
-    if (peer.incarnation.empty()) spdlog::info("cannot reach {}: {}", peer.node, why.what());
-    door->pass(LinkDown{peer.node, peer.client, !peer.incarnation.empty(), why.what()});
+    const bool was_up = !peer.incarnation.empty();
+    if (!was_up) spdlog::info("cannot reach {}: {}", peer.node, why.what());
+    const bool replaced = std::string_view(why.what()).find(comm::kReplaced) != std::string_view::npos;
+    door->pass(LinkDown{peer.node, peer.client, was_up, replaced, why.what()});
   };
   events.refused = [](const Error& why) { spdlog::warn("turned away: {}", why.what()); };
   return events;
@@ -103,12 +105,11 @@ std::shared_ptr<NodeServices> open_services(const NodeOptions& options,
   services->links = std::make_shared<comm::LinkHub>(links, events_into(door));
 
   const std::string host = own->address.substr(0, own->address.rfind(':'));
-  if ((host == "0.0.0.0" || host == "[::]") && own->bulk_address.empty() &&
-      services->cluster.nodes.size() > 1)
-    throw error(
-        ErrorKind::usage,
-        "{} listens on {}, and no other node could open its bulk connections there: give it a "
-        "bulk_address in its cluster file, with a port, and in those of the others the one they reach",
+  if ((host == "0.0.0.0" || host == "[::]") && own->bulk_address.empty())
+    spdlog::warn(
+        "{} listens on {}, which is no address for nodes of other machines to open bulk connections to: name "
+        "a host "
+        "that they reach, or set bulk_address, with a port, here, and in their files where they reach it",
         place.node, own->address);
   comm::BulkListenerOptions bulk;
   bulk.address = own->bulk_address.empty() ? host + ":0" : own->bulk_address;

@@ -2,6 +2,7 @@
 
 #include <chrono>
 #include <cmath>
+#include <filesystem>
 #include <fstream>
 
 #include <CLI/CLI.hpp>
@@ -116,11 +117,14 @@ int evaluate(const EvaluateOptions& options) {
                 "{} is a language model: --show, --samples, --output, --int8, --beam, --length-penalty, "
                 "--max-tokens and --batch are about translations",
                 trained->path());
-  const bool kept = !options.output.empty();
-  if (kept) write_translations(options.output, std::ios::app, {});  // a mistake is told before the work
   const int threads = thread_count(options.threads);
   const inference::Translator translator(trained->packed_for(inference::Use::translation), options.generate,
                                          threads);
+  const bool kept = !options.output.empty();
+  const bool pipe =
+      std::filesystem::exists(options.output) && !std::filesystem::is_regular_file(options.output);
+  if (kept && !pipe)
+    write_translations(options.output, std::ios::app, {});  // a mistake is told before the work
   Report report{trained->path(), options.split, trained->step(), {}, trained->translates(), {}, 0, {}};
   report.loss = inference::evaluate_loss(*trained, *dataset, split, threads);
   if (report.translated) {

@@ -10,6 +10,7 @@
 #include <functional>
 #include <memory>
 #include <string>
+#include <string_view>
 
 #include "comm/security.hpp"
 #include "kernels/base/error.hpp"
@@ -25,6 +26,9 @@ struct LinkPeer {
   std::string incarnation;  // 16 bytes, new at each start of the peer; empty when it has never answered
   bool client = false;
 };
+
+// In the refusal of a process whose name a newer one has taken: no dialling helps it.
+inline constexpr std::string_view kReplaced = "has been replaced by a newer one";
 
 struct LinkEvents {
   std::function<void(const LinkPeer&)> up;

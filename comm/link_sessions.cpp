@@ -138,7 +138,7 @@ std::optional<Error> LinkHub::Core::fence(Peer& peer, const std::string& node,
                                           const std::string& incarnation) {
   if (peer.incarnation == incarnation) return std::nullopt;
   if (std::find(peer.retired.begin(), peer.retired.end(), incarnation) != peer.retired.end())
-    return error(ErrorKind::peer_lost, "this process of '{}' has been replaced by a newer one: end it", node);
+    return error(ErrorKind::peer_lost, "this process of '{}' {}: end it", node, kReplaced);
   if (!peer.incarnation.empty()) peer.retired.push_back(peer.incarnation);
   if (peer.retired.size() > kRetiredMax) peer.retired.pop_front();
   peer.incarnation = incarnation;

@@ -75,6 +75,7 @@ struct PreparePlan::State {
   std::unique_ptr<DocumentSource> source;
   TokeniseWork work;
   std::unique_ptr<Tokenizer> tokenizer;
+  bool tokenizer_there = false;     // the one to use lies in OUT
   std::vector<uint64_t> checksums;  // of each chunk, from the scan
   uint64_t next_index = 0, documents = 0;
   std::unique_ptr<Assembly> assembly;
@@ -128,10 +129,10 @@ PreparePlan::PreparePlan(PrepareOptions options, ProgressFunction progress)
         ErrorKind::usage,
         "cannot prepare into {}: it holds a dataset already; choose another folder, or pass --overwrite",
         s.options.out);
-  const std::string tokenizer = s.options.out + "/" + std::string(kTokenizerName);
   std::error_code none;
-  if (!s.options.overwrite && holds_lone_tokenizer(s.options.out) &&
-      !std::filesystem::equivalent(tokenizer, s.options.tokenizer_file, none))
+  s.tokenizer_there = std::filesystem::equivalent(s.options.out + "/" + std::string(kTokenizerName),
+                                                  s.options.tokenizer_file, none);
+  if (!s.options.overwrite && !s.tokenizer_there && holds_lone_tokenizer(s.options.out))
     throw error(
         ErrorKind::usage,
         "cannot prepare into {}: its {} is of no dataset and would be replaced; choose another folder, "
@@ -255,7 +256,7 @@ PrepareReport PreparePlan::finish() {
   const std::string json = write_manifest(manifest);
   write_file(folder, std::string(kManifestName), json, s.options.sync);
   s.assembly.reset();
-  s.folder->replace_dataset(files_of(manifest), s.options.sync);
+  s.folder->replace_dataset(files_of(manifest), s.tokenizer_there, s.options.sync);
   s.folder.reset();  // the work folder goes with it
   return {sha256_hex(json.data(), json.size()), manifest.kept, manifest.dropped};
 }

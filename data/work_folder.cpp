@@ -25,16 +25,20 @@ bool is_dataset_file(const std::string& name) {
   return false;
 }
 
-// The manifest first: a half-removed dataset never looks whole.
-void remove_dataset(const std::string& out) {
+// The manifest first: a half-removed dataset never looks whole. Then the tokenizer, which would look like
+// somebody's own if it were left alone.
+void remove_dataset(const std::string& out, bool keep_tokenizer) {
   const std::string manifest = out + "/" + std::string(kManifestName);
   std::error_code failed;
   std::filesystem::remove(manifest, failed);
   if (failed)
     throw error(ErrorKind::file, "cannot remove {}: {}; check its permissions", manifest, failed.message());
   std::error_code ignored;  // what stays is written over, or named by no manifest
-  for (const auto& entry : std::filesystem::directory_iterator(out, ignored))
-    if (is_dataset_file(entry.path().filename().string())) std::filesystem::remove(entry.path(), ignored);
+  if (!keep_tokenizer) std::filesystem::remove(out + "/" + std::string(kTokenizerName), ignored);
+  for (const auto& entry : std::filesystem::directory_iterator(out, ignored)) {
+    const std::string name = entry.path().filename().string();
+    if (name != kTokenizerName && is_dataset_file(name)) std::filesystem::remove(entry.path(), ignored);
+  }
 }
 
 }  // namespace
@@ -82,7 +86,7 @@ WorkFolder::~WorkFolder() {
   ::close(lock_);
 }
 
-void WorkFolder::replace_dataset(const std::vector<FileEntry>& files, bool sync) const {
+void WorkFolder::replace_dataset(const std::vector<FileEntry>& files, bool given, bool sync) const {
   const auto put = [&](const std::string& name) {
     std::error_code failed;
     std::filesystem::rename(new_dataset() + "/" + name, out_ + "/" + name, failed);
@@ -90,7 +94,7 @@ void WorkFolder::replace_dataset(const std::vector<FileEntry>& files, bool sync)
       throw error(ErrorKind::file, "cannot move {} into {}: {}; check the folder and its permissions", name,
                   out_, failed.message());
   };
-  remove_dataset(out_);
+  remove_dataset(out_, given);
   for (const FileEntry& file : files)
     if (file.name != kTokenizerName) put(file.name);
   put(std::string(kTokenizerName));  // never alone

@@ -25,8 +25,9 @@ class WorkFolder {
 
   // Moves these files and the manifest from new_dataset() into OUT, in the place of a dataset that is there;
   // nothing else of OUT is touched. The old manifest goes first and the new one comes last, so that a mixture
-  // never looks whole. `sync` makes the moves survive a loss of power. Throws Error(file).
-  void replace_dataset(const std::vector<FileEntry>& files, bool sync) const;
+  // never looks whole. The tokenizer there stays until the new one takes its place where it is `given`, as
+  // the one to use. `sync` makes the moves survive a loss of power. Throws Error(file).
+  void replace_dataset(const std::vector<FileEntry>& files, bool given, bool sync) const;
 
  private:
   std::string out_, path_;

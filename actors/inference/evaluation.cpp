@@ -20,11 +20,6 @@ void check_belongs(const TrainedModel& trained, const data::Dataset& dataset) {
     throw error(ErrorKind::usage, "{} is a {} model but {} holds {}", trained.path(),
                 trained.translates() ? "translation" : "language", dataset.folder(),
                 pairs ? "pairs" : "running text");
-  const int64_t longest = trained.model().config().max_length;
-  if (dataset.max_length() > longest)
-    throw error(ErrorKind::usage,
-                "{} takes {} tokens, but {} has sequences of {}; prepare it with --max-length {}",
-                trained.path(), longest, dataset.folder(), dataset.max_length(), longest);
 }
 
 model::LossTotals evaluate_loss(const TrainedModel& trained, const data::Dataset& dataset, data::Split split,
@@ -40,6 +35,10 @@ model::LossTotals evaluate_loss(const TrainedModel& trained, const data::Dataset
       for (uint64_t pack; (pack = next.fetch_add(1)) < dataset.packs(split);) {
         const Batch batch = dataset.batch_of_pack(split, pack);
         const int64_t rows = batch.target_in.rows, length = std::max(batch.source.cols, batch.target_in.cols);
+        if (const int64_t longest = trained.model().config().max_length; length > longest)
+          throw error(ErrorKind::usage,
+                      "{} takes {} tokens, but {} has {} in a sequence; prepare it with --max-length {}",
+                      trained.path(), longest, dataset.folder(), length, longest);
         const size_t bytes = trained.model().arena_bytes(rows, rows * length, false);
         if (!arena || arena->capacity() < bytes) arena.emplace(trained.backend().allocate(bytes));
         own.add(trained.model().evaluate_slot(*stream, *arena, trained.weights(), batch,

@@ -268,7 +268,27 @@ TEST_CASE("a job that was stopped while a node was away does not begin again whe
   CHECK(stopped->code == 130);
   beta.process.signal(SIGCONT);
   CHECK(beta.process.wait_for_output("the job has ended with code 130", kRunDeadline));
+  CHECK(beta.process.wait_for_output("was stopped while beta was away", kRunDeadline));
   CHECK(train_to_end(folder / "other", 20, {"--cluster", cluster}) == expected_digest(20));
+}
+
+TEST_CASE("a process whose name a newer one has taken ends and says why, and the job goes on") {
+  const TemporaryFolder folder;
+  const Node beta(folder, "beta");
+  const auto alpha = node_command(
+      {"--cluster", folder.write("alpha.toml", cluster_text(kAnyPort, beta.address)), "--name", "alpha"});
+  Node older(alpha);
+  Run job(folder / "run",
+          train_command(folder / "run", 100'000, {"--cluster", cluster_file(folder, older, beta)}, 5));
+  job.wait_for("step ");
+  Node newer(alpha);
+  const auto end = older.process.wait(kRunDeadline);
+  REQUIRE(end);
+  CAPTURE(end->err);
+  CHECK(end->code == 1);
+  CHECK((end->out + end->err).find("has been replaced by a newer one: end it") != std::string::npos);
+  CHECK(newer.process.running());
+  job.finish_and_check();
 }
 
 TEST_CASE("a job, and a node, that waits for others before the first step can be stopped") {
@@ -291,7 +311,7 @@ TEST_CASE("a job, and a node, that waits for others before the first step can be
     REQUIRE(end);
     CHECK(end->code == (node_leaves ? 0 : 130));
     if (node_leaves) continue;
-    CHECK(alpha.process.wait_for_output("stopped before the first step", kRunDeadline));
+    CHECK(alpha.process.wait_for_output("stopped before this node took part", kRunDeadline));
     CHECK(alpha.process.running());
   }
 }
