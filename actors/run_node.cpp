@@ -105,7 +105,8 @@ std::shared_ptr<NodeServices> open_services(const NodeOptions& options,
   services->links = std::make_shared<comm::LinkHub>(links, events_into(door));
 
   const std::string host = own->address.substr(0, own->address.rfind(':'));
-  if ((host == "0.0.0.0" || host == "[::]") && own->bulk_address.empty())
+  if ((host == "0.0.0.0" || host == "[::]") && own->bulk_address.empty() &&
+      services->cluster.nodes.size() > 1)
     spdlog::warn(
         "{} listens on {}, which is no address for nodes of other machines to open bulk connections to: name "
         "a host "

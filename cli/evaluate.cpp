@@ -4,6 +4,7 @@
 #include <cmath>
 #include <filesystem>
 #include <fstream>
+#include <system_error>
 
 #include <CLI/CLI.hpp>
 #include <fmt/format.h>
@@ -121,9 +122,11 @@ int evaluate(const EvaluateOptions& options) {
   const inference::Translator translator(trained->packed_for(inference::Use::translation), options.generate,
                                          threads);
   const bool kept = !options.output.empty();
-  const bool pipe =
-      std::filesystem::exists(options.output) && !std::filesystem::is_regular_file(options.output);
-  if (kept && !pipe)
+  std::error_code none;
+  const auto there = std::filesystem::status(options.output, none).type();
+  const bool file =
+      there == std::filesystem::file_type::regular || there == std::filesystem::file_type::not_found;
+  if (kept && file)
     write_translations(options.output, std::ios::app, {});  // a mistake is told before the work
   Report report{trained->path(), options.split, trained->step(), {}, trained->translates(), {}, 0, {}};
   report.loss = inference::evaluate_loss(*trained, *dataset, split, threads);

@@ -33,7 +33,7 @@ struct Part {
 };
 Part part_of(IsaLevel level, int64_t rows, int64_t depth, bool divisible) {
   constexpr int64_t kElements = 64 << 10, kDepth = 1024, kTile = 12;
-  if (level == IsaLevel::v4 || rows == 0) return {std::max<int64_t>(rows, 1), depth};
+  if (level == IsaLevel::v4) return {rows, depth};
   const int64_t part = divisible && depth > kDepth ? kDepth : depth;
   const int64_t fitting = std::max<int64_t>(kElements / part / kTile, 2) * kTile;
   const int64_t parts = std::max<int64_t>((rows + fitting / 2) / fitting, 1);  // all about as large

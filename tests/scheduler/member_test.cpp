@@ -37,6 +37,13 @@ TEST_CASE("a member claims, runs one slot a worker, and claims again while the n
   CHECK(pick<SendClaim>(after)[0].claim.slot_seconds == doctest::Approx(0.5));
 }
 
+TEST_CASE("a member with more workers than a step can have slots asks for no more than that") {
+  MemberOptions many = kOneWorker;
+  many.workers = many.lookahead = 600;
+  MemberRole member(many, kPlan, 0, "x0");
+  CHECK(pick<SendClaim>(member.begin(make_view(2), 0)).at(0).claim.wanted == kSlotsMax);
+}
+
 TEST_CASE("the ring starts when the step is sealed and every own slot is folded") {
   MemberRole member(kOneWorker, kPlan, 0, "x0");
   member.begin(make_view(2), 0);
