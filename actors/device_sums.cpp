@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <array>
+#include <utility>
 
 #include <spdlog/spdlog.h>
 
@@ -62,6 +63,19 @@ DeviceSums::DeviceSums(const Replicas& replicas, std::unique_ptr<comm::DeviceGro
 // Before a group has work under way: memory is not given back and taken then, which would wait for it.
 void DeviceSums::reserve() {
   for (const auto& replica : replicas_) replica->bucket(largest_);
+}
+
+// Before the first group has work under way: the first copies and the first rounding of a process take memory
+// and load a kernel, which waits for all of a device's work, and nobody could give the group up meanwhile. The
+// total's first block is rounded again later.
+void DeviceSums::warm_up(const kernels::RoundOptions& options) {
+  if (std::exchange(warm_, true) || layout_.blocks() == 0) return;
+  host_.assign(size_t(layout_.elements_in(0, 1)), 0);
+  for (const auto& replica : replicas_)
+    replica->copies().runtime().copy_in(replica->bucket(int64_t(host_.size())), host_.data(),
+                                        host_.size() * sizeof(int64_t));
+  round_bucket(copies_of, {0, 1}, options);
+  for (const auto& replica : replicas_) replica->copies().synchronize();
 }
 
 std::vector<comm::Addend> DeviceSums::copy_to_buckets(StreamOf stream_of, int64_t first, int64_t count) {
@@ -142,6 +156,7 @@ void DeviceSums::add_in(comm::DeviceGroup& group, size_t index, const kernels::R
     if (inside_ != nullptr) inside_->leave();  // not needed beside the other: it gives its memory back
     inside_joined_ = false;
     reserve();
+    warm_up(options);
   }
   const comm::Bucket& bucket = buckets_.at(index);
   if (bucket.begin == bucket.end) return;

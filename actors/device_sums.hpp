@@ -33,6 +33,7 @@ class DeviceSums {
  private:
   using StreamOf = kernels::CudaStream& (*)(Replica&);
   void reserve();
+  void warm_up(const kernels::RoundOptions& options);
   void round_bucket(StreamOf stream_of, const comm::Bucket& bucket, const kernels::RoundOptions& options);
   std::vector<comm::Addend> copy_to_buckets(StreamOf stream_of, int64_t first, int64_t count);
   bool add_inside(StreamOf stream_of, int64_t first, int64_t count);
@@ -41,6 +42,7 @@ class DeviceSums {
   const Replicas& replicas_;
   std::unique_ptr<comm::DeviceGroup> inside_;  // until it fails
   bool inside_joined_ = false;
+  bool warm_ = false;
   const kernels::BlockLayout& layout_;
   std::vector<comm::Bucket> buckets_;
   int64_t largest_ = 0;  // integers of a bucket

@@ -30,7 +30,7 @@ class CudaGraph final : public DeviceGraph {
   char* inputs() override { return inputs_; }
   void set_kernel(size_t index, const KernelCall& call) override;
   void set_copy_in(size_t index, void* to, const void* from, size_t bytes) override;
-  void launch() override;
+  bool launch() override;
 
  private:
   struct Node {
@@ -156,13 +156,15 @@ void CudaGraph::set_copy_in(size_t index, void* to, const void* from, size_t byt
              "cannot set a copy of {} bytes in a graph on GPU {}", bytes, device_);
 }
 
-void CudaGraph::launch() {
+bool CudaGraph::launch() {
   activate();
   if (launched_ == nullptr)
     check_cuda(cudaEventCreateWithFlags(&launched_, cudaEventDisableTiming), "cannot create an event");
-  check_cuda(cudaGraphLaunch(executable_, stream_), "cannot launch a graph of {} calls on GPU {}",
-             nodes_.size(), device_);
+  const cudaError_t status = cudaGraphLaunch(executable_, stream_);
+  if (lacks_memory(status)) return false;
+  check_cuda(status, "cannot launch a graph of {} calls on GPU {}", nodes_.size(), device_);
   check_cuda(cudaEventRecord(launched_, stream_), "cannot record an event");
+  return true;
 }
 
 class CudaGraphs final : public GraphDevice {

@@ -106,7 +106,6 @@ class EmulatedRuntime final : public DeviceRuntime {
   void copy_in(void* to, const void* from, size_t bytes) override { std::memcpy(to, from, bytes); }
   void copy_out(void* to, const void* from, size_t bytes) override { std::memcpy(to, from, bytes); }
   void start_copy_out(const void* from, size_t bytes) override {
-    TROUPE_CHECK(going_out_.empty(), "one copy at a time");
     going_out_.assign(static_cast<const char*>(from), static_cast<const char*>(from) + bytes);
   }
   void finish_copy_out(void* to) override {

@@ -65,24 +65,37 @@ int64_t delta_bytes(const FusedAttention& a) {
 
 struct Plan {
   std::unique_ptr<cudnn::Descriptor> plan;  // none: there is no engine, or it needs too much
-  std::string engine = "none";
   int64_t workspace = 0;  // in bytes, with delta
 };
 
-// Of the first engine that the GPU can run.
-Plan make_plan(const FusedAttention& attention, cudnnHandle_t handle, int capability) {
+// In the order in which cuDNN prefers them.
+std::vector<cudnn::Descriptor> engines_of(const FusedAttention& attention, cudnnHandle_t handle,
+                                          int capability) {
   if (cudnnGetVersion() < kVersionMin || (attention.is_gradient && capability > kGradientCapabilityMax))
     return {};
-  const AttentionGraph graph(attention, handle);
-  for (const cudnn::Descriptor& engine : graph.engines(nullptr)) {
+  return AttentionGraph(attention, handle).engines(nullptr);
+}
+
+// Of the first engine that the GPU can run.
+Plan make_plan(const FusedAttention& attention, cudnnHandle_t handle, int capability) {
+  for (const cudnn::Descriptor& engine : engines_of(attention, handle, capability)) {
     auto plan = std::make_unique<cudnn::Descriptor>(CUDNN_BACKEND_EXECUTION_PLAN_DESCRIPTOR, "plan");
     plan->set(CUDNN_ATTR_EXECUTION_PLAN_HANDLE, handle);
     plan->set(CUDNN_ATTR_EXECUTION_PLAN_ENGINE_CONFIG, engine.get());
     if (!plan->finalize_if_supported()) continue;
     const int64_t bytes = plan->values<int64_t>(CUDNN_ATTR_EXECUTION_PLAN_WORKSPACE_SIZE, 1).at(0);
-    return {std::move(plan), AttentionGraph::name_of(engine), bytes + delta_bytes(attention)};
+    return {std::move(plan), bytes + delta_bytes(attention)};
   }
   return {};
+}
+
+// The first, and what tells all of them from others.
+std::string names_of(const std::vector<cudnn::Descriptor>& engines) {
+  if (engines.empty()) return "none";
+  std::string all;
+  for (const cudnn::Descriptor& engine : engines) all += AttentionGraph::name_of(engine);
+  return fmt::format("{} of {} ({:016x})", AttentionGraph::name_of(engines.front()), engines.size(),
+                     checksum64(all.data(), all.size()));
 }
 
 // Of GPT-2's shape, which every engine takes.
@@ -102,7 +115,8 @@ FusedAttention usual_attention(bool is_gradient) {
 }  // namespace
 
 // Engines are named, as cuDNN offers none without the compiler that it loads when it runs; some compile their
-// kernels with it.
+// kernels with it. Which of them the GPU can run follows from the rest; asking would build their plans, which
+// takes about a second.
 std::string attention_numerics(int device) {
   const Handle handle(device);
   const int capability = cuda_capability(device);
@@ -110,8 +124,8 @@ std::string attention_numerics(int device) {
   if (nvrtcVersion(&major, &minor) != NVRTC_SUCCESS)
     throw error(ErrorKind::device, "cannot read the version of CUDA's run-time compiler");
   return fmt::format("cuDNN {} with engines {} and {}, NVRTC {}.{}", cudnn_version(),
-                     make_plan(usual_attention(false), handle.get(), capability).engine,
-                     make_plan(usual_attention(true), handle.get(), capability).engine, major, minor);
+                     names_of(engines_of(usual_attention(false), handle.get(), capability)),
+                     names_of(engines_of(usual_attention(true), handle.get(), capability)), major, minor);
 }
 
 // Plans stay for good, as graphs launch their kernels; of one that needs too much only that is kept, as a

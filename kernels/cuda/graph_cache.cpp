@@ -58,19 +58,20 @@ GraphCache::Entry* GraphCache::make_room_and_capture(const CallSequence& calls, 
   return &graphs_.emplace_back(std::move(entry));
 }
 
-// False, and the graph is dropped, where there is no memory for the calls' inputs.
+// False, and the graph is dropped, where there is no memory for it or for the calls' inputs.
 bool GraphCache::launch(Entry& entry, CallSequence& calls) {
+  const auto give_up = [&] {
+    drop(entry);
+    limits_.graphs = graphs_.size();
+    return false;
+  };
   try {
-    if (!entry.graph->reserve_inputs(calls.inputs().size())) {
-      drop(entry);
-      limits_.graphs = graphs_.size();
-      return false;
-    }
+    if (!entry.graph->reserve_inputs(calls.inputs().size())) return give_up();
     char* inputs = entry.graph->inputs();
     std::copy(calls.inputs().begin(), calls.inputs().end(), inputs);
     totals_.updates += update(entry, calls, inputs);
     entry.inputs = inputs;
-    entry.graph->launch();
+    if (!entry.graph->launch()) return give_up();
   } catch (...) {
     drop(entry);
     throw;

@@ -20,7 +20,8 @@ class DeviceGraph {
   // A kernel's arguments and grid from now on, and where a copy's bytes come from and go.
   virtual void set_kernel(size_t index, const KernelCall& call) = 0;
   virtual void set_copy_in(size_t index, void* to, const void* from, size_t bytes) = 0;
-  virtual void launch() = 0;  // in the order of the stream
+  // In the order of the stream; false, and nothing runs, where there is no memory for it.
+  virtual bool launch() = 0;
 };
 
 class GraphDevice {

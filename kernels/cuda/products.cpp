@@ -16,10 +16,16 @@ namespace troupe::kernels {
 
 namespace {
 
+[[noreturn]] void fail(cublasStatus_t status, const std::string& tried) {
+  const bool lacks_memory = status == CUBLAS_STATUS_ALLOC_FAILED;
+  throw error(lacks_memory ? ErrorKind::out_of_memory : ErrorKind::device, "{}: {}{}", tried,
+              cublasLtGetStatusString(status), lacks_memory ? kLessMemoryAdvice : "");
+}
+
 void check_cublas(cublasStatus_t status, const char* call, const Product& p) {
   if (status == CUBLAS_STATUS_SUCCESS) return;
-  throw error(ErrorKind::device, "cannot multiply ({}, {}) by ({}, {}), {} to {}: {}: {}", p.m, p.k, p.k, p.n,
-              to_string(p.a.dtype), to_string(p.dtype), call, cublasLtGetStatusString(status));
+  fail(status, fmt::format("cannot multiply ({}, {}) by ({}, {}), {} to {}: {}", p.m, p.k, p.k, p.n,
+                           to_string(p.a.dtype), to_string(p.dtype), call));
 }
 
 cudaDataType_t cuda_type(DType type) {
@@ -42,6 +48,12 @@ cudaDataType_t cuda_type(DType type) {
 uint32_t alignment_of(const void* data) {
   const auto address = uint32_t(reinterpret_cast<uintptr_t>(data) % 64) | 64u;
   return address & (0u - address);
+}
+
+// An address of which cuBLASLt can tell no more than that.
+template <typename T>
+T* of_same_alignment(T* data) {
+  return data == nullptr ? nullptr : reinterpret_cast<T*>(uintptr_t{alignment_of(data)});
 }
 
 template <typename Handle, cublasStatus_t (*Destroy)(Handle)>
@@ -172,8 +184,7 @@ CudaProducts::CudaProducts(cudaStream_t stream, void* workspace)
   check_cuda(cudaGetDevice(&device), "cannot ask for the current GPU");
   capability_ = cuda_capability(device);
   const cublasStatus_t status = cublasLtCreate(&cache_->handle);
-  if (status != CUBLAS_STATUS_SUCCESS)
-    throw error(ErrorKind::device, "cannot start cuBLASLt: {}", cublasLtGetStatusString(status));
+  if (status != CUBLAS_STATUS_SUCCESS) fail(status, "cannot start cuBLASLt");
 }
 
 CudaProducts::~CudaProducts() {
@@ -187,7 +198,12 @@ CudaProducts::Plan& CudaProducts::plan_of(const Product& p) {
   const auto found = cache_->plans.find(key);
   if (found != cache_->plans.end()) return found->second;
   if (cache_->plans.size() >= kPlansMax) cache_->plans.clear();
-  Plan plan{describe(p),
+  // The choice of an algorithm looks at these addresses' alignment, and reads nothing there.
+  Product placed = p;
+  placed.bias = of_same_alignment(p.bias);
+  placed.column_sums = of_same_alignment(p.column_sums);
+  placed.pre = of_same_alignment(p.pre);
+  Plan plan{describe(placed),
             layout_of(p, p.a.dtype, p.a.rows, p.a.cols, p.a.leading),
             layout_of(p, p.b.dtype, p.b.rows, p.b.cols, p.b.leading),
             layout_of(p, p.dtype, p.m, p.n, p.leading),
@@ -212,7 +228,12 @@ CudaProducts::Plan& CudaProducts::plan_of(const Product& p) {
 
 bool CudaProducts::has_algorithm(const Product& p) {
   if (p.is_fp8() && capability_ < 89) return false;
-  if (p.epilogue != Epilogue::none && (capability_ < 90 || p.dtype != DType::bf16)) return false;
+  if (p.epilogue != Epilogue::none) {
+    if (capability_ < 90 || p.dtype != DType::bf16) return false;
+    // What cuBLASLt asks of the values beside the result: not all of it before the product is made.
+    if (p.pre_leading % 8 != 0 || p.pre_leading < p.m || alignment_of(p.pre) < 16 || alignment_of(p.d) < 16)
+      return false;
+  }
   return plan_of(p).possible;
 }
 

@@ -84,7 +84,7 @@ class DeviceRuntime {
   virtual void copy_in(void* to, const void* from, size_t bytes) = 0;
   virtual void copy_out(void* to, const void* from, size_t bytes) = 0;  // waits
   // For small results: copies what is there now, without waiting; finish_copy_out waits. One such copy at a
-  // time.
+  // time: one that was never finished, as what came between has failed, is forgotten when the next begins.
   virtual void start_copy_out(const void* from, size_t bytes) = 0;
   virtual void finish_copy_out(void* to) = 0;
   // On the device, `rows` of `bytes` each, strides in bytes.

@@ -40,7 +40,11 @@ void Staging::reserve(Piece& piece, size_t bytes) {
   piece.bytes = wanted;
 }
 
+// Pinned memory is taken for all pieces at the first copy, and later for larger ones alone: that waits for the
+// whole device.
 Staging::Piece& Staging::next(size_t bytes) {
+  if (pieces_.back().done == nullptr)
+    for (Piece& piece : pieces_) reserve(piece, kPieceBytesMin);
   Piece& piece = pieces_[turn_];
   turn_ = (turn_ + 1) % kPieces;
   reserve(piece, bytes);
@@ -87,8 +91,7 @@ void Staging::copy_out(void* to, const void* from, size_t bytes) {
 }
 
 void Staging::start_copy_out(const void* from, size_t bytes) {
-  TROUPE_CHECK(aside_bytes_ == 0 && bytes <= kAsideBytes, "{} bytes while {} are under way", bytes,
-               aside_bytes_);
+  TROUPE_CHECK(bytes <= kAsideBytes, "{} bytes at once", bytes);
   reserve(aside_, bytes);
   queue_out(aside_, from, bytes);
   aside_bytes_ = bytes;

@@ -22,7 +22,8 @@ class Staging {
 
   void copy_in(void* to, const void* from, size_t bytes);
   void copy_out(void* to, const void* from, size_t bytes);  // waits
-  // REQUIRES bytes <= kAsideBytes, and one such copy at a time: its memory is put aside until it is finished.
+  // REQUIRES bytes <= kAsideBytes. One such copy at a time: its memory is put aside until it is finished, or the
+  // next one begins.
   void start_copy_out(const void* from, size_t bytes);
   void finish_copy_out(void* to);
 

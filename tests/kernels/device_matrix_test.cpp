@@ -44,7 +44,9 @@ TEST_CASE("products, their gradients and column sums agree with the CPU on every
               stream.linear_backward_weight(dy.view(), in.view(), dw.view(), db.view());
               return Results{y.values(), plain.values(), once, dx.values(), dw.values(), db.values()};
             },
-            {tolerance(out), tolerance(out), tolerance(out), tolerance(out), tolerance(DType::f32)});
+            {tolerance(out), tolerance(out), tolerance(out), tolerance(out),
+             // Tensor cores cut off what they add: thousands of rows add up.
+             dtype == DType::bf16 ? 4 * tolerance(DType::f32) : tolerance(DType::f32)});
       }
 }
 

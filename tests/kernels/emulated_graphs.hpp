@@ -16,6 +16,7 @@ struct GraphLog {
   int room = 1 << 20;                // for so many graphs at a time
   size_t input_bytes_max = 1 << 30;  // of a graph
   int fails_at_launch = -1;          // the launch of this number throws
+  int no_room_at_launch = -1;        // the launch of this number finds no memory
 };
 
 class EmulatedGraph final : public kernels::DeviceGraph {
@@ -56,7 +57,8 @@ class EmulatedGraph final : public kernels::DeviceGraph {
     nodes_[index] = {{}, to, from, bytes};
     ++log_.copies_set;
   }
-  void launch() override {
+  bool launch() override {
+    if (log_.launches == log_.no_room_at_launch) return false;
     if (log_.launches++ == log_.fails_at_launch) throw error(ErrorKind::device, "cannot launch a graph");
     for (const Node& node : nodes_) {
       if (node.call.empty())
@@ -64,6 +66,7 @@ class EmulatedGraph final : public kernels::DeviceGraph {
       else
         node.call.make(0, runtime_);
     }
+    return true;
   }
 
  private:

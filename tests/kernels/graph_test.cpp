@@ -272,6 +272,30 @@ TEST_CASE("a graph whose inputs no longer find memory gives way to its calls as 
   CHECK(h.log.alive == 0);
 }
 
+TEST_CASE("a graph that finds no memory when it is launched gives way to its calls as they are") {
+  Harness h;
+  h.log.no_room_at_launch = 1;
+  for (int time = 0; time < 5; ++time) {
+    h.output.assign(64, -1);
+    h.work_of_form(0);
+    CHECK(h.output[0] == h.input[0] + 1);
+  }
+  CHECK(h.totals().captures == 1);
+  CHECK(h.totals().launches == 1);
+  CHECK(h.totals().direct == 4);
+  CHECK(h.log.alive == 0);
+}
+
+TEST_CASE("a copy that was never finished is forgotten when the next begins") {
+  Harness h;
+  h.output = {7, 8};
+  int64_t copied = 0;
+  h.runtime->start_copy_out(&h.output[0], 8);
+  h.runtime->start_copy_out(&h.output[1], 8);
+  h.runtime->finish_copy_out(&copied);
+  CHECK(copied == 8);
+}
+
 TEST_CASE("a call that fails is named, and what was gathered with it is dropped") {
   Harness h;
   const auto run = [&](int64_t value) {

@@ -30,7 +30,8 @@ std::vector<Matrix> products(TestDevice& device, const Matrix& x, const Matrix& 
 }  // namespace
 
 TEST_CASE("in TF32, factors of 10 bits give the products of f32, and others nearly, on every device") {
-  const Matrix x = random_matrix(32, 64, 1), w = random_matrix(48, 64, 2), d = random_matrix(32, 48, 3);
+  // Large enough for tensor cores: TF32 is allowed, and not demanded.
+  const Matrix x = random_matrix(128, 256, 1), w = random_matrix(192, 256, 2), d = random_matrix(128, 192, 3);
   for (const auto& device : other_test_devices()) {
     auto* stream = dynamic_cast<CudaStream*>(&device->stream());
     if (stream == nullptr) continue;
