@@ -20,6 +20,7 @@ namespace {
 
 constexpr size_t kChunksUnderWayMax = 4;  // at one node: about 1 MiB of text each
 constexpr std::chrono::minutes kChunkPatience{5};
+constexpr std::chrono::milliseconds kAskAgain{100};  // whether to give up
 
 // Which node has which chunks. A chunk is kept until its shard has come back: those of a lost node go to the
 // others. Memory is bounded by nodes * kChunksUnderWayMax chunks.
@@ -86,14 +87,27 @@ class Dispatch {
   std::vector<data::RawChunk> orphans_;
 };
 
-void receive_one(ClusterClient& cluster, Dispatch& dispatch, data::PreparePlan& plan) {
-  const auto event = cluster.next(kChunkPatience);
+// None when the patience is over.
+std::optional<ClusterEvent> next_event(ClusterClient& cluster, const std::function<bool()>& give_up) {
+  const auto deadline = std::chrono::steady_clock::now() + kChunkPatience;
+  while (std::chrono::steady_clock::now() < deadline) {
+    if (give_up && give_up()) throw error(ErrorKind::cancelled, "stopped before the dataset was whole");
+    if (auto event = cluster.next(kAskAgain)) return event;
+  }
+  return std::nullopt;
+}
+
+void receive_one(ClusterClient& cluster, Dispatch& dispatch, data::PreparePlan& plan,
+                 const std::function<bool()>& give_up) {
+  const auto event = next_event(cluster, give_up);
   if (!event)
     throw error(ErrorKind::timeout, "no node has sent a shard for {} minutes", kChunkPatience.count());
   if (event->kind == ClusterEvent::Kind::down) return dispatch.lose(event->node, event->why);
   if (event->kind != ClusterEvent::Kind::message) return;
-  if (event->envelope.has_job_ended())
+  if (event->envelope.has_job_ended()) {
+    if (event->envelope.has_fence()) return;  // a training job has ended there
     throw error(ErrorKind::protocol, "{}: {}", event->node, event->envelope.job_ended().error());
+  }
   if (!event->envelope.has_prepare_shard()) return;
   const wire::PrepareShard& shard = event->envelope.prepare_shard();
   if (!shard.error().empty()) throw error(ErrorKind::protocol, "{}: {}", event->node, shard.error());
@@ -127,7 +141,8 @@ class RemovedFolder {
 }  // namespace
 
 data::PrepareReport prepare_on_cluster(data::PrepareOptions options, ClusterClient& cluster, int threads,
-                                       const data::ProgressFunction& progress) {
+                                       const data::ProgressFunction& progress,
+                                       const std::function<bool()>& give_up) {
   const bool trains = options.tokenizer_file.empty();
   data::PreparePlan plan(std::move(options), progress);
   if (!trains) check_size(plan.tokenizer());
@@ -149,22 +164,22 @@ data::PrepareReport prepare_on_cluster(data::PrepareOptions options, ClusterClie
       dispatch.send(std::move(*chunk));
     }
     if (dispatch.idle()) break;
-    receive_one(cluster, dispatch, plan);
+    receive_one(cluster, dispatch, plan, give_up);
   }
   return plan.finish();
 }
 
 data::PrepareReport prepare_on_local_nodes(data::PrepareOptions options, int64_t nodes, int64_t threads,
-                                           const std::string& program,
-                                           const data::ProgressFunction& progress) {
+                                           const std::string& program, const data::ProgressFunction& progress,
+                                           const std::function<bool()>& give_up) {
   const RemovedFolder folder;
   LocalCluster local(config::local_cluster(nodes, threads), folder.text(), program);
-  local.start();
+  local.start(give_up);
   try {
     ClusterClient client(local.config());
-    client.wait_for_links(std::chrono::seconds(10));
+    client.wait_for_links(std::chrono::seconds(10), 0, give_up);
     const data::PrepareReport report =
-        prepare_on_cluster(std::move(options), client, int(nodes * threads), progress);
+        prepare_on_cluster(std::move(options), client, int(nodes * threads), progress, give_up);
     client.close();
     local.stop(std::chrono::seconds(5));
     return report;

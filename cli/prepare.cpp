@@ -1,6 +1,10 @@
 #include "data/prepare.hpp"
 
+#include <atomic>
+#include <chrono>
 #include <cstdio>
+#include <cstdlib>
+#include <stop_token>
 #include <thread>
 
 #include <CLI/CLI.hpp>
@@ -9,6 +13,7 @@
 
 #include "actors/cluster_client.hpp"
 #include "actors/prepare_cluster.hpp"
+#include "actors/stop_signals.hpp"
 #include "cli/commands.hpp"
 #include "kernels/base/error.hpp"
 
@@ -85,18 +90,48 @@ struct ClearLine {
   }
 };
 
+// SIGINT or SIGTERM, after which the work ends where it next asks. A second one ends the process at once:
+// nothing asks while a tokenizer is trained. Made before any thread is.
+class Cancellation {
+ public:
+  Cancellation() : watcher_([this](const std::stop_token& over) { watch(over); }) {}
+  bool asked() const { return asked_; }
+
+ private:
+  static constexpr std::chrono::milliseconds kPoll{20};
+
+  void watch(const std::stop_token& over) {
+    for (; !over.stop_requested(); std::this_thread::sleep_for(kPoll)) {
+      if (!signals_.arrived()) continue;
+      if (asked_.exchange(true)) std::_Exit(kInterrupted);
+      fmt::print(stderr, "{}stopping; once more to leave at once\n", on_terminal() ? "\r\033[K" : "");
+    }
+  }
+
+  const actors::StopSignals signals_;
+  std::atomic<bool> asked_{false};
+  std::jthread watcher_;  // the last one: it uses the others
+};
+
 data::PrepareReport prepare(const PrepareArguments& a, int threads) {
   const ClearLine at_the_end;
+  const Cancellation cancellation;
+  const auto give_up = [&] { return cancellation.asked(); };
+  const data::ProgressFunction progress = [&, line = progress_line()](const data::PrepareProgress& at) {
+    if (give_up()) throw error(ErrorKind::cancelled, "stopped before the dataset was whole");
+    line(at);
+  };
   if (!a.cluster.empty()) {
     const config::ClusterConfig cluster = config::read_cluster_file(a.cluster);
     actors::ClusterClient client(cluster);
-    client.wait_for_links(std::chrono::milliseconds(cluster.patience_ms) + std::chrono::seconds(3));
-    return actors::prepare_on_cluster(a.options, client, threads, progress_line());
+    client.wait_for_links(std::chrono::milliseconds(cluster.patience_ms) + std::chrono::seconds(3), 0,
+                          give_up);
+    return actors::prepare_on_cluster(a.options, client, threads, progress, give_up);
   }
   if (a.nodes > 0)
     return actors::prepare_on_local_nodes(a.options, a.nodes, std::max<int64_t>(1, threads / a.nodes),
-                                          own_program(), progress_line());
-  return data::prepare_local(a.options, threads, progress_line());
+                                          own_program(), progress, give_up);
+  return data::prepare_local(a.options, threads, progress);
 }
 
 void run(PrepareArguments& a) {

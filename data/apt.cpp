@@ -2,9 +2,12 @@
 // is needed.
 #include <algorithm>
 #include <cerrno>
+#include <chrono>
+#include <csignal>
 #include <cstdlib>
 #include <cstring>
 #include <filesystem>
+#include <thread>
 
 #include <fcntl.h>
 #include <spawn.h>
@@ -19,6 +22,7 @@ namespace troupe::data {
 namespace {
 
 constexpr int kDownloadSecondsMax = 600;
+constexpr std::chrono::milliseconds kAskAgain{100};  // whether to go on
 
 std::string apt_configuration(const std::string& folder, const std::vector<std::string>& languages) {
   std::string listed;
@@ -38,9 +42,28 @@ std::string apt_configuration(const std::string& folder, const std::vector<std::
       folder, listed);
 }
 
-// Runs apt-get with `environment` added, its output in `log`. Returns its exit code; 127 when there is no
+// For the end of a child; what `progress` throws meanwhile ends it. Returns its exit code.
+int wait_for(pid_t child, const ProgressFunction& progress) {
+  int status = 0;
+  try {
+    for (pid_t ended = 0; ended != child;) {
+      ended = ::waitpid(child, &status, progress ? WNOHANG : 0);
+      if (ended < 0 && errno != EINTR) break;
+      if (ended != 0) continue;
+      progress({"download", 0, 0});
+      std::this_thread::sleep_for(kAskAgain);
+    }
+  } catch (...) {
+    ::kill(child, SIGTERM);  // which timeout passes on
+    ::waitpid(child, nullptr, 0);
+    throw;
+  }
+  return WIFEXITED(status) ? WEXITSTATUS(status) : 128;
+}
+
+// Runs apt-get with this configuration, its output in `log`. Returns its exit code; 127 when there is no
 // apt-get.
-int run_apt_get(const std::string& configuration, const std::string& log) {
+int run_apt_get(const std::string& configuration, const std::string& log, const ProgressFunction& progress) {
   std::vector<std::string> environment;
   for (char** entry = environ; *entry != nullptr; ++entry)
     if (!std::string_view(*entry).starts_with("APT_CONFIG=") &&
@@ -60,14 +83,17 @@ int run_apt_get(const std::string& configuration, const std::string& log) {
   posix_spawn_file_actions_addopen(&actions, 0, "/dev/null", O_RDONLY, 0);
   posix_spawn_file_actions_addopen(&actions, 1, log.c_str(), O_WRONLY | O_CREAT | O_TRUNC, 0644);
   posix_spawn_file_actions_adddup2(&actions, 1, 2);
+  posix_spawnattr_t attributes;
+  posix_spawnattr_init(&attributes);
+  sigset_t none;
+  sigemptyset(&none);
+  posix_spawnattr_setsigmask(&attributes, &none);  // this process may hold back what is to end the child
+  posix_spawnattr_setflags(&attributes, POSIX_SPAWN_SETSIGMASK);
   pid_t child = 0;
-  const int failed = posix_spawnp(&child, timeout.c_str(), &actions, nullptr, arguments, pointers.data());
+  const int failed = posix_spawnp(&child, timeout.c_str(), &actions, &attributes, arguments, pointers.data());
   posix_spawn_file_actions_destroy(&actions);
-  if (failed != 0) return 127;
-  int status = 0;
-  while (::waitpid(child, &status, 0) < 0 && errno == EINTR) {
-  }
-  return WIFEXITED(status) ? WEXITSTATUS(status) : 128;
+  posix_spawnattr_destroy(&attributes);
+  return failed != 0 ? 127 : wait_for(child, progress);
 }
 
 // The first line of apt's log that tells of an error; empty when none does.
@@ -88,7 +114,8 @@ bool has_translations(const std::string& lists, const std::string& language) {
 
 }  // namespace
 
-std::string download_apt_lists(const std::string& folder, const std::vector<std::string>& languages) {
+std::string download_apt_lists(const std::string& folder, const std::vector<std::string>& languages,
+                               const ProgressFunction& progress) {
   const std::string path = std::filesystem::absolute(folder).lexically_normal().string();
   if (path.find_first_of("\"\\\n") != std::string::npos)
     throw error(ErrorKind::usage, "cannot keep apt's lists in {}: choose a folder without quotes in its name",
@@ -97,7 +124,7 @@ std::string download_apt_lists(const std::string& folder, const std::vector<std:
   make_folder(path + "/cache/archives/partial");
   make_folder(path + "/none");
   write_file(path, "apt.conf", apt_configuration(path, languages), false);
-  const int code = run_apt_get(path + "/apt.conf", path + "/apt.log");
+  const int code = run_apt_get(path + "/apt.conf", path + "/apt.log", progress);
   constexpr std::string_view advice =
       "the Debian corpus needs a Debian system with apt and a way to its mirror (see /etc/apt/sources.list). "
       "Without one, give a folder with downloaded lists (--apt-lists), or files of your own (--aligned, "

@@ -224,10 +224,10 @@ std::unique_ptr<DocumentSource> open_debian_source(const SourceOptions& options,
                 options.target_language);
   std::string lists = options.apt_lists;
   if (lists.empty()) {
-    if (progress) progress({"download", 0, 0});
     std::vector<std::string> languages = {options.target_language};
     if (!options.source_language.empty()) languages.push_back(options.source_language);
-    lists = download_apt_lists(options.cache.empty() ? work_folder + "/apt" : options.cache, languages);
+    lists =
+        download_apt_lists(options.cache.empty() ? work_folder + "/apt" : options.cache, languages, progress);
   }
   return std::make_unique<DebianSource>(options, lists);
 }

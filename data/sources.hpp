@@ -37,8 +37,9 @@ std::unique_ptr<DocumentSource> open_debian_source(const SourceOptions& options,
                                                    const ProgressFunction& progress);
 
 // apt.cpp: makes apt fetch package lists and translations into `folder` with a configuration of its own, and
-// returns the folder with the lists. Throws Error(network) that says what to do when there is no apt or no
-// way to the mirror.
-std::string download_apt_lists(const std::string& folder, const std::vector<std::string>& languages);
+// returns the folder with the lists. `progress` is told now and then; what it throws ends apt, too. Throws
+// Error(network) that says what to do when there is no apt or no way to the mirror.
+std::string download_apt_lists(const std::string& folder, const std::vector<std::string>& languages,
+                               const ProgressFunction& progress);
 
 }  // namespace troupe::data

@@ -1,7 +1,9 @@
 #include <fstream>
+#include <sstream>
 
 #include <doctest/doctest.h>
 #include <fmt/format.h>
+#include <nlohmann/json.hpp>
 
 #include "data/tiny.hpp"
 #include "tests/cli/mistake.hpp"
@@ -194,6 +196,39 @@ TEST_CASE("checkpoints: what is torn, truncated, foreign or newer is refused wit
       {"a bad name in a certificate", {"certs", "--out", folder / "certs", "--node", "a/b"}, 2, {"a/b"}},
   };
   for (const Mistake& mistake : mistakes) check_mistake(mistake);
+}
+
+TEST_CASE(
+    "with --json each line that train and ledger verify print is an object, the last of a job its end") {
+  const TemporaryFolder folder;
+  const std::string out = folder / "run";
+  const ProcessResult trained = run({TROUPE_PROGRAM, "train", "--job", folder.write("job.toml", kTinyJob),
+                                     "--out", out, "--threads", "1", "--set", "report.every=2", "--json"});
+  CAPTURE(trained.out);
+  CAPTURE(trained.err);
+  REQUIRE(trained.code == 0);
+  std::vector<nlohmann::json> said;
+  std::istringstream in(trained.out);
+  for (std::string line; std::getline(in, line);) said.push_back(nlohmann::json::parse(line));
+  REQUIRE(said.size() > 1);
+  for (const nlohmann::json& object : said)
+    for (const char* number : {"step", "loss", "tokens_per_s"}) {
+      CAPTURE(number);
+      REQUIRE(object.contains(number));
+      CHECK(object.at(number).is_number());
+    }
+  const nlohmann::json& end = said.back();
+  CHECK(end.at("step").get<int>() == 6);
+  CHECK(run({"test", "-f", end.at("checkpoint").get<std::string>()}).code == 0);
+  CHECK(run({TROUPE_PROGRAM, "digest", out}).out == end.at("digest").get<std::string>() + "\n");
+
+  const ProcessResult proved = run({TROUPE_PROGRAM, "ledger", "verify", out, "--json"});
+  CAPTURE(proved.err);
+  REQUIRE(proved.code == 0);
+  const auto ledger = nlohmann::json::parse(proved.out);
+  CHECK(ledger.at("steps").get<int>() == 6);
+  CHECK(ledger.at("slots").at("node0").get<int>() == 12);
+  CHECK(ledger.at("chain").get<std::string>().size() == 64);
 }
 
 TEST_CASE("resuming where there is nothing to resume says so and starts at the beginning") {

@@ -92,6 +92,16 @@ TEST_CASE("what keeps apt from fetching is said, with the ways around it") {
     const FakeApt apt("echo 'E: The list of sources could not be read.'; exit 100\n");
     test::check_error(ErrorKind::network, {"code 100", "could not be read"}, open);
   }
+  {
+    const FakeApt apt("exec /bin/sleep 600\n");
+    const auto give_up = [](const PrepareProgress& progress) {
+      CHECK(std::string(progress.phase) == "download");
+      throw error(ErrorKind::cancelled, "stopped");
+    };
+    // Long before it ends by itself.
+    test::check_error(ErrorKind::cancelled, {"stopped"},
+                      [&] { open_source(options, folder.path(), give_up); });
+  }
   const FakeApt apt(kFetch);
   const SourceOptions unknown = debian("en", "tlh", "");
   test::check_error(ErrorKind::usage, {"none in \"tlh\""}, [&] { open_source(unknown, folder.path(), {}); });
