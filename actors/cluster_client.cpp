@@ -63,7 +63,8 @@ std::vector<std::string> ClusterClient::wait_for_links(std::chrono::milliseconds
       if (!linked_[node.name]) return false;
     return true;
   };
-  // What came before, attempts to dial that failed among it, is nothing that happens to a job of ours.
+  // What came before, attempts to dial that failed among it, is nothing that happens to a job of ours. Where
+  // that goes on already, a node answers the order with its view.
   using Clock = std::chrono::steady_clock;
   const auto deadline = Clock::now() + patience;
   bool whole = false;

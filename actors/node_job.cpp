@@ -35,6 +35,8 @@ void node_state::start(Self self, const std::string& from, const wire::StartJob&
       if (phase == Phase::starting) {  // a peer was faster than the client
         ordered_by = from;
         joining = others_began;
+      } else if (view) {  // it follows a job, and what it was told before its order counts for nothing
+        send(from, view_event());
       }
       return;
     }

@@ -131,20 +131,21 @@ std::string pem_of(EVP_PKEY* key) {
   return std::string(text, size_t(bytes));
 }
 
-// Fails when the file exists; leaves none that is half written.
+// Fails when the file exists; leaves none that is half written. The mode does not depend on the umask.
 void write_new(const fs::path& path, const std::string& text, mode_t mode) {
   const auto fail = [&](const char* what) {
     return error(ErrorKind::file, "cannot {} {}: {}", what, path.string(), std::strerror(errno));
   };
   const int descriptor = open(path.c_str(), O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, mode);
   if (descriptor < 0) throw fail("create");
+  const bool has_mode = fchmod(descriptor, mode) == 0;
   size_t done = 0;
-  while (done < text.size()) {
+  while (has_mode && done < text.size()) {
     const ssize_t wrote = write(descriptor, text.data() + done, text.size() - done);
     if (wrote > 0) done += size_t(wrote);
     if (wrote <= 0 && errno != EINTR) break;
   }
-  const bool good = done == text.size() && fsync(descriptor) == 0;
+  const bool good = has_mode && done == text.size() && fsync(descriptor) == 0;
   const Error failure = fail("write");
   close(descriptor);
   if (good) return;

@@ -34,7 +34,9 @@ TEST_CASE("certificates of a cluster load for their own nodes, and keys are priv
   const troupe::test::TemporaryFolder folder;
   auto options = for_nodes(folder / "certs", {"n1", "node-2_b.example"});
   options.nodes[0].hosts = {"localhost", "127.0.0.1", "::1", "machine.example"};
+  const mode_t before = umask(077);  // modes do not depend on it
   const auto written = make_certificates(options);
+  umask(before);
   CHECK(written.size() == 6);
   for (const std::string& path : written) {
     CAPTURE(path);

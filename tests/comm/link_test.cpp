@@ -108,6 +108,7 @@ TEST_CASE("a newer incarnation takes the older one's place, which is never let i
   });
   CHECK(refusal.error == ErrorKind::peer_lost);
   CHECK(newer.recorder.count(down("n1")) == 0);
+  REQUIRE(hub.recorder.wait(up("n2"), 2));
   const auto events = hub.recorder.all();
   std::vector<Kind> kinds;
   for (const Event& event : events)

@@ -1,5 +1,8 @@
 // Nodes that run by themselves, and clients that come and go.
 #include <csignal>
+#include <string>
+#include <utility>
+#include <vector>
 
 #include <doctest/doctest.h>
 #include <unistd.h>
@@ -15,7 +18,7 @@ namespace {
 
 // Two nodes that train, and a client whose way to alpha can be cut.
 struct CutClient {
-  static constexpr char kPatience[] = "patience_ms = 2000\n";
+  static constexpr char kPatience[] = "patience_ms = 6000\n";
 
   const TemporaryFolder folder;
   Node alpha{folder, "alpha", kPatience}, beta{folder, "beta", kPatience};
@@ -30,6 +33,17 @@ struct CutClient {
     way.set(troupe::comm::Direction::both, faults);
   }
 };
+
+constexpr int kToldByKilled = 20;  // steps
+
+// `command` is a long job's, with reports each 5 steps: its client is killed in the middle of it.
+void begin_and_kill_client(std::vector<std::string> command) {
+  Process client(std::move(command));
+  REQUIRE(client.wait_for_output("step " + std::to_string(kToldByKilled) + "/", kRunDeadline));
+  client.signal(SIGKILL);
+  const auto killed = client.wait(kRunDeadline);
+  REQUIRE(killed);
+}
 
 }  // namespace
 
@@ -377,4 +391,42 @@ TEST_CASE("Ctrl-C stops a job also when the client cannot reach the leader any m
   there.cut(true);
   there.run.finish_and_check();
   CHECK(there.alpha.process.wait_for_output("the job has ended with code 130", kRunDeadline));
+}
+
+TEST_CASE("a job whose client was killed is followed by the same command, and ended by its Ctrl-C") {
+  const TemporaryFolder folder;
+  const Node alpha(folder, "alpha"), beta(folder, "beta");
+  const auto command =
+      train_command(folder / "run", 100'000, {"--cluster", cluster_file(folder, alpha, beta)}, 5);
+  begin_and_kill_client(command);
+  Process client(command);
+  const bool told = client.wait_for_output("/100000  epoch", kRunDeadline);
+  CAPTURE(client.err());
+  REQUIRE(told);
+  CHECK(std::stoi(client.out().substr(client.out().find("step ") + 5)) > kToldByKilled);
+  client.signal(SIGINT);
+  const auto stopped = client.wait(kRunDeadline);
+  REQUIRE(stopped);
+  CHECK(stopped->code == 130);
+  CHECK(digest_of(*stopped) == expected_digest(last_step(*stopped)));
+}
+
+TEST_CASE("a client that follows a job hears who takes part, however long it has waited for other nodes") {
+  const TemporaryFolder folder;
+  std::string silent;
+  const troupe::comm::Descriptor nobody = troupe::comm::reserve_address(kAnyPort, silent);
+  const Node alpha(node_command(
+      {"--cluster", folder.write("alpha.toml", cluster_text(kAnyPort, silent)), "--name", "alpha"}));
+  const auto train = [&](const std::string& cluster, std::vector<std::string> more) {
+    more.insert(more.end(), {"--cluster", cluster});
+    return train_command(folder / "run", 100'000, std::move(more), 5);
+  };
+  begin_and_kill_client(train(folder.write("one.toml", cluster_text({{"alpha", alpha.address}})), {}));
+  const std::string both = folder.write("both.toml", cluster_text(alpha.address, silent));
+  Process client(train(both, {"--min-nodes", "1"}));
+  CHECK(client.wait_for_output(" on: alpha\n", kRunDeadline));  // of two that its file lists
+  client.signal(SIGINT);
+  const auto stopped = client.wait(kRunDeadline);
+  REQUIRE(stopped);
+  CHECK(stopped->code == 130);
 }

@@ -18,7 +18,7 @@ std::vector<std::string> drill_command(const std::string& out, std::vector<std::
 }
 
 nlohmann::json drill(const std::string& out, std::vector<std::string> more) {
-  const ProcessResult result = run(drill_command(out, std::move(more)), {}, kRunDeadline);
+  const ProcessResult result = run(drill_command(out, std::move(more)), {}, kWholeRunDeadline);
   CAPTURE(result.out);
   CAPTURE(result.err);
   REQUIRE(result.code == 0);
@@ -69,8 +69,8 @@ TEST_CASE("a drill whose job ends before its faults has not passed") {
   const TemporaryFolder folder;
   const std::string plan =
       folder.write("plan.toml", "[[faults]]\nkind = \"kill\"\nnode = \"node1\"\nat_step = 1000\n");
-  const ProcessResult result =
-      run(drill_command(folder / "run", {"--nodes", "2", "--plan", plan, "--steps", "5"}), {}, kRunDeadline);
+  const ProcessResult result = run(
+      drill_command(folder / "run", {"--nodes", "2", "--plan", plan, "--steps", "5"}), {}, kWholeRunDeadline);
   CAPTURE(result.err);
   CHECK(result.code == 1);
   const auto said = nlohmann::json::parse(result.out);

@@ -70,8 +70,9 @@ TEST_CASE("a job grows from one node to eight and shrinks to another one, in the
 
 TEST_CASE("a float sum depends on its members: a guest finds no part in the job, which goes on") {
   const TemporaryFolder folder;
-  const Node alpha(folder, "alpha", kGuests), beta(folder, "beta", kGuests);
-  const std::string cluster = cluster_file(folder, alpha, beta, kGuests);
+  const std::string more = std::string(kGuests) + "patience_ms = 30000\n";  // a lost node would end the job
+  const Node alpha(folder, "alpha", more), beta(folder, "beta", more);
+  const std::string cluster = cluster_file(folder, alpha, beta, more);
   Run job(folder / "run",
           train_command(folder / "run", 100'000, {"--cluster", cluster, "--set", "training.sum=float"}, 5));
   Node guest(node_command({"--join", alpha.address, "--name", "guest-1"}));

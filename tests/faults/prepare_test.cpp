@@ -3,6 +3,7 @@
 
 #include <doctest/doctest.h>
 
+#include "comm/fault_proxy.hpp"
 #include "nodes.hpp"
 #include "training.hpp"
 
@@ -37,6 +38,24 @@ std::string dataset_of(const ProcessResult& result) {
   return result.out.substr(at);
 }
 
+// Two loaders, and a wire to beta that needs five seconds for each chunk: beta has some left when it is
+// killed.
+struct SlowLoader {
+  static constexpr char kPatience[] = "patience_ms = 30000\n";  // signs of life come after chunks
+
+  SlowLoader() {
+    troupe::comm::Faults slow;
+    slow.bytes_per_second_max = 100'000;
+    way.set(troupe::comm::Direction::to_target, slow);
+  }
+
+  const TemporaryFolder folder;
+  Node alpha{folder, "alpha", kPatience}, beta{folder, "beta", kPatience};
+  troupe::comm::FaultProxy way{{.target = beta.address}};
+  const std::string cluster =
+      folder.write("cluster.toml", cluster_text(alpha.address, way.address(), kPatience));
+};
+
 }  // namespace
 
 TEST_CASE("a dataset prepared on one, two or three nodes is the one that a single process makes") {
@@ -51,33 +70,30 @@ TEST_CASE("a dataset prepared on one, two or three nodes is the one that a singl
 }
 
 TEST_CASE("the documents of a loader that is killed go to the others, and the dataset is the same") {
-  const TemporaryFolder folder;
-  const std::string tsv = pairs_file(folder, 60'000);
+  SlowLoader there;
+  const std::string tsv = pairs_file(there.folder, 60'000);
   const std::string alone =
-      dataset_of(run(prepare_command(tsv, folder / "alone", {"--threads", "1"}), {}, kRunDeadline));
-  Node alpha(folder, "alpha"), beta(folder, "beta");
-  const std::string cluster = cluster_file(folder, alpha, beta);
-  Process client(prepare_command(tsv, folder / "out", {"--cluster", cluster}));
-  REQUIRE(beta.process.wait_for_output("prepares documents", kRunDeadline));
-  beta.process.signal(SIGKILL);
+      dataset_of(run(prepare_command(tsv, there.folder / "alone", {"--threads", "1"}), {}, kRunDeadline));
+  Process client(prepare_command(tsv, there.folder / "out", {"--cluster", there.cluster}));
+  REQUIRE(there.beta.process.wait_for_output("prepares documents", kRunDeadline));
+  there.beta.process.signal(SIGKILL);
   const auto end = client.wait(kRunDeadline);
   REQUIRE(end);
   CHECK(dataset_of(*end) == alone);
   CHECK(end->err.find("lost node beta") != std::string::npos);
-  CHECK(alpha.process.running());
+  CHECK(there.alpha.process.running());
 }
 
 TEST_CASE("when the last loader is killed the preparation fails by its name and leaves no dataset") {
-  const TemporaryFolder folder;
-  const std::string tsv = pairs_file(folder, 60'000);
-  Node alpha(folder, "alpha"), beta(folder, "beta");
-  Process client(prepare_command(tsv, folder / "out", {"--cluster", cluster_file(folder, alpha, beta)}));
-  REQUIRE(beta.process.wait_for_output("prepares documents", kRunDeadline));
-  alpha.process.signal(SIGKILL);
-  beta.process.signal(SIGKILL);
+  SlowLoader there;
+  const std::string tsv = pairs_file(there.folder, 60'000);
+  Process client(prepare_command(tsv, there.folder / "out", {"--cluster", there.cluster}));
+  REQUIRE(there.beta.process.wait_for_output("prepares documents", kRunDeadline));
+  there.alpha.process.signal(SIGKILL);
+  there.beta.process.signal(SIGKILL);
   const auto end = client.wait(kRunDeadline);
   REQUIRE(end);
   CHECK(end->code == 1);
   CHECK(end->err.find("the last of the loaders") != std::string::npos);
-  CHECK(run({"/usr/bin/find", folder / "out", "-name", "manifest.json"}).out.empty());
+  CHECK(run({"/usr/bin/find", there.folder / "out", "-name", "manifest.json"}).out.empty());
 }

@@ -1,6 +1,11 @@
 // Stopping and going on.
+#include <algorithm>
 #include <csignal>
 #include <filesystem>
+#include <string>
+#include <string_view>
+#include <utility>
+#include <vector>
 
 #include <doctest/doctest.h>
 #include <fmt/format.h>
@@ -14,14 +19,15 @@ namespace {
 
 constexpr int kSteps = 3000;  // far longer than a test waits for its signal
 
-// Starts a run and interrupts it once it has reported; returns how it ended.
-ProcessResult interrupt(const std::string& out, std::vector<std::string> more, int signals) {
+// Starts a run and sends its client the signal, `times` once or twice, when it has reported; returns how it
+// ended.
+ProcessResult interrupt(const std::string& out, std::vector<std::string> more, int signal, int times) {
   Process client(train_command(out, kSteps, std::move(more), 5));
   REQUIRE(client.wait_for_output("step ", kRunDeadline));
-  client.signal(SIGINT);
-  if (signals > 1) {
+  client.signal(signal);
+  if (times > 1) {
     REQUIRE(client.wait_for_output("stopping after this step", kRunDeadline));
-    client.signal(SIGINT);
+    client.signal(signal);
   }
   const auto result = client.wait(kRunDeadline);
   REQUIRE(result);
@@ -33,13 +39,32 @@ int step_of(const ProcessResult& result) {
   return at == std::string::npos ? -1 : std::stoi(result.out.substr(at + 6));
 }
 
+// Starts a run and kills its client once it has reported.
+void kill_client(std::vector<std::string> command) {
+  Process client(std::move(command));
+  REQUIRE(client.wait_for_output("step ", kRunDeadline));
+  client.signal(SIGKILL);
+  client.wait(kRunDeadline);
+}
+
+// That of the newest checkpoint in the folder of a run; -1: there is none.
+int checkpointed_step(const std::string& out) {
+  constexpr std::string_view kBegin = "checkpoint-";
+  int step = -1;
+  for (const auto& entry : std::filesystem::directory_iterator(out + "/checkpoints"))
+    if (const std::string name = entry.path().filename(); name.starts_with(kBegin))
+      step = std::max(step, std::stoi(name.substr(kBegin.size())));
+  return step;
+}
+
 }  // namespace
 
 TEST_CASE(
-    "Ctrl-C ends a run with a checkpoint, and resuming twice gives the bits of one that never stopped") {
+    "Ctrl-C, or SIGTERM, ends a run with a checkpoint, and resuming gives the bits of one that never "
+    "stopped") {
   const TemporaryFolder folder;
   const std::string out = folder / "run";
-  const ProcessResult first = interrupt(out, {"--nodes", "2", "--threads", "1"}, 1);
+  const ProcessResult first = interrupt(out, {"--nodes", "2", "--threads", "1"}, SIGINT, 1);
   CAPTURE(first.err);
   CHECK(first.code == 130);
   const int stopped_at = step_of(first);
@@ -47,7 +72,8 @@ TEST_CASE(
   CHECK(stopped_at < kSteps);
   CHECK(all_nodes_end(out, kRunDeadline));
 
-  const ProcessResult second = interrupt(out, {"--nodes", "1", "--threads", "2", "--resume"}, 1);
+  const ProcessResult second = interrupt(out, {"--nodes", "1", "--threads", "2", "--resume"}, SIGTERM, 1);
+  CAPTURE(second.err);
   CHECK(second.code == 130);
   const int stopped_again_at = step_of(second);
   CHECK(stopped_again_at > stopped_at);
@@ -64,14 +90,17 @@ TEST_CASE(
   CHECK(proved.out.find(std::to_string(end) + " steps, every slot counted once") != std::string::npos);
 }
 
-TEST_CASE("a second Ctrl-C leaves at once") {
-  const TemporaryFolder folder;
-  const std::string out = folder / "run";
-  const ProcessResult result =
-      interrupt(out, {"--nodes", "2", "--threads", "1", "--set", "training.slots=512"}, 2);
-  CAPTURE(result.err);
-  CHECK(result.code == 130);
-  CHECK(all_nodes_end(out, kRunDeadline));
+TEST_CASE("a second Ctrl-C, or SIGTERM, leaves at once") {
+  for (const int signal : {SIGINT, SIGTERM}) {
+    CAPTURE(signal);
+    const TemporaryFolder folder;
+    const std::string out = folder / "run";
+    const ProcessResult result =
+        interrupt(out, {"--nodes", "2", "--threads", "1", "--set", "training.slots=512"}, signal, 2);
+    CAPTURE(result.err);
+    CHECK(result.code == 130);
+    CHECK(all_nodes_end(out, kRunDeadline));
+  }
 }
 
 TEST_CASE("who waits for nodes that do not answer can be stopped, and says so") {
@@ -125,15 +154,41 @@ TEST_CASE("a job whose schedule ends is stopped where --stop-at says, and goes o
 TEST_CASE("a killed client leaves the nodes to finish the job and end") {
   const TemporaryFolder folder;
   const std::string out = folder / "run";
-  {
-    Process client(train_command(out, 150, {"--nodes", "2", "--threads", "1"}, 5));
-    REQUIRE(client.wait_for_output("step ", kRunDeadline));
-    client.signal(SIGKILL);
-    client.wait(kRunDeadline);
-  }
+  kill_client(train_command(out, 150, {"--nodes", "2", "--threads", "1"}, 5));
   CHECK(all_nodes_end(out, kRunDeadline));
   const ProcessResult asked = run({TROUPE_PROGRAM, "digest", out});
   CHECK(asked.out == expected_digest(150) + "\n");
+}
+
+TEST_CASE("nodes that a killed client has left stop with a checkpoint when all are sent SIGTERM") {
+  const TemporaryFolder folder;
+  const std::string out = folder / "run";
+  kill_client(
+      train_command(out, kSteps, {"--nodes", "2", "--threads", "1", "--set", "checkpoint.every=0"}, 5));
+  for (const char* node : {"node0", "node1"}) kill(process_of(out, node), SIGTERM);
+  CHECK(all_nodes_end(out, kRunDeadline));
+  const int stopped_at = checkpointed_step(out);
+  REQUIRE(stopped_at > 0);
+  CHECK(stopped_at < kSteps);
+  const ProcessResult asked = run({TROUPE_PROGRAM, "digest", out});
+  CHECK(asked.out == expected_digest(stopped_at) + "\n");
+  const int end = stopped_at + 10;
+  CHECK(train_to_end(out, end, {"--nodes", "1", "--threads", "1", "--resume"}) == expected_digest(end));
+}
+
+TEST_CASE("a job is resumed with other report and checkpoint settings, to the same bits") {
+  const TemporaryFolder folder;
+  const std::string out = folder / "run";
+  train_to_end(out, 10, {"--threads", "1"});
+  const std::vector<std::string> others = {"--threads",          "1",     "--resume",           "--set",
+                                           "checkpoint.every=3", "--set", "checkpoint.keep=100"};
+  const ProcessResult resumed = run(train_command(out, 20, others, 7), {}, kRunDeadline);
+  CAPTURE(resumed.err);
+  REQUIRE(resumed.code == 0);
+  CHECK(digest_of(resumed) == expected_digest(20));
+  CHECK(resumed.out.find("step 14/20 ") != std::string::npos);
+  const std::string kept = run({"ls", out + "/checkpoints"}).out;
+  CHECK(kept.find("checkpoint-0000000012-") != std::string::npos);
 }
 
 TEST_CASE("resuming with another job is refused, and the setting that differs is named") {

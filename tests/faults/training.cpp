@@ -37,7 +37,7 @@ int last_step(const ProcessResult& result) {
 }
 
 std::string train_to_end(const std::string& out, int steps, std::vector<std::string> more) {
-  const ProcessResult result = run(train_command(out, steps, std::move(more)), {}, kRunDeadline);
+  const ProcessResult result = run(train_command(out, steps, std::move(more)), {}, kWholeRunDeadline);
   CAPTURE(result.out);
   CAPTURE(result.err);
   REQUIRE(result.code == 0);

@@ -12,7 +12,10 @@
 
 namespace troupe::test {
 
-inline constexpr std::chrono::seconds kRunDeadline{120};
+inline constexpr std::chrono::seconds kRunDeadline{120};  // for one thing to happen
+// For a run or a drill from its beginning to its end: what a disturbed run is compared with has as many steps
+// as that one came to.
+inline constexpr std::chrono::seconds kWholeRunDeadline{600};
 
 // `troupe train` on the tiny job into `out`, for `steps` steps, with reports each `report` steps.
 std::vector<std::string> train_command(const std::string& out, int steps, std::vector<std::string> more = {},
