@@ -27,9 +27,11 @@ using loader_actor =
 using trainer_actor = caf::typed_actor<caf::replies_to<SlotSamples>::with<SlotDone>,
                                        caf::replies_to<ShareWork>::with<WorkShared>>;
 using checkpointer_actor = caf::typed_actor<caf::replies_to<SaveState>::with<Saved>>;
-using evaluator_actor = caf::typed_actor<caf::reacts_to<StepReport>>;
+using evaluator_actor =
+    caf::typed_actor<caf::reacts_to<StepReport>, caf::replies_to<FlushReports>::with<ReportsFlushed>>;
 using monitor_actor = caf::typed_actor<caf::reacts_to<StepReport>, caf::reacts_to<Validated>,
-                                       caf::reacts_to<scheduler::BeginView>, caf::reacts_to<LedgerOfOthers>>;
+                                       caf::reacts_to<scheduler::BeginView>, caf::reacts_to<LedgerOfOthers>,
+                                       caf::replies_to<FlushReports>::with<ReportsFlushed>>;
 using membership_actor =
     post_actor::extend<caf::reacts_to<JoinCluster>, caf::reacts_to<PeerLinked>, caf::reacts_to<PeerUnlinked>,
                        caf::reacts_to<scheduler::Fenced>, caf::reacts_to<StepReached>,

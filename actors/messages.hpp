@@ -213,6 +213,9 @@ struct Installed {
   std::string digest;
 };
 
+struct FlushReports {
+};  // evaluator and monitor: answer when every step so far is in the ledger and has been told
+struct ReportsFlushed {};
 struct LedgerOfOthers {  // follower to monitor: a file with what this node's own ledger may lack; monitor
                          // removes it
   std::string path;
@@ -223,7 +226,8 @@ struct SaveState {  // the snapshot belongs to the checkpointer
   std::shared_ptr<const model::TrainState> state;
   bool last = false;  // must be written; the others may fail, as when the disk is full
 };
-struct SaveFinal {  // to the aggregator: the digest of the weights as they are, and a checkpoint
+struct SaveFinal {  // to the aggregator: the digest of the weights as they are, and a checkpoint, once the
+                    // steps before it have been reported
   bool write = true;
   int64_t step = 0;  // once the state is there: a leader may still be catching up with its members
 };
@@ -282,6 +286,8 @@ TROUPE_LOCAL_MESSAGE(TotalKept)
 TROUPE_LOCAL_MESSAGE(InstallState)
 TROUPE_LOCAL_MESSAGE(InstallTotal)
 TROUPE_LOCAL_MESSAGE(Installed)
+TROUPE_LOCAL_MESSAGE(FlushReports)
+TROUPE_LOCAL_MESSAGE(ReportsFlushed)
 TROUPE_LOCAL_MESSAGE(LedgerOfOthers)
 TROUPE_LOCAL_MESSAGE(SaveState)
 TROUPE_LOCAL_MESSAGE(SaveFinal)

@@ -32,6 +32,8 @@ bool is_misconfigured(const comm::PeerError& failure) {
   return failure.kind() == ErrorKind::usage || failure.kind() == ErrorKind::security;
 }
 
+constexpr std::chrono::seconds kReportPatience{10};  // for what a slow disk has to do
+
 struct aggregator_state {
   aggregator_state() = default;
   static inline const char* name = "aggregator";
@@ -265,17 +267,24 @@ struct aggregator_state {
     }
     const auto state = std::make_shared<const model::TrainState>(engine->snapshot());
     Saved saved{state->step, "", engine->weights_digest(*state)};
-    if (!wanted.write) {
-      promise.deliver(saved);
-      return;
-    }
+    if (!wanted.write) return deliver_reported(self, saved, promise);
     self->request(peers.checkpointer, kWorkPatience, SaveState{state, true})
         .then(
-            [promise, saved](const Saved& written) mutable {
+            [this, self, promise, saved](const Saved& written) mutable {
               saved.path = written.path;
-              promise.deliver(saved);
+              deliver_reported(self, saved, promise);
             },
             [promise](const caf::error& problem) mutable { promise.deliver(problem); });
+  }
+
+  // A job of a few steps may be saved before its clients have heard of any of them.
+  void deliver_reported(Self self, const Saved& saved, caf::typed_response_promise<Saved> promise) {
+    self->request(peers.evaluator, kReportPatience, FlushReports{})
+        .then([promise, saved](const ReportsFlushed&) mutable { promise.deliver(saved); },
+              [promise, saved](const caf::error& problem) mutable {
+                spdlog::warn("the end of the job does not wait for its last reports: {}", to_string(problem));
+                promise.deliver(saved);
+              });
   }
 };
 static_assert(!std::is_aggregate_v<aggregator_state>);

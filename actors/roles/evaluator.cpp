@@ -34,6 +34,7 @@ evaluator_actor::behavior_type evaluator(evaluator_actor::stateful_pointer<evalu
           self->send(monitor, report);
         });
       },
+      [self, monitor](const FlushReports& flush) { return self->delegate(monitor, flush); },
   };
 }
 

@@ -95,6 +95,11 @@ struct monitor_state {
     }
   }
 
+  void flush() {
+    write_again_at = {};
+    if (!unwritten.empty()) write_ledger();
+  }
+
   // What happened before this node took part.
   void take_ledger(const std::string& path) {
     ledger.reset();  // opened again with the next record
@@ -174,6 +179,12 @@ monitor_actor::behavior_type monitor(monitor_actor::stateful_pointer<monitor_sta
       [self](const LedgerOfOthers& from) { self->state.take_ledger(from.path); },
       [self, supervisor](const scheduler::BeginView& begins) {
         guarded(self, supervisor, [&] { self->state.begin(begins.view); });
+      },
+      [self, supervisor](const FlushReports&) {
+        return guarded_answer<ReportsFlushed>(self, supervisor, [&] {
+          self->state.flush();
+          return ReportsFlushed{};
+        });
       },
   };
 }

@@ -210,10 +210,15 @@ TEST_CASE("the evaluator judges held-out totals, and says which was the best so 
   const auto heard = std::make_shared<Heard>();
   const RoleSetup setup{test_context(1, 0, 3, 4), spawn_supervisor(test, heard)};
   auto judged = std::make_shared<std::vector<Validated>>();
-  auto steps = std::make_shared<int>(0);
-  const monitor_actor monitor = test.system.spawn([judged, steps]() -> monitor_actor::behavior_type {
+  auto steps = std::make_shared<int>(0), flushed_after = std::make_shared<int>(-1);
+  const monitor_actor monitor = test.system.spawn([judged, steps,
+                                                   flushed_after]() -> monitor_actor::behavior_type {
     return {[steps](const StepReport&) { ++*steps; }, [judged](const Validated& v) { judged->push_back(v); },
-            [](const scheduler::BeginView&) {}, [](const LedgerOfOthers&) {}};
+            [](const scheduler::BeginView&) {}, [](const LedgerOfOthers&) {},
+            [steps, flushed_after](const FlushReports&) {
+              *flushed_after = *steps;
+              return ReportsFlushed{};
+            }};
   });
   const evaluator_actor evaluator = spawn_evaluator(test.system, setup, monitor);
   for (const int64_t units : {int64_t{100} << 20, int64_t{50} << 20, int64_t{70} << 20}) {
@@ -226,6 +231,10 @@ TEST_CASE("the evaluator judges held-out totals, and says which was the best so 
     test.run();
   }
   CHECK(*steps == 6);
+  caf::anon_send(evaluator, StepReport{std::make_shared<StepOutcome>(), {}, ""});
+  caf::anon_send(evaluator, FlushReports{});
+  test.run();
+  CHECK(*flushed_after == 7);
   REQUIRE(judged->size() == 3);
   CHECK((*judged)[0].loss == doctest::Approx(10));
   CHECK((*judged)[0].accuracy == doctest::Approx(0.4));

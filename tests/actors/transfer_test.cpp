@@ -96,7 +96,8 @@ member_actor spawn_member_stand_in(caf::actor_system& system) {
 monitor_actor spawn_monitor_stand_in(caf::actor_system& system, std::counting_semaphore<>& handed_over) {
   return system.spawn([&handed_over]() -> monitor_actor::behavior_type {
     return {[](const StepReport&) {}, [](const Validated&) {}, [](const scheduler::BeginView&) {},
-            [&handed_over](const LedgerOfOthers&) { handed_over.release(); }};
+            [&handed_over](const LedgerOfOthers&) { handed_over.release(); },
+            [](const FlushReports&) { return ReportsFlushed{}; }};
   });
 }
 

@@ -186,6 +186,7 @@ TEST_CASE("a job is resumed with other report and checkpoint settings, to the sa
   CAPTURE(resumed.err);
   REQUIRE(resumed.code == 0);
   CHECK(digest_of(resumed) == expected_digest(20));
+  CHECK(resumed.out.find("step 14/20 ") != std::string::npos);
   const std::string kept = run({"ls", out + "/checkpoints"}).out;
   CHECK(kept.find("checkpoint-0000000012-") != std::string::npos);
 }
