@@ -17,6 +17,7 @@ Coordinator::Coordinator(View view, SlotPlan plan, Microseconds now_us, Microsec
     : view_(std::move(view)),
       plan_(plan),
       stuck_us_(stuck_us),
+      ticked_us_(now_us),
       end_step_(std::min(plan.steps, view_.end_step.value_or(plan.steps))) {
   if (view_.members.empty()) throw std::invalid_argument("a view needs a member");
   for (const Member& member : view_.members) members_[member.rank];
@@ -77,6 +78,9 @@ void Coordinator::begin_step(int64_t step, Microseconds now_us) {
 // A member claims again with each slot that it has done, so one of which nothing is heard computes. It is
 // stuck when the others have nothing left to do meanwhile, and it takes many times as long as they would.
 CoordinatorActions Coordinator::on_tick(Microseconds now_us) {
+  // Stood still itself: what they have said meanwhile is still to be read.
+  if (now_us - std::exchange(ticked_us_, now_us) > stuck_us_ / 2)
+    for (auto& [rank, member] : members_) member.progress_us = now_us;
   if (!sealed_ || ended_ || step_ >= end_step_) return {};
   std::optional<Rank> stuck;
   for (const auto& [rank, member] : members_) {

@@ -82,6 +82,7 @@ class Coordinator {
   View view_;
   SlotPlan plan_;
   Microseconds stuck_us_;
+  Microseconds ticked_us_;
   int64_t step_ = 0;
   int64_t end_step_ = 0;
   SlotSet free_;  // of this step, not granted yet

@@ -35,7 +35,7 @@ MembershipActions Membership::prepare(Microseconds now_us) {
   attempt_->began_at_us = now_us;
   attempt_->asked.insert(self());
   for (Rank peer : up_)
-    if (!barred(peer, now_us)) attempt_->asked.insert(peer);
+    if (!paused(barred_, peer, now_us)) attempt_->asked.insert(peer);
   for (Rank peer : attempt_->asked)
     if (peer != self()) actions.emplace_back(SendTo{peer, Prepare{promised_}});
   actions.emplace_back(FenceMember{promised_});
@@ -207,11 +207,11 @@ MembershipActions Membership::handle(Rank from, const Join& join, Microseconds n
   const auto place = view_->position(from);
   const bool same = place && view_->members[*place].incarnation == join.member.incarnation;
   if (same && join.known < view_->ballot) return {};  // a late copy
-  if (barred(from, now_us)) return {};
+  if (paused(barred_, from, now_us)) return {};
   if (place) return prepare(now_us);
   // Many who come one after another would let nobody work: a view commits a step first, if it can.
   const bool begun = view_step_ > view_->step || now_us - mode_since_us_ >= options_.patience_us;
-  if (join.step + 1 >= view_step_) return begun ? prepare(now_us) : MembershipActions{};
+  if (may_enter(from, join.step, now_us)) return begun ? prepare(now_us) : MembershipActions{};
   Follow follow{view_->ballot, view_step_, {}};
   for (const Member& member : view_->members) follow.sources.push_back(member.rank);
   return {SendTo{from, std::move(follow)}};
@@ -221,7 +221,15 @@ MembershipActions Membership::handle(Rank from, const Follow& follow, Microsecon
   if (mode_ != Mode::seeking || follow.ballot < promised_ || follow.step <= step_) return {};
   leader_hint_ = from;
   heard_leader_us_ = now_us;
+  followed_to_ = follow.step;
   return {FollowFrom{follow.sources, follow.step}};
+}
+
+// Who is a step behind needs its total, which may be gone once the next ring has begun. A view that could not
+// take it for that reason cost everyone a ring: it is tried again after a pause alone, and the node follows
+// meanwhile, until it has come as far.
+bool Membership::may_enter(Rank peer, int64_t step, Microseconds now_us) const {
+  return step >= view_step_ || (step + 1 == view_step_ && !paused(late_, peer, now_us));
 }
 
 MembershipActions Membership::handle(Rank from, const Suspect& suspect, Microseconds now_us) {
@@ -261,7 +269,10 @@ MembershipActions Membership::on_step(int64_t step, bool wants_to_leave, Microse
   const bool first = wants_to_leave && !wants_to_leave_;
   wants_to_leave_ = wants_to_leave_ || wants_to_leave;
   if (first && mode_ == Mode::seeking) return {HasLeft{}};
-  if (!wants_to_leave_ || mode_ != Mode::member) return {};
+  MembershipActions actions;
+  if (mode_ == Mode::seeking && !wants_to_leave_ && step >= followed_to_)
+    send_join(actions);  // while it is as far
+  if (!wants_to_leave_ || mode_ != Mode::member) return actions;
   // Also when it has asked before: it had to stay for a step where others needed what it has.
   if (leads()) return prepare(now_us);
   return {SendTo{view_->ballot.leader, Leave{view_->ballot}}};
@@ -356,7 +367,7 @@ MembershipActions Membership::repeat(Microseconds now_us) {
     if (view_->position(self()) && wants_to_leave_ && up_.empty()) return prepare(now_us);
     for (Rank peer : up_) actions.emplace_back(SendTo{peer, heartbeat()});
     if (view_->position(self()) || wants_to_leave_) return actions;
-    append(actions, step_ + 1 >= view_step_ ? prepare(now_us) : follow_members());
+    append(actions, may_enter(self(), step_, now_us) ? prepare(now_us) : follow_members());
     return actions;
   }
   if (mode_ == Mode::promised && inventory_) actions.emplace_back(SendTo{promised_.leader, *inventory_});
@@ -382,18 +393,6 @@ Join Membership::join() const {
 
 Heartbeat Membership::heartbeat() const {
   return {promised_, step_, leads()};
-}
-
-void Membership::bar(Rank peer, Microseconds now_us) {
-  Pause& pause = pauses_[peer];
-  pause.length_us =
-      pause.length_us == 0 ? options_.pause_us : std::min(2 * pause.length_us, options_.pause_max_us);
-  pause.until_us = now_us + pause.length_us;
-}
-
-bool Membership::barred(Rank peer, Microseconds now_us) const {
-  const auto found = pauses_.find(peer);
-  return found != pauses_.end() && now_us < found->second.until_us;
 }
 
 }  // namespace troupe::scheduler

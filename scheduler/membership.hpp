@@ -136,8 +136,9 @@ class Membership {
   void leader_lost(Microseconds now_us) { lost_since_us_ = lost_since_us_.value_or(now_us); }
   void look_for_leader(Microseconds now_us);
   void send_join(MembershipActions& actions) const;
-  void bar(Rank peer, Microseconds now_us);
-  bool barred(Rank peer, Microseconds now_us) const;
+  bool may_enter(Rank peer, int64_t step, Microseconds now_us) const;  // a view of this leader
+  void lengthen(Pause& pause, Microseconds first_us, Microseconds now_us) const;
+  static bool paused(const std::map<Rank, Pause>& pauses, Rank peer, Microseconds now_us);
   uint32_t live_below() const;  // how many nodes with a better claim to lead are up
   Rank self() const { return options_.self.rank; }
   Heartbeat heartbeat() const;
@@ -154,9 +155,11 @@ class Membership {
   std::optional<Inventory> inventory_;  // the answer to promised_
   std::optional<Attempt> attempt_;
   std::set<Rank> up_;
-  std::set<Rank> awaited_;      // before the first view: all nodes but those that came and went
-  std::map<Rank, Join> joins_;  // of nodes that are in no view, newest
-  std::map<Rank, Pause> pauses_;
+  std::set<Rank> awaited_;        // before the first view: all nodes but those that came and went
+  std::map<Rank, Join> joins_;    // of nodes that are in no view, newest
+  std::map<Rank, Pause> barred_;  // left out of a view, as the others could not work with them
+  std::map<Rank, Pause> late_;    // a step behind when nobody had its total any more
+  int64_t followed_to_ = 0;       // where the leader was when it told this node to follow
   std::optional<std::pair<Rank, std::string>> broken_;  // this node's own report, until a ballot answers it
   std::optional<Rank> leader_hint_;                     // who leads, as far as a node in no view knows
   Microseconds heard_leader_us_ = 0;

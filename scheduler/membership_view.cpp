@@ -17,7 +17,7 @@ MembershipActions Membership::form(Microseconds now_us) {
     const bool waits = now_us - attempt_->began_at_us < options_.prepare_patience_us;
     const std::set<Rank> missing = missing_members();
     if (std::any_of(missing.begin(), missing.end(), [&](Rank peer) {
-          return up_.contains(peer) && !attempt_->asked.contains(peer) && !barred(peer, now_us);
+          return up_.contains(peer) && !attempt_->asked.contains(peer) && !paused(barred_, peer, now_us);
         }))
       return prepare(now_us);
     if (waits && !missing.empty()) return {};
@@ -29,6 +29,12 @@ MembershipActions Membership::form(Microseconds now_us) {
     // Too few. Whoever can be reached is asked again, after a while.
     if (now_us - attempt_->began_at_us < options_.prepare_patience_us) return {};
     return prepare(now_us);
+  }
+  for (const auto& [rank, answer] : answers) {
+    if (chosen.contains(rank))
+      late_.erase(rank);
+    else if (answer.step + 1 == view.step && !answer.leaving)
+      lengthen(late_[rank], 2 * options_.patience_us, now_us);
   }
   std::vector<Rank> by_size;
   for (Rank rank : chosen) {
@@ -93,7 +99,7 @@ std::set<Rank> Membership::choose_members(int64_t step, Microseconds now_us) {
     for (const auto& [rank, answer] : attempt_->answers)
       if (answer.step == step) chosen.insert(rank);
   if (attempt_->stuck && chosen.contains(*attempt_->stuck) && !needed(*attempt_->stuck, step, chosen)) {
-    bar(*attempt_->stuck, now_us);
+    lengthen(barred_[*attempt_->stuck], options_.pause_us, now_us);
     chosen.erase(*attempt_->stuck);
   }
   if (attempt_->broken_pair) separate(*attempt_->broken_pair, step, chosen, now_us);
@@ -121,8 +127,18 @@ void Membership::separate(const std::pair<Rank, Rank>& pair, int64_t step, std::
   Rank out = std::max(pair.first, pair.second), other = std::min(pair.first, pair.second);
   if (out == self() || needed(out, step, chosen)) std::swap(out, other);
   if (needed(out, step, chosen)) return;
-  bar(out, now_us);
+  lengthen(barred_[out], options_.pause_us, now_us);
   chosen.erase(out);
+}
+
+void Membership::lengthen(Pause& pause, Microseconds first_us, Microseconds now_us) const {
+  pause.length_us = pause.length_us == 0 ? first_us : std::min(2 * pause.length_us, options_.pause_max_us);
+  pause.until_us = now_us + pause.length_us;
+}
+
+bool Membership::paused(const std::map<Rank, Pause>& pauses, Rank peer, Microseconds now_us) {
+  const auto found = pauses.find(peer);
+  return found != pauses.end() && now_us < found->second.until_us;
 }
 
 std::optional<Failure> Membership::compare_states() const {

@@ -164,7 +164,9 @@ member_actor::behavior_type member(member_actor::stateful_pointer<member_state> 
         guarded(self, supervisor, [&] { self->state.on_post(self, post); });
       },
       [self](const TellMembership& tell) { self->state.membership = tell.membership; },
-      [decide](const scheduler::BeginView& begins) {
+      [self, decide](const scheduler::BeginView& begins) {
+        // From here, so that the ring stands before what this view makes of it.
+        self->send(self->state.peers.aggregator, begins);
         decide([&](auto& role) { return role.begin(begins.view, now_us()); });
       },
       [self, supervisor](const scheduler::FenceMember& fence) {

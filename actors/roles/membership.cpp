@@ -233,7 +233,11 @@ struct membership_state {
     self->send(peers.members.at(send.to), Post{own.rank, to_wire(*setup.context, send.message)});
   }
   void perform(Self self, scheduler::FenceMember& fence) { self->send(peers.member, fence); }
-  void perform(Self self, scheduler::LeaveView& leave) { self->send(peers.member, leave); }
+  void perform(Self self, scheduler::LeaveView& leave) {
+    int64_t speaks = own.rank;
+    setup.context->speaker->compare_exchange_strong(speaks, -1);
+    self->send(peers.member, leave);
+  }
   void perform(Self self, scheduler::EndLead& end) { self->send(peers.coordinator, end); }
   void perform(Self self, scheduler::FollowFrom& follow) {
     std::erase_if(follow.sources, [&](scheduler::Rank source) { return !introduced.contains(source); });
@@ -263,7 +267,6 @@ struct membership_state {
     self->send(peers.follower, begin);
     self->send(peers.monitor, begin);
     self->send(peers.member, begin);
-    self->send(peers.aggregator, begin);
   }
 };
 static_assert(!std::is_aggregate_v<membership_state>);

@@ -182,12 +182,29 @@ TEST_CASE("a member that alone holds up the others is found, once a while; a slo
   claim(1, 1, {}, 1, 0);
   REQUIRE(coordinator.sealed());
   claim(0, 2, first, 0, kSecond);
+  CHECK(coordinator.on_tick(2 * kSecond).empty());
   CHECK(coordinator.on_tick(4 * kSecond).empty());
   CHECK(pick<SendSeal>(claim(0, 2, first, 0, kSecond)).size() == 1);  // it may not know
   const auto stuck = pick<MemberStuck>(coordinator.on_tick(6 * kSecond));
   REQUIRE(stuck.size() == 1);
   CHECK(stuck[0].rank == 1);
   CHECK(coordinator.on_tick(7 * kSecond).empty());
+}
+
+TEST_CASE("a coordinator that stood still itself blames nobody for that time") {
+  constexpr Microseconds kSecond = 1'000'000;
+  Coordinator coordinator(make_view(2), kPlan, 0, 5 * kSecond);
+  const SlotSet first = granted(coordinator.on_claim(0, claim(0, 1, 2), 0));
+  coordinator.on_claim(1, claim(0, 1, 2), 0);
+  REQUIRE(coordinator.sealed());
+  coordinator.on_claim(0, claim(0, 2, 0, first, 0.1), 100'000);
+  CHECK(coordinator.on_tick(2 * kSecond).empty());
+  CHECK(coordinator.on_tick(60 * kSecond).empty());
+  for (int second = 62; second < 65; second += 2) CHECK(coordinator.on_tick(second * kSecond).empty());
+  size_t found = 0;
+  for (int second = 66; second < 120; second += 2)
+    found += pick<MemberStuck>(coordinator.on_tick(second * kSecond)).size();
+  CHECK(found > 0);
 }
 
 TEST_CASE("a ring may take any time: who has done its slots does not stand still") {

@@ -314,6 +314,54 @@ TEST_CASE("a joiner that is far behind is told whom to follow; one that is not m
   CHECK_FALSE(sent<Prepare>(membership.on_message(2, Join{{}, back, 9}, kSecond)).empty());
 }
 
+TEST_CASE("a node one step behind whose total nobody holds any more costs one view, and follows then") {
+  Membership membership = preparing();
+  membership.on_message(1, inventory({1, 0}, 1, 0), kSecond);
+  membership.on_message(2, inventory({1, 0}, 2, 0), kSecond);
+  const Member back{2, "node2", "bulk", "another", "host"};
+  const auto form_again = [&](Microseconds now, int64_t of_joiner) {
+    const Ballot ballot = membership.promised();
+    membership.on_fenced(inventory(ballot, 0, 9), now);
+    membership.on_message(1, inventory(ballot, 1, 9), now);
+    const auto begun = pick<BeginView>(membership.on_message(2, inventory(ballot, 2, of_joiner), now));
+    REQUIRE(begun.size() == 1);
+    return begun[0].view.members.size();
+  };
+  membership.on_view_step(9);
+  REQUIRE_FALSE(sent<Prepare>(membership.on_message(2, Join{{}, back, 8}, kSecond)).empty());
+  CHECK(form_again(kSecond, 8) == 2);
+  // Beyond the patience after which a view that commits nothing takes who comes.
+  const Join behind{membership.promised(), back, 8};
+  CHECK(sent<Follow>(membership.on_message(2, behind, 2 * kSecond)).size() == 1);
+  CHECK(sent<Follow>(membership.on_message(2, behind, 6 * kSecond)).size() == 1);
+  REQUIRE(membership.leads());
+  CHECK_FALSE(
+      sent<Prepare>(membership.on_message(2, Join{membership.promised(), back, 9}, 6 * kSecond)).empty());
+  CHECK(form_again(6 * kSecond, 9) == 3);
+}
+
+TEST_CASE("who comes after its pause is tried again, though it is still a step behind") {
+  Membership membership = preparing();
+  membership.on_message(1, inventory({1, 0}, 1, 9), kSecond);
+  membership.on_message(2, inventory({1, 0}, 2, 8), kSecond);
+  REQUIRE(membership.leads());
+  membership.on_fenced(inventory({1, 0}, 0, 0), kSecond);
+  const Join behind{membership.promised(), make_view(3).members[2], 8};
+  CHECK(sent<Follow>(membership.on_message(2, behind, 6 * kSecond)).size() == 1);
+  CHECK_FALSE(sent<Prepare>(membership.on_message(2, behind, 8 * kSecond)).empty());
+}
+
+TEST_CASE("a node in no view asks to be let in as soon as it is as far as the leader was") {
+  Membership membership(options(2, 3), 5, 0);
+  for (Rank peer : {Rank{0}, Rank{1}}) membership.on_peer_up(peer, 0);
+  membership.on_message(0, Follow{{3, 0}, 8, {0, 1}}, 0);
+  CHECK(membership.on_step(7, false, 1000).empty());
+  const auto joins = sent<Join>(membership.on_step(8, false, 2000));
+  REQUIRE(joins.size() == 1);
+  CHECK(joins[0].first == 0);
+  CHECK(joins[0].second.step == 8);
+}
+
 TEST_CASE("who joins does not wait for a view that commits nothing") {
   Membership membership = preparing();
   membership.on_message(1, inventory({1, 0}, 1, 9), kSecond);

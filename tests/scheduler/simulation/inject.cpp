@@ -4,6 +4,15 @@
 
 namespace troupe::simulation {
 
+namespace {
+
+void sort(std::vector<Fault>& faults) {
+  std::stable_sort(faults.begin(), faults.end(),
+                   [](const Fault& a, const Fault& b) { return a.at_event < b.at_event; });
+}
+
+}  // namespace
+
 Scenario make_scenario(uint64_t seed) {
   std::mt19937_64 random(mix(seed));
   Scenario scenario;
@@ -16,6 +25,13 @@ Scenario make_scenario(uint64_t seed) {
                    .steps = int64_t(3 + random() % 20)};
   if (seed % 16 == 0) {  // nothing goes wrong, for longer than any patience
     (seed % 32 == 0 ? scenario.slot_us : scenario.chunk_us) = 400'000;
+    if (seed % 64 != 16) return scenario;
+    // But nodes are parted for a while, where a ring takes longer than the patience.
+    for (int64_t i = int64_t(1 + random() % 4); i > 0; --i)
+      scenario.faults.push_back({FaultKind::partition, 30 + random() % (scenario.plan.steps * 60),
+                                 uint32_t(random() % scenario.nodes), uint32_t(random()),
+                                 int64_t(500'000 + random() % 3'000'000)});
+    sort(scenario.faults);
     return scenario;
   }
   // Halves that compute the same slots and meet again in the middle of them.
@@ -43,8 +59,7 @@ Scenario make_scenario(uint64_t seed) {
     for (Rank rank = 0; rank < scenario.nodes; ++rank)
       scenario.faults.push_back({FaultKind::leave, first + random() % 20, rank, 0, 1'000});
   }
-  std::stable_sort(scenario.faults.begin(), scenario.faults.end(),
-                   [](const Fault& a, const Fault& b) { return a.at_event < b.at_event; });
+  sort(scenario.faults);
   return scenario;
 }
 

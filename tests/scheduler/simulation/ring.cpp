@@ -20,6 +20,8 @@ void Simulation::perform(Node& node, scheduler::FeedReduce& feed) {
 
 void Simulation::perform(Node& node, scheduler::StartReduce& start) {
   const scheduler::Seal& seal = start.seal;
+  node.total.reset();
+  node.member->on_total_overwritten();
   require(seal.fence.step == node.state.step, "a ring begins before the step below is committed");
   require(seal.fence.ballot == node.membership->promised(),
           "a ring begins in a ballot that is not the promised one");
@@ -66,10 +68,6 @@ void Simulation::ring_receive(Node& node, const Chunk& chunk) {
     require(here.slots.disjoint(chunk.slots), "a sum is added to one that shares a slot with it");
     here.slots = here.slots | chunk.slots;
   } else {
-    if (node.total && chunk.turn == count - 1) {
-      node.total.reset();
-      node.member->on_total_overwritten();
-    }
     here.slots = chunk.slots;
   }
   size_t at = begin_of(chunk.segment, count);
