@@ -1,7 +1,9 @@
 #include "cli/evaluate.hpp"
 
+#include <cerrno>
 #include <chrono>
 #include <cmath>
+#include <cstring>
 #include <filesystem>
 #include <fstream>
 #include <system_error>
@@ -83,10 +85,23 @@ void print(const Report& r) {
 
 void write_translations(const std::string& path, std::ios::openmode mode,
                         const std::vector<std::string>& lines) {
+  errno = 0;  // a stream says only that something failed
   std::ofstream file(path, mode);
   for (const std::string& line : lines) file << line << '\n';
   file.flush();
-  if (!file) throw error(ErrorKind::file, "cannot write the translations to {}", path);
+  const int reason = errno;
+  if (!file)
+    throw error(ErrorKind::file,
+                "cannot write the translations to {}: {}; give --output a file that you may write to", path,
+                std::strerror(reason == 0 ? EIO : reason));
+}
+
+// Whether opening it is more than a trial: whoever reads it would take the trial's end for the end of it all.
+bool is_stream(const std::string& path) {
+  using std::filesystem::file_type;
+  std::error_code none;
+  const file_type type = std::filesystem::status(path, none).type();
+  return type == file_type::fifo || type == file_type::character || type == file_type::socket;
 }
 
 // What a language model would not use.
@@ -122,11 +137,7 @@ int evaluate(const EvaluateOptions& options) {
   const inference::Translator translator(trained->packed_for(inference::Use::translation), options.generate,
                                          threads);
   const bool kept = !options.output.empty();
-  std::error_code none;
-  const auto there = std::filesystem::status(options.output, none).type();
-  const bool file =
-      there == std::filesystem::file_type::regular || there == std::filesystem::file_type::not_found;
-  if (kept && file)
+  if (kept && !is_stream(options.output))
     write_translations(options.output, std::ios::app, {});  // a mistake is told before the work
   Report report{trained->path(), options.split, trained->step(), {}, trained->translates(), {}, 0, {}};
   report.loss = inference::evaluate_loss(*trained, *dataset, split, threads);

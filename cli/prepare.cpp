@@ -212,8 +212,10 @@ void add_prepare(CLI::App& app, int&) {
   command->add_option("--pack-tokens", o.pack_tokens, "Padded tokens of a pack, each side")
       ->capture_default_str();
   command->add_option("--max-length", o.max_length, "Longest sample in tokens")->capture_default_str();
-  command->add_option("--valid", o.valid_samples, "Validation samples, about")->capture_default_str();
-  command->add_option("--test", o.test_samples, "Test samples, about")->capture_default_str();
+  command->add_option("--valid", o.valid_samples, "Validation paragraphs (documents of --text), about")
+      ->capture_default_str();
+  command->add_option("--test", o.test_samples, "Test paragraphs (documents of --text), about")
+      ->capture_default_str();
   command->add_option("--threads", a->threads, "Loaders; 0: one a core")->check(CLI::Range(0, 1024));
   auto* nodes = command->add_option("--nodes", a->nodes, "Spread the loaders over this many node processes")
                     ->check(CLI::Range(1, 1024));

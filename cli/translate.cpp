@@ -1,18 +1,16 @@
 #include "cli/translate.hpp"
 
 #include <algorithm>
-#include <cerrno>
-#include <cstring>
 
 #include <CLI/CLI.hpp>
 #include <fmt/format.h>
-#include <unistd.h>
 
 #include "actors/inference/translator.hpp"
 #include "cli/commands.hpp"
 #include "cli/generate_options.hpp"
 #include "cli/lines.hpp"
 #include "data/clean.hpp"
+#include "data/files.hpp"
 #include "kernels/base/error.hpp"
 
 namespace troupe::cli {
@@ -20,15 +18,6 @@ namespace troupe::cli {
 namespace {
 
 constexpr size_t kBatchesAhead = 16;  // batches a thread translates before what is done is written
-
-void write_all(int descriptor, const std::string& text) {
-  for (size_t done = 0; done < text.size();) {
-    const ssize_t wrote = ::write(descriptor, text.data() + done, text.size() - done);
-    if (wrote < 0 && errno == EINTR) continue;
-    if (wrote < 0) throw error(ErrorKind::file, "cannot write the translations: {}", std::strerror(errno));
-    done += size_t(wrote);
-  }
-}
 
 std::string format_outputs(const std::vector<std::vector<inference::Output>>& outputs, bool numbered,
                            size_t first) {
@@ -64,7 +53,8 @@ int translate(const TranslateOptions& options) {
       warn(fmt::format("line {} is longer than the {} tokens the model takes; its end is not translated",
                        first + index, trained->model().config().max_length - 1));
     };
-    write_all(options.output, format_outputs(translator.run(lines, cut), options.numbered, first));
+    data::write_all(options.output, format_outputs(translator.run(lines, cut), options.numbered, first),
+                    "the translations");
     first += lines.size();
     if (stops)
       throw error(ErrorKind::file,

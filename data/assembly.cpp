@@ -12,6 +12,12 @@ namespace troupe::data {
 namespace {
 
 constexpr int kSampleBits = 24;  // a chunk has fewer samples than 2^24
+constexpr uint64_t kHashesToldAtOnce = 1 << 20;
+
+// Where the caller may throw to stop: often enough that nobody waits for minutes.
+void tell(const ProgressFunction& progress, uint64_t done, uint64_t total) {
+  if (progress) progress({"write", done, total});
+}
 
 // Target length first, then source length, rising and falling by turns: neighbours are alike in both.
 uint64_t length_key(Split split, int64_t source, int64_t target) {
@@ -87,7 +93,7 @@ void Assembly::for_each_sample(const Use& use) const {
   }
 }
 
-void Assembly::find_duplicates() {
+void Assembly::find_duplicates(const ProgressFunction& progress) {
   uint64_t total = 0;
   for (Place& place : places_) {
     place.first_sample = total;
@@ -96,20 +102,23 @@ void Assembly::find_duplicates() {
   duplicate_.assign(total, false);
   SortKey key, before{};
   std::string_view none;
+  uint64_t seen = 0;
   for (bool first = true; hashes_.next(&key, &none); first = false, before = key) {
+    if (++seen % kHashesToldAtOnce == 0) tell(progress, 0, places_.size());
     if (first || key[0] != before[0] || key[1] != before[1]) continue;
     duplicate_[places_[key[2] >> kSampleBits].first_sample + (key[2] & ((1 << kSampleBits) - 1))] = true;
     ++dropped_["duplicate"];
   }
 }
 
-Assembly::HeldOut Assembly::choose_held_out() const {
+Assembly::HeldOut Assembly::choose_held_out(const ProgressFunction& progress) const {
   struct Candidate {
     uint64_t number, source, target;
   };
   std::array<std::vector<Candidate>, 3> candidates;
   std::array<std::unordered_set<uint64_t>, 3> sources;  // one sample a group is enough to measure with
-  for_each_sample([&](uint64_t number, const ShardSample& sample, const ShardHeader&, size_t) {
+  for_each_sample([&](uint64_t number, const ShardSample& sample, const ShardHeader&, size_t chunk) {
+    if (number == places_[chunk].first_sample) tell(progress, 0, places_.size());
     const auto split = size_t(sample.split);
     if (sample.split == Split::train || duplicate_[number] ||
         !sources[split].insert(sample.source_group).second)
@@ -164,7 +173,7 @@ void Assembly::sort_samples(const std::string& folder, const HeldOut& held_out, 
     texts[size_t(split)] =
         std::make_unique<FileWriter>(folder, fmt::format("{}.text.tsv", to_string(split)), options_.sync);
   for_each_sample([&](uint64_t number, const ShardSample& sample, const ShardHeader& header, size_t chunk) {
-    if (progress && number == places_[chunk].first_sample) progress({"write", chunk, places_.size()});
+    if (number == places_[chunk].first_sample) tell(progress, chunk, places_.size());
     if (duplicate_[number]) return;
     const bool shares =
         held_out.groups.count(sample.source_group) + held_out.groups.count(sample.target_group) > 0;
@@ -185,7 +194,7 @@ void Assembly::sort_samples(const std::string& folder, const HeldOut& held_out, 
     manifest->splits[size_t(split)].text = texts[size_t(split)]->commit();
 }
 
-void Assembly::write_packs(const std::string& folder, Manifest* manifest) {
+void Assembly::write_packs(const std::string& folder, Manifest* manifest, const ProgressFunction& progress) {
   std::unique_ptr<PackWriter> writer;
   const auto writer_of = [&](Split split) {
     return std::make_unique<PackWriter>(PackWriter::Options{folder, split, work_.kind, options_.pack_tokens,
@@ -197,20 +206,25 @@ void Assembly::write_packs(const std::string& folder, Manifest* manifest) {
   bool more = samples_->next(&key, &sample);
   for (const Split split : kSplits) {
     writer = writer_of(split);
-    for (; more && Split(key[0] >> 60) == split; more = samples_->next(&key, &sample)) writer->add(sample);
+    for (; more && Split(key[0] >> 60) == split; more = samples_->next(&key, &sample)) {
+      const size_t shards = writer->shards();
+      writer->add(sample);
+      if (writer->shards() > shards) tell(progress, places_.size(), places_.size());
+    }
     const FileEntry text = manifest->splits[size_t(split)].text;
     manifest->splits[size_t(split)] = writer->finish();
     manifest->splits[size_t(split)].text = text;
+    tell(progress, places_.size(), places_.size());
   }
   TROUPE_CHECK(!more);
 }
 
 void Assembly::write(const std::string& folder, Manifest* manifest, const ProgressFunction& progress) {
   TROUPE_CHECK(complete(), "{} of {} shards", arrived_, places_.size());
-  find_duplicates();
-  const HeldOut held_out = choose_held_out();
+  find_duplicates(progress);
+  const HeldOut held_out = choose_held_out(progress);
   sort_samples(folder, held_out, manifest, progress);
-  write_packs(folder, manifest);
+  write_packs(folder, manifest, progress);
   manifest->tokenizer =
       write_file(folder, std::string(kTokenizerName), tokenizer_.model_bytes(), options_.sync);
   for (const auto& [reason, count] : dropped_) manifest->dropped[reason] += count;

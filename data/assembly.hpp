@@ -39,11 +39,11 @@ class Assembly {
 
   template <typename Use>
   void for_each_sample(const Use& use) const;
-  void find_duplicates();
-  HeldOut choose_held_out() const;
+  void find_duplicates(const ProgressFunction& progress);
+  HeldOut choose_held_out(const ProgressFunction& progress) const;
   void sort_samples(const std::string& folder, const HeldOut& held_out, Manifest* manifest,
                     const ProgressFunction& progress);
-  void write_packs(const std::string& folder, Manifest* manifest);
+  void write_packs(const std::string& folder, Manifest* manifest, const ProgressFunction& progress);
 
   const PrepareOptions& options_;
   const TokeniseWork& work_;

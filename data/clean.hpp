@@ -21,8 +21,9 @@ size_t code_points(std::string_view text);
 // Invalid bytes become U+FFFD. Applying it twice changes nothing more.
 std::string clean_line(std::string_view text, bool compatibility_forms = false);
 
-// Cuts cleaned text into sentences by Unicode's rules (UAX 29) for a language ("", "en", "fr", ...). Joined
-// by one space they give the text again. Costly to make, so made once a chunk; belongs to one thread.
+// Cuts cleaned text into sentences by Unicode's rules (UAX 29) for a language ("", "en", "fr", ...). A space
+// at a cut belongs to neither side; some cuts have none, as those behind the full stops of Chinese. Costly to
+// make, so made once a chunk; belongs to one thread.
 class SentenceSplitter {
  public:
   explicit SentenceSplitter(const std::string& language);

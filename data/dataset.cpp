@@ -1,6 +1,7 @@
 #include "data/dataset.hpp"
 
 #include <algorithm>
+#include <charconv>
 
 #include "data/files.hpp"
 #include "data/manifest.hpp"
@@ -271,8 +272,13 @@ std::vector<TextSample> Dataset::texts(Split split) const {
     if (fields.size() != 4)
       throw error(ErrorKind::corrupt, "cannot read the text of {} in {}: a line has {} fields",
                   to_string(split), folder(), fields.size());
-    samples.push_back({std::stoull(std::string(fields[0])), std::string(fields[1]), std::string(fields[2]),
-                       std::string(fields[3])});
+    const std::string_view number = fields[0];
+    TextSample sample{0, std::string(fields[1]), std::string(fields[2]), std::string(fields[3])};
+    const auto parsed = std::from_chars(number.data(), number.data() + number.size(), sample.id);
+    if (parsed.ec != std::errc() || parsed.ptr != number.data() + number.size())
+      throw error(ErrorKind::corrupt, "cannot read the text of {} in {}: \"{}\" is no sample's number",
+                  to_string(split), folder(), number);
+    samples.push_back(std::move(sample));
   }
   return samples;
 }

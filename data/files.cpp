@@ -23,16 +23,25 @@ constexpr size_t kBufferBytes = 1 << 20;
   throw error(ErrorKind::file, "cannot {} {}: {}; {}", what, path, std::strerror(reason), advice);
 }
 
-void write_all(int fd, std::string_view bytes, const std::string& path) {
+}  // namespace
+
+void write_all(int descriptor, std::string_view bytes, const std::string& name) {
   while (!bytes.empty()) {
-    const ssize_t written = ::write(fd, bytes.data(), bytes.size());
+    const ssize_t written = ::write(descriptor, bytes.data(), bytes.size());
     if (written < 0 && errno == EINTR) continue;
-    if (written < 0) fail("write", path, errno);
+    if (written < 0) fail("write", name, errno);
     bytes.remove_prefix(size_t(written));
   }
 }
 
-}  // namespace
+void sync_file(const std::string& path) {
+  const int descriptor = ::open(path.c_str(), O_RDONLY | O_CLOEXEC);
+  if (descriptor < 0) fail("open", path, errno);
+  const int result = ::fsync(descriptor);
+  const int reason = errno;
+  ::close(descriptor);
+  if (result != 0) fail("sync", path, reason);
+}
 
 FileWriter::FileWriter(std::string folder, std::string name, bool sync)
     : folder_(std::move(folder)),

@@ -76,6 +76,10 @@ class MappedFile {
   size_t size_ = 0;
 };
 
+// All the bytes, in as many calls as it takes; `name` is what an error says they were written to.
+void write_all(int descriptor, std::string_view bytes, const std::string& name);
+void sync_file(const std::string& path);  // whoever has written it
+
 std::string read_file(const std::string& path);
 void make_folder(const std::string& path);  // and its parents
 

@@ -33,7 +33,8 @@ LineReader::LineReader(LineReader&& other) noexcept
       line_number_(other.line_number_),
       invalid_lines_(other.invalid_lines_),
       bytes_read_(other.bytes_read_),
-      at_end_(other.at_end_) {}
+      at_end_(other.at_end_),
+      line_invalid_(other.line_invalid_) {}
 
 bool LineReader::fill() {
   buffer_.erase(0, begin_);
@@ -79,7 +80,8 @@ std::string_view LineReader::checked(std::string_view line) {
   if (line_number_ == 1 && line.starts_with("\xEF\xBB\xBF")) line.remove_prefix(3);
   if (line.ends_with('\r')) line.remove_suffix(1);
   const size_t invalid = find_invalid_utf8(line);
-  if (invalid == std::string_view::npos) return line;
+  line_invalid_ = invalid != std::string_view::npos;
+  if (!line_invalid_) return line;
   if (!options_.skip_invalid_utf8)
     throw error(
         ErrorKind::file,

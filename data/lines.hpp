@@ -25,6 +25,7 @@ class LineReader {
   // The view is good until the next call.
   bool next(std::string_view* line);
   uint64_t line_number() const { return line_number_; }  // of the line handed out last, from 1
+  bool line_invalid() const { return line_invalid_; }    // the line handed out last was left out
   uint64_t invalid_lines() const { return invalid_lines_; }
   uint64_t bytes_read() const { return bytes_read_; }
   const std::string& path() const { return path_; }
@@ -39,7 +40,7 @@ class LineReader {
   std::string buffer_;
   size_t begin_ = 0;  // of what is not handed out yet
   uint64_t line_number_ = 0, invalid_lines_ = 0, bytes_read_ = 0;
-  bool at_end_ = false;
+  bool at_end_ = false, line_invalid_ = false;
 };
 
 }  // namespace troupe::data

@@ -31,7 +31,7 @@ void check_options(const PrepareOptions& options) {
                 "cannot use packs of {} tokens: choose at least the maximum length ({}) and at most 1048576",
                 options.pack_tokens, options.max_length);
   if (options.valid_samples > 1'000'000 || options.test_samples > 1'000'000)
-    throw error(ErrorKind::usage, "cannot hold out {} and {} samples: choose at most 1000000 each",
+    throw error(ErrorKind::usage, "cannot hold out {} and {} paragraphs: choose at most 1000000 each",
                 options.valid_samples, options.test_samples);
   if (!(options.clean.length_ratio_max >= 1))
     throw error(ErrorKind::usage,
@@ -47,6 +47,31 @@ void check_options(const PrepareOptions& options) {
   if (options.shard_bytes_max < 4096 || options.shard_bytes_max > (uint64_t{1} << 30))
     throw error(ErrorKind::usage, "cannot write shards of {} bytes: choose 4096 to 1073741824",
                 options.shard_bytes_max);
+}
+
+// Nothing that a dataset in OUT would replace may be somebody's own. REQUIRES the lock of OUT: a dataset that
+// another process is about to put there would not be seen.
+void check_out(const PrepareOptions& options, bool tokenizer_there) {
+  const std::string& out = options.out;
+  if (!options.overwrite && std::filesystem::exists(out + "/" + std::string(kManifestName)))
+    throw error(
+        ErrorKind::usage,
+        "cannot prepare into {}: it holds a dataset already; choose another folder, or pass --overwrite",
+        out);
+  if (!options.overwrite && !tokenizer_there && holds_lone_tokenizer(out))
+    throw error(
+        ErrorKind::usage,
+        "cannot prepare into {}: its {} is of no dataset and would be replaced; choose another folder, "
+        "or pass --overwrite",
+        out, kTokenizerName);
+  std::vector<std::string> inputs = {options.source.source_path, options.source.target_path};
+  if (!tokenizer_there) inputs.push_back(options.tokenizer_file);
+  for (const std::string& input : inputs)
+    if (would_be_removed(out, input))
+      throw error(ErrorKind::usage,
+                  "cannot prepare {} into {}: it lies there under the name of a dataset's file and would be "
+                  "removed; give it another name, or choose another folder",
+                  input, out);
 }
 
 size_t text_bytes(const RawDocument& document) {
@@ -124,21 +149,11 @@ PreparePlan::PreparePlan(PrepareOptions options, ProgressFunction progress)
   State& s = *state_;
   s.options = std::move(options);
   s.progress = std::move(progress);
-  if (!s.options.overwrite && std::filesystem::exists(s.options.out + "/" + std::string(kManifestName)))
-    throw error(
-        ErrorKind::usage,
-        "cannot prepare into {}: it holds a dataset already; choose another folder, or pass --overwrite",
-        s.options.out);
+  s.folder = std::make_unique<WorkFolder>(s.options.out);
   std::error_code none;
   s.tokenizer_there = std::filesystem::equivalent(s.options.out + "/" + std::string(kTokenizerName),
                                                   s.options.tokenizer_file, none);
-  if (!s.options.overwrite && !s.tokenizer_there && holds_lone_tokenizer(s.options.out))
-    throw error(
-        ErrorKind::usage,
-        "cannot prepare into {}: its {} is of no dataset and would be replaced; choose another folder, "
-        "or pass --overwrite",
-        s.options.out, kTokenizerName);
-  s.folder = std::make_unique<WorkFolder>(s.options.out);
+  check_out(s.options, s.tokenizer_there);
   s.source = open_source(s.options.source, s.folder->path(), s.progress);
   s.work.clean = s.options.clean;
   s.work.unit = s.options.unit;
@@ -183,6 +198,7 @@ void PreparePlan::scan(int threads) {
         for (const auto& [hash, sentence] : part.sentences) sample.add(hash, sentence);
         for (const auto& [reason, count] : part.dropped) dropped[reason] += count;
       });
+  for (const auto& [reason, count] : s.source->dropped()) dropped[reason] += count;
   if (samples == 0)
     throw error(ErrorKind::file, "cannot prepare {}: no usable text in {} documents (left out: {})",
                 s.source->description(), s.documents, list(dropped));
@@ -256,6 +272,7 @@ PrepareReport PreparePlan::finish() {
   const std::string json = write_manifest(manifest);
   write_file(folder, std::string(kManifestName), json, s.options.sync);
   s.assembly.reset();
+  s.report("write");  // the last moment to stop: from here on OUT changes
   s.folder->replace_dataset(files_of(manifest), s.tokenizer_there, s.options.sync);
   s.folder.reset();  // the work folder goes with it
   return {sha256_hex(json.data(), json.size()), manifest.kept, manifest.dropped};

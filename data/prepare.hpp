@@ -74,7 +74,9 @@ struct PrepareOptions {
   SampleUnit unit = SampleUnit::document;
   int32_t pack_tokens = 512;
   int32_t max_length = 256;  // tokens a side with </s>; longer samples are dropped (token: window length)
-  uint32_t valid_samples = 1500, test_samples = 1500;  // at most a tenth of the corpus each
+  // Paragraphs that are held out, of kind text documents: at most a tenth of the corpus each. Each is as many
+  // samples as `unit` makes of it.
+  uint32_t valid_samples = 1500, test_samples = 1500;
   uint64_t shard_bytes_max = 64 << 20;
   bool sync = true;  // fsync before each rename
 };
@@ -92,6 +94,7 @@ struct PrepareProgress {
   std::string_view phase;        // "download", "scan", "tokenizer", "tokenise", "write"
   uint64_t done = 0, total = 0;  // bytes or documents; total 0: unknown
 };
+// May throw, which ends the work: it is asked for the last time just before OUT changes.
 using ProgressFunction = std::function<void(const PrepareProgress&)>;
 
 // What a loader needs to know beside the tokenizer; small, plain, and the same for all chunks.

@@ -47,6 +47,7 @@ std::vector<std::string> file_names(const std::string& folder) {
 
 bool adopt_file(const std::string& folder, const FileEntry& entry, const std::string& from) {
   if (!is_whole(from, entry)) return false;
+  sync_file(from);  // before it has the name: a loss of power leaves no file that is cut short under it
   std::error_code failed;
   std::filesystem::rename(from, in_folder(folder, entry.name), failed);
   if (failed)

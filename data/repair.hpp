@@ -18,7 +18,8 @@ std::vector<FileEntry> lacking_files(const std::string& folder);
 // for a manifest that cannot be read.
 std::vector<std::string> file_names(const std::string& folder);
 
-// Moves the file at `from`, on the same file system, into its place. False when it is not what `entry` says.
+// Moves the file at `from`, on the same file system, into its place, synced. False when it is not what
+// `entry` says.
 bool adopt_file(const std::string& folder, const FileEntry& entry, const std::string& from);
 
 }  // namespace troupe::data

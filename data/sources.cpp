@@ -60,9 +60,10 @@ class AlignedSource : public DocumentSource {
           options_.source_path, options_.target_path, shorter.path(), shorter.line_number(), longer.path());
     }
     if (!more_source) return false;
-    document->label.clear();
-    document->source.assign(1, std::string(source));
-    document->target.assign(1, std::string(target));
+    *document = {};
+    if (source_->line_invalid() || target_->line_invalid()) return true;  // counted already
+    document->source.emplace_back(source);
+    document->target.emplace_back(target);
     return true;
   }
   uint64_t bytes_read() const override { return source_->bytes_read() + target_->bytes_read(); }
@@ -116,6 +117,8 @@ class TsvSource : public FileSource {
   bool next(RawDocument* document) override {
     std::string_view line;
     if (!lines_->next(&line)) return false;
+    *document = {};
+    if (lines_->line_invalid()) return true;  // counted already
     document->source.assign(1, column(line, options_.tsv_source_column));
     document->target.assign(1, column(line, options_.tsv_target_column));
     document->label = options_.tsv_label_column == 0 ? "" : column(line, options_.tsv_label_column);
@@ -147,6 +150,7 @@ class TextSource : public FileSource {
     std::string text;
     std::string_view line;
     while (text.size() < kTextDocumentBytes && lines_->next(&line)) {
+      if (lines_->line_invalid()) continue;  // it is left out, so it ends no document
       if (line.find_first_not_of(" \t") == std::string_view::npos) {
         if (text.empty()) continue;
         break;

@@ -14,7 +14,9 @@ class DocumentSource {
  public:
   virtual ~DocumentSource() = default;
   virtual DatasetKind kind() const = 0;
-  virtual bool next(RawDocument* document) = 0;  // false: no more
+  // False: no more. A pair whose line was left out is a document without paragraphs, which keeps the numbers
+  // of those behind it.
+  virtual bool next(RawDocument* document) = 0;
   virtual void rewind() = 0;
   virtual uint64_t bytes_read() const = 0;  // since the start or rewind(), for progress
   virtual uint64_t bytes_total() const = 0;

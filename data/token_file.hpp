@@ -77,7 +77,8 @@ class PackWriter {
   };
   explicit PackWriter(Options options) : options_(std::move(options)) {}
 
-  void add(std::string_view sample);  // as put_sample made it
+  void add(std::string_view sample);                       // as put_sample made it
+  size_t shards() const { return result_.shards.size(); }  // that are written
   SplitManifest finish();
 
  private:

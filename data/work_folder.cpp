@@ -3,6 +3,7 @@
 #include <cerrno>
 #include <cstring>
 #include <filesystem>
+#include <string_view>
 
 #include <fcntl.h>
 #include <sys/file.h>
@@ -15,14 +16,52 @@
 namespace troupe::data {
 namespace {
 
+// As PackWriter names them: "train-00000.tokens". A "train-en.tokens" is somebody's own.
+bool is_shard(std::string_view name, std::string_view prefix) {
+  constexpr std::string_view ending = ".tokens";
+  if (!name.starts_with(prefix) || !name.ends_with(ending)) return false;
+  name.remove_prefix(prefix.size());
+  name.remove_suffix(ending.size());
+  return name.size() >= 5 && name.find_first_not_of("0123456789") == std::string_view::npos;
+}
+
 bool is_dataset_file(const std::string& name) {
   if (name == kManifestName || name == kTokenizerName) return true;
   for (const Split split : kSplits) {
     const std::string prefix(to_string(split));
     if (name == prefix + ".packs" || name == prefix + ".text.tsv") return true;
-    if (name.starts_with(prefix + "-") && name.ends_with(".tokens")) return true;
+    if (is_shard(name, prefix + "-")) return true;
   }
   return false;
+}
+
+void lock_folder(int folder, const std::string& out) {
+  if (::flock(folder, LOCK_EX | LOCK_NB) == 0) return;
+  const int reason = errno;
+  if (reason == EWOULDBLOCK)
+    throw error(
+        ErrorKind::usage,
+        "cannot prepare into {}: another troupe prepare is at work there; wait for it, or choose another "
+        "folder",
+        out);
+  throw error(ErrorKind::file, "cannot lock {}: {}; choose a folder on another file system", out,
+              std::strerror(reason));
+}
+
+// What a killed run leaves in its work folder is removed; anything else there is somebody's own.
+void require_own(const std::string& work, const std::string& out) {
+  std::error_code none;
+  bool own = !std::filesystem::exists(work, none) || std::filesystem::is_directory(work, none);
+  for (const auto& entry : std::filesystem::directory_iterator(work, none)) {
+    const std::string name = entry.path().filename().string();
+    own = own && (name == "dataset" || name == "apt" || name.starts_with("scratch-"));
+  }
+  if (!own)
+    throw error(
+        ErrorKind::usage,
+        "cannot prepare into {}: its .work is none that troupe prepare has left and would be removed; "
+        "move it away, or choose another folder",
+        out);
 }
 
 // The manifest first: a half-removed dataset never looks whole. Then the tokenizer, which would look like
@@ -56,6 +95,15 @@ bool holds_lone_tokenizer(const std::string& out) {
   return found;
 }
 
+bool would_be_removed(const std::string& out, const std::string& path) {
+  std::error_code none;
+  for (const auto& entry : std::filesystem::directory_iterator(out, none))
+    if (is_dataset_file(entry.path().filename().string()) &&
+        std::filesystem::equivalent(entry.path(), path, none))
+      return true;
+  return false;
+}
+
 WorkFolder::WorkFolder(const std::string& out)
     : out_(out), path_(out + "/.work"), made_(!std::filesystem::exists(out)) {
   make_folder(out);
@@ -64,12 +112,8 @@ WorkFolder::WorkFolder(const std::string& out)
     throw error(ErrorKind::file, "cannot write into {}: {}; choose a folder that you may write to", out,
                 std::strerror(errno));
   try {
-    if (::flock(lock_, LOCK_EX | LOCK_NB) != 0)
-      throw error(
-          ErrorKind::usage,
-          "cannot prepare into {}: another troupe prepare is at work there; wait for it, or choose another "
-          "folder",
-          out);
+    lock_folder(lock_, out);
+    require_own(path_, out);
     std::error_code ignored;
     std::filesystem::remove_all(path_, ignored);  // what a killed run left behind
     make_folder(new_dataset());

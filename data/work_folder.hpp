@@ -12,10 +12,13 @@ namespace troupe::data {
 // Whether `out` has a tokenizer.model that is no part of a dataset, or of what is left of one.
 bool holds_lone_tokenizer(const std::string& out);
 
+// Whether the file at `path` lies in `out` under a name that goes when a dataset there is replaced.
+bool would_be_removed(const std::string& out, const std::string& path);
+
 class WorkFolder {
  public:
   // Makes OUT and OUT/.work, emptied of what a killed run left. Throws Error(usage) while another process is
-  // at it and Error(file) when OUT cannot be written.
+  // at it and for a .work that no run has left, and Error(file) when OUT cannot be written.
   explicit WorkFolder(const std::string& out);
   ~WorkFolder();
   WorkFolder(const WorkFolder&) = delete;

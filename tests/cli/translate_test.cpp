@@ -439,9 +439,15 @@ TEST_CASE("mistakes of translate and evaluate") {
       {"nowhere to write",
        {"evaluate", "--checkpoint", good, "--data", tiny.data, "--samples", "1", "--output", "/nowhere/t"},
        1,
-       {"/nowhere/t"}},
+       {"/nowhere/t", "No such file"}},
+      {"a folder to write into",
+       {"evaluate", "--checkpoint", good, "--data", tiny.data, "--samples", "1", "--output", others},
+       1,
+       {others, "Is a directory", "--output"}},
   };
   for (const Mistake& mistake : mistakes) check_mistake(mistake);
+  CHECK(run({TROUPE_PROGRAM, "evaluate", "--checkpoint", good, "--data", tiny.data, "--output", others})
+            .out.empty());  // it is told before the work
   for (const std::vector<std::string>& option : {std::vector<std::string>{"--int8"},
                                                  {"--beam", "4"},
                                                  {"--batch", "8"},

@@ -191,6 +191,21 @@ TEST_CASE("an index that claims more packs than it has is refused, however many"
                     [&] { Dataset::open(path); });
 }
 
+TEST_CASE("a held-out text whose samples have no numbers is refused") {
+  const test::TemporaryFolder folder;
+  const std::string path = prepared(folder);
+  Manifest manifest = parse_manifest(read_file(path + "/manifest.json"), path);
+  FileEntry& text = manifest.splits[size_t(Split::test)].text;
+  for (const std::string number : {"", "x", "12x", "-1", "99999999999999999999"}) {
+    CAPTURE(number);
+    text = write_file(path, "test.text.tsv", number + "\t\tone\tun\n", false);
+    write_file(path, "manifest.json", write_manifest(manifest), false);
+    const auto dataset = Dataset::open(path);
+    test::check_error(ErrorKind::corrupt, {path, "text of test", "\"" + number + "\""},
+                      [&] { dataset->texts(Split::test); });
+  }
+}
+
 TEST_CASE("a training set that is empty is refused, and a small corpus needs no held-out sets") {
   const test::TemporaryFolder folder;
   const auto dataset = [&] {

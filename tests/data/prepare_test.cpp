@@ -164,6 +164,18 @@ TEST_CASE("what is left out is counted by its reason") {
   CHECK(report.text().find("length ratio 1") != std::string::npos);
 }
 
+TEST_CASE("a line that is not UTF-8 is left out for that alone") {
+  const test::TemporaryFolder folder;
+  std::string lines = "na\xefve\tsimple\n";
+  for (const RawDocument& document : test::made_up_pairs(100))
+    lines += document.source[0] + "\t" + document.target[0] + "\n";
+  auto options = test::small_options(folder / "out", {});
+  options.source.kind = SourceKind::tsv;
+  options.source.source_path = folder.write("pairs.tsv", lines);
+  options.source.skip_invalid_utf8 = true;
+  CHECK(prepare_local(options, 1).dropped == Counts{{"lines_not_utf8", 1}});
+}
+
 TEST_CASE("sentences are samples where both sides have as many") {
   const test::TemporaryFolder folder;
   auto documents = test::made_up_pairs(100);
@@ -313,6 +325,8 @@ TEST_CASE("impossible options and corpora without text are refused with the way 
   again.overwrite = true;
   const PreparePlan busy(again);
   test::check_error(ErrorKind::usage, {"another troupe prepare"}, [&] { prepare_local(again, 1); });
+  // Whether a dataset is there is asked when nobody can put one there any more.
+  test::check_error(ErrorKind::usage, {"another troupe prepare"}, [&] { prepare_local(options, 1); });
 }
 
 TEST_CASE("a dataset stays as it is until a whole new one takes its place") {
@@ -331,6 +345,18 @@ TEST_CASE("a dataset stays as it is until a whole new one takes its place") {
   };
   test::check_error(ErrorKind::cancelled, {"stopped"}, [&] { prepare_local(options, 1, stop); });
   CHECK(test::folder_bytes(out) == before);
+  const auto stop_late = [&out](const std::string& there, const std::string& not_yet) {
+    return [made = out + "/.work/dataset/", there, not_yet](const PrepareProgress& progress) {
+      if (progress.phase == "write" && std::filesystem::exists(made + there) &&
+          !std::filesystem::exists(made + not_yet))
+        throw error(ErrorKind::cancelled, "stopped");
+    };
+  };
+  for (const auto& late :
+       {stop_late("train-00000.tokens", "test.packs"), stop_late("manifest.json", "more")}) {
+    test::check_error(ErrorKind::cancelled, {"stopped"}, [&] { prepare_local(options, 1, late); });
+    CHECK(test::folder_bytes(out) == before);
+  }
 
   auto nothing = options;  // all samples are too long
   nothing.max_length = 4;

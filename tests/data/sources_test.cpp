@@ -123,7 +123,11 @@ TEST_CASE("bad text is an error that names file and line, or is skipped and coun
                     [&] { read_all(options); });
   options.skip_invalid_utf8 = true;
   const auto source = open_source(options, "", {});
-  CHECK(read_all(*source).size() == 3);
+  const Documents pairs = read_all(*source);
+  REQUIRE(pairs.size() == 3);  // the third keeps its number
+  CHECK(pairs[1].source.empty());
+  CHECK(pairs[1].target.empty());
+  CHECK(pairs[2].source == Lines{"three"});
   CHECK(source->dropped() == Counts{{"lines_not_utf8", 1}});
 
   options.line_bytes_max = 100;
@@ -138,6 +142,28 @@ TEST_CASE("bad text is an error that names file and line, or is skipped and coun
   test::check_error(ErrorKind::file, {folder.path(), "folder"}, [&] { read_all(options); });
   options.source_path = "";
   test::check_error(ErrorKind::usage, {"no file"}, [&] { read_all(options); });
+}
+
+TEST_CASE("a line that is skipped ends no document, and is no empty pair") {
+  const test::TemporaryFolder folder;
+  SourceOptions options;
+  options.skip_invalid_utf8 = true;
+  options.kind = SourceKind::text;
+  options.source_path = folder.write("text", "one\nna\xefve\nthree\n\nfour\n");
+  const Documents text = read_all(options);
+  REQUIRE(text.size() == 2);
+  CHECK(text[0].target == Lines{"one three"});
+  CHECK(text[1].target == Lines{"four"});
+
+  options.kind = SourceKind::tsv;
+  options.tsv_label_column = 3;
+  options.source_path = folder.write("tsv", "one\tun\tgood\nna\xefve\tna\tbad\nthree\ttrois\tgood\n");
+  const Documents pairs = read_all(options);
+  REQUIRE(pairs.size() == 3);
+  CHECK(pairs[1].label.empty());
+  CHECK(pairs[1].source.empty());
+  CHECK(pairs[1].target.empty());
+  CHECK(pairs[2].target == Lines{"trois"});
 }
 
 namespace {
