@@ -60,8 +60,15 @@ struct BulkListener::Core {
       }
       if (candidates.size() >= kCandidatesMax) drop(least_promising());
       const int fd = fresh.get();
-      auto channel = tls ? accept_tls_channel(std::move(fresh), tls) : make_tcp_channel(std::move(fresh));
-      candidates.push_back({fd, AcceptHandshake(std::move(channel)), deadline_in_ms(kCandidateMs)});
+      try {
+        auto channel = tls ? accept_tls_channel(std::move(fresh), tls) : make_tcp_channel(std::move(fresh));
+        candidates.push_back({fd, AcceptHandshake(std::move(channel)), deadline_in_ms(kCandidateMs)});
+      } catch (const Error& failure) {  // a channel has a descriptor of its own, which it may not get
+        last_refused = failure.what();
+        ++refused;
+        accepts_again = deadline_in_ms(kAcceptPauseMs);
+        return;
+      }
       candidates.back().spoke = has_spoken(fd);
     }
   }

@@ -3,6 +3,7 @@
 #include <utility>
 
 #include "comm/bulk_core.hpp"
+#include "comm/messages.hpp"
 
 namespace troupe::comm {
 namespace {
@@ -12,6 +13,9 @@ constexpr size_t kInPlaceBytesMin = 4096;  // of a payload; a smaller one is cop
 
 // At the beginning of a place lies what goes through the stream, at its end slots and payload.
 static_assert(FrameBuffer::kHeadRoom >= sizeof(WireHead) + (kSlotWordsMax + 1) * sizeof(uint64_t));
+
+// The sets of slots that go round the ring are those that nodes grant and seal by messages.
+static_assert(kSlotWordsMax == size_t{wire::kSlotWordsMax});
 
 }  // namespace
 

@@ -252,7 +252,7 @@ std::unique_ptr<LinkStream> dial(const std::string& node, const Address& address
   common_settings(settings, [&](const char* name, int value) { arguments.SetInt(name, value); });
   arguments.SetInt(GRPC_ARG_INITIAL_RECONNECT_BACKOFF_MS, 50);
   arguments.SetInt(GRPC_ARG_MIN_RECONNECT_BACKOFF_MS,
-                   std::max(1000, settings.patience_ms));  // time to connect
+                   connect_ms_max(settings.patience_ms));  // it is the time to connect as well
   arguments.SetInt(GRPC_ARG_MAX_RECONNECT_BACKOFF_MS, 100);
   arguments.SetInt(GRPC_ARG_USE_LOCAL_SUBCHANNEL_POOL, 1);  // no connection is shared, so none is stale
   arguments.SetInt(GRPC_ARG_ENABLE_RETRIES, 0);

@@ -3,6 +3,7 @@
 // includes grpcpp is link_grpc.cpp. Thread-safe. Internal to the links.
 #pragma once
 
+#include <algorithm>
 #include <functional>
 #include <memory>
 #include <optional>
@@ -18,6 +19,20 @@ struct TransportSettings {
   std::optional<Credentials> credentials;  // none: plain text
   int patience_ms = 3000;
 };
+
+// How long one address of a host may take to be connected to, TLS and HTTP/2 included. A third of the
+// patience, so that where two addresses of three answer nothing, the last one still gets its turn within one
+// attempt to dial: the next attempt begins with the first again. But a second at least, since a link that is
+// slow lives as well: with 20 ms each way the handshakes alone take 150 ms, and where all cores train, each
+// of the dozen times that a thread has to wake up for them may cost some more.
+constexpr int connect_ms_max(int patience_ms) {
+  return std::max(1000, patience_ms / 3);
+}
+// How long a whole attempt to dial may take, up to the hello that answers ours: with a short patience longer
+// than that, or an address that answers nothing would use up all of it.
+constexpr int dial_ms_max(int patience_ms) {
+  return std::max(patience_ms, 3 * connect_ms_max(patience_ms));
+}
 
 class LinkListener {
  public:

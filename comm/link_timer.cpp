@@ -37,14 +37,15 @@ void LinkHub::Core::check_session(const SessionPointer& session, LinkClock::time
   const auto ms = [](LinkClock::duration time) {
     return std::chrono::duration_cast<milliseconds>(time).count();
   };
+  const milliseconds until_dialled(dial_ms_max(options_.patience_ms));
   switch (session->stage_) {
     case Stage::greeting:
-      if (now - session->started_ <= patience) return;
+      if (now - session->started_ <= (session->dialled_.empty() ? patience : until_dialled)) return;
       return session->stream_->cancel(
           session->dialled_.empty()
               ? error(ErrorKind::timeout, "a peer connected and said nothing for {} ms", ms(patience))
               : error(ErrorKind::timeout, "'{}' at {} did not answer within {} ms", session->dialled_,
-                      session->address_, ms(patience)));
+                      session->address_, ms(until_dialled)));
     case Stage::refused:
       if (silent > patience) session->stream_->cancel(error(ErrorKind::timeout, "a refused peer stays"));
       return;

@@ -23,6 +23,11 @@ class Patience {
     return cancelled_ ? std::min(deadline_, Clock::now() + std::chrono::milliseconds(10)) : deadline_;
   }
   Patience at_most(Deadline deadline) const { return {std::min(deadline, deadline_), cancelled_}; }
+  // With an equal part of the time left, for the first of so many attempts that come one after another.
+  Patience share_of(size_t parts) const {
+    const auto now = Clock::now();
+    return {now + (deadline_ - now) / Clock::rep(parts), cancelled_};
+  }
 
  private:
   Deadline deadline_;

@@ -3,7 +3,6 @@
 #include <algorithm>
 #include <cerrno>
 #include <cstring>
-#include <memory>
 #include <string_view>
 
 #include <netdb.h>
@@ -19,25 +18,8 @@
 namespace troupe::comm {
 namespace {
 
-struct FreeAddresses {
-  void operator()(addrinfo* list) const { freeaddrinfo(list); }
-};
-
-using AddressList = std::unique_ptr<addrinfo, FreeAddresses>;
-
-// Empty, with `why`, when the host has no address now.
-AddressList resolve(const Address& address, bool passive, std::string& why) {
-  addrinfo hints{};
-  hints.ai_family = AF_UNSPEC;
-  hints.ai_socktype = SOCK_STREAM;
-  hints.ai_flags = AI_NUMERICSERV | (passive ? AI_PASSIVE : 0);
-  addrinfo* list = nullptr;
-  const int failure = getaddrinfo(address.host.c_str(), std::to_string(address.port).c_str(), &hints, &list);
-  if (failure == 0) return AddressList(list);
-  why = fmt::format("cannot resolve '{}': {}; check the name or give an IP address", address.host,
-                    gai_strerror(failure));
-  return nullptr;
-}
+// For the name of the host that is listened on: longer than a resolver takes to give up.
+constexpr int64_t kOwnNameMs = 60'000;
 
 // The address without the port that `name`, getsockname or getpeername, gives; empty when there is none.
 std::string host_of(int fd, decltype(&getsockname) name) {
@@ -112,12 +94,13 @@ namespace {
 
 Descriptor bind_to(Address& address) {
   std::string why;
-  const AddressList list = resolve(address, true, why);
-  if (!list) throw error(ErrorKind::network, "{}", why);
-  Descriptor socket(::socket(list->ai_family, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0));
+  const auto found = find_addresses(address, true, deadline_in_ms(kOwnNameMs), why);
+  if (found.empty()) throw error(ErrorKind::network, "{}", why);
+  const HostAddress& own = found.front();
+  Descriptor socket(::socket(own.family(), SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0));
   const int on = 1;
   if (socket.valid() && setsockopt(socket.get(), SOL_SOCKET, SO_REUSEADDR, &on, sizeof on) == 0 &&
-      bind(socket.get(), list->ai_addr, list->ai_addrlen) == 0) {
+      bind(socket.get(), own.get(), own.bytes) == 0) {
     address.port = local_port(socket.get());
     return socket;
   }
@@ -145,26 +128,41 @@ Descriptor reserve_address(const std::string& text, std::string& real_address) {
   return socket;
 }
 
-Descriptor connect_to(const std::string& text, const Patience& patience, std::string& why) {
-  const AddressList list = resolve(parse_address(text), false, why);
-  for (const addrinfo* entry = list.get(); entry != nullptr; entry = entry->ai_next) {
-    Descriptor socket(::socket(entry->ai_family, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0));
-    int failure = socket.valid() ? 0 : errno;
-    if (failure == 0 && connect(socket.get(), entry->ai_addr, entry->ai_addrlen) != 0) failure = errno;
-    if (failure == EINPROGRESS) {
-      socklen_t size = sizeof failure;
-      bool answered = false;
-      while (!answered && !patience.over()) answered = wait_writable(socket.get(), patience.next_look());
-      if (!answered)
-        failure = ETIMEDOUT;
-      else
-        getsockopt(socket.get(), SOL_SOCKET, SO_ERROR, &failure, &size);
-    }
-    if (failure == 0) {
-      tune(socket.get());
-      return socket;
-    }
+namespace {
+
+// Invalid, with `why`, when nobody there lets us in.
+Descriptor connect_at(const HostAddress& address, const Patience& patience, std::string& why) {
+  Descriptor socket(::socket(address.family(), SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0));
+  int failure = socket.valid() ? 0 : errno;
+  if (failure == 0 && connect(socket.get(), address.get(), address.bytes) != 0) failure = errno;
+  if (failure == EINPROGRESS) {
+    socklen_t size = sizeof failure;
+    bool answered = false;
+    while (!answered && !patience.over()) answered = wait_writable(socket.get(), patience.next_look());
+    if (!answered)
+      failure = ETIMEDOUT;
+    else
+      getsockopt(socket.get(), SOL_SOCKET, SO_ERROR, &failure, &size);
+  }
+  if (failure != 0) {
     why = std::strerror(failure);
+    return {};
+  }
+  tune(socket.get());
+  return socket;
+}
+
+}  // namespace
+
+Descriptor connect_to(const std::string& text, const Patience& patience, std::string& why) {
+  return connect_to_first(find_addresses(parse_address(text), false, patience, why), patience, why);
+}
+
+Descriptor connect_to_first(std::span<const HostAddress> addresses, const Patience& patience,
+                            std::string& why) {
+  for (; !addresses.empty(); addresses = addresses.subspan(1)) {
+    Descriptor socket = connect_at(addresses.front(), patience.share_of(addresses.size()), why);
+    if (socket.valid() || patience.over()) return socket;
   }
   return {};
 }

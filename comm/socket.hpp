@@ -4,9 +4,11 @@
 
 #include <chrono>
 #include <cstdint>
+#include <span>
 #include <string>
 #include <utility>
 
+#include "comm/host_addresses.hpp"
 #include "comm/patience.hpp"
 
 namespace troupe::comm {
@@ -48,9 +50,12 @@ Descriptor listen_on(const std::string& address, std::string& real_address);
 // Keeps the port for processes that listen there with SO_REUSEADDR one after another, and gives back the
 // address with the real port; meanwhile the system gives it to nobody else. Throws Error(network).
 Descriptor reserve_address(const std::string& address, std::string& real_address);
-// One attempt; invalid when the host has no address now, the peer refused or cannot be reached (`why` says
-// which). Throws Error(usage) when this is no address.
+// One attempt at each of the host's addresses; invalid when it has none now, the peer refused or cannot be
+// reached (`why` says which). Throws Error(usage) when this is no address.
 Descriptor connect_to(const std::string& address, const Patience& patience, std::string& why);
+// At the first of these that lets us in. Each gets an equal share of the time that those before it have left.
+Descriptor connect_to_first(std::span<const HostAddress> addresses, const Patience& patience,
+                            std::string& why);
 // One waiting connection, made non-blocking and without delay; invalid when there is none.
 Descriptor accept_from(int listener);
 

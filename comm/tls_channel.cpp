@@ -46,8 +46,9 @@ struct FreeMethod {
 };
 using Method = std::unique_ptr<BIO_METHOD, FreeMethod>;
 
+// Without a type number of its own: nobody looks for one, and a process has few, which are never given back.
 Method make_method() {
-  Method method(BIO_meth_new(BIO_TYPE_SOURCE_SINK | BIO_get_new_index(), "troupe socket"));
+  Method method(BIO_meth_new(BIO_TYPE_SOURCE_SINK, "troupe socket"));
   TROUPE_CHECK(method != nullptr && BIO_meth_set_write(method.get(), write_quietly) == 1 &&
                BIO_meth_set_read(method.get(), read_quietly) == 1 &&
                BIO_meth_set_ctrl(method.get(), control) == 1 &&

@@ -70,14 +70,14 @@ PeerError refused_dial(Change change, Deadline deadline = soon(), const RingTest
   return *thrown;
 }
 
-// This process opens no more files while this lives.
+// This process opens no more files, or `spare` more, while this lives.
 class NoMoreFiles {
  public:
-  NoMoreFiles() {
+  explicit NoMoreFiles(rlim_t spare = 0) {
     REQUIRE(getrlimit(RLIMIT_NOFILE, &before_) == 0);
     const Descriptor lowest_free(eventfd(0, EFD_CLOEXEC));
     REQUIRE(lowest_free.valid());
-    const rlimit limit{rlim_t(lowest_free.get()), before_.rlim_max};
+    const rlimit limit{rlim_t(lowest_free.get()) + spare, before_.rlim_max};
     REQUIRE(setrlimit(RLIMIT_NOFILE, &limit) == 0);
   }
   ~NoMoreFiles() { setrlimit(RLIMIT_NOFILE, &before_); }
@@ -235,6 +235,25 @@ TEST_CASE("a listener without a free descriptor waits for one, at rest, and says
                          doctest::Contains("Too many open files"), Error);
     CHECK(processor_seconds_of_thread() - before < 0.1);
   }
+  auto dialled =
+      std::async(std::launch::async, [&] { return bulk_connect(test_session(0), acceptor, {}, soon()); });
+  CHECK(listener.accept(test_session(1), {&dialler, 1}, soon()).peer().rank == 0);
+  dialled.get();
+}
+
+TEST_CASE(
+    "a listener that has a descriptor for a connection, but not for its channel, waits for one as well") {
+  BulkListener listener({});
+  const BulkPeer acceptor{1, member_name(1), listener.address(), ""}, dialler{0, member_name(0), "", ""};
+  std::string why;
+  const Descriptor waits = connect_to(listener.address(), soon(), why);
+  REQUIRE(waits.valid());
+  {
+    const NoMoreFiles limit(1);
+    CHECK_THROWS_WITH_AS(listener.accept(test_session(1), {&dialler, 1}, deadline_in_ms(200)),
+                         doctest::Contains("in time; the last one turned away: cannot make an event"), Error);
+  }
+  CHECK(listener.refused() == 1);
   auto dialled =
       std::async(std::launch::async, [&] { return bulk_connect(test_session(0), acceptor, {}, soon()); });
   CHECK(listener.accept(test_session(1), {&dialler, 1}, soon()).peer().rank == 0);

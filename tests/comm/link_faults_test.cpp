@@ -5,6 +5,7 @@
 #include "tests/comm/certificate_files.hpp"
 #include "tests/comm/link_support.hpp"
 #include "tests/support/process.hpp"
+#include "tests/support/silent_port.hpp"
 
 namespace troupe::comm::test {
 
@@ -108,6 +109,13 @@ TEST_CASE("a process that stands still is down within patience, and heals when i
     // A loaded machine may lose the link once more; what counts is that it is there in the end.
     for (uint64_t attempt = 1; !echoes(a, "n2", attempt); ++attempt) REQUIRE(attempt < 1000);
   }
+}
+
+TEST_CASE("an address where nobody answers is left early enough to try others within the patience") {
+  const troupe::test::SilentPort silent;
+  Node a("n1", [](LinkOptions& options) { options.patience_ms = 9000; });
+  a.hub.dial("n2", silent.address());
+  CHECK(a.recorder.wait(down("n2"), 1, std::chrono::milliseconds(8000)));  // after three seconds
 }
 
 TEST_CASE("memory stays within the queue's bound when a peer stands still") {

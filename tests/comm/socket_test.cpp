@@ -1,7 +1,11 @@
-// Addresses that are kept for whoever listens there, and what connections are set to.
+// Addresses that are kept for whoever listens there, hosts with several, and what connections are set to.
 #include "comm/socket.hpp"
 
 #include <fstream>
+#include <future>
+#include <memory>
+#include <stdexcept>
+#include <vector>
 
 #include <doctest/doctest.h>
 #include <netinet/in.h>
@@ -14,6 +18,72 @@
 using namespace troupe;
 using namespace troupe::comm;
 using namespace troupe::comm::test;
+
+namespace {
+
+HostAddress address_of(const std::string& text) {
+  std::string why;
+  const auto found = find_addresses(parse_address(text), false, raw_deadline(), why);
+  REQUIRE(found.size() == 1);
+  return found.front();
+}
+
+// Somebody who listens and lets nobody in: its queue is as short as can be, and full. Who dials it now is not
+// answered.
+class FullListener {
+ public:
+  FullListener() : listener_(reserve_address("127.0.0.1:0", address_)) {
+    REQUIRE(::listen(listener_.get(), 0) == 0);
+    std::string why;
+    do waiting_.push_back(connect_to(address_, deadline_in_ms(200), why));
+    while (waiting_.back().valid() && waiting_.size() < 16);
+    REQUIRE_FALSE(waiting_.back().valid());
+  }
+  const std::string& address() const { return address_; }
+
+ private:
+  std::string address_;
+  Descriptor listener_;
+  std::vector<Descriptor> waiting_;
+};
+
+}  // namespace
+
+TEST_CASE("an address of a host where nobody answers leaves time for the next one") {
+  const FullListener full;
+  std::string answers, why;
+  const Descriptor listener = listen_on("127.0.0.1:0", answers);
+  const std::vector<HostAddress> addresses{address_of(full.address()), address_of(answers)};
+  const Descriptor dialler = connect_to_first(addresses, deadline_in_ms(3000), why);
+  CAPTURE(why);
+  REQUIRE(dialler.valid());
+  const Descriptor accepted = raw_accept(listener);
+  CHECK(send_all(dialler, "word"));
+  CHECK(receive_up_to(accepted, 4).bytes == "word");
+}
+
+TEST_CASE("who asks a resolver that does not answer waits until its patience ends or it is cancelled") {
+  std::promise<void> end;
+  const auto never = [ended = end.get_future().share()] {
+    ended.wait();
+    return HostAddresses{};
+  };
+  const auto ask = [&](const Patience& patience) {
+    const HostAddresses answer = wait_for_addresses(never, patience);
+    CHECK(answer.found.empty());
+    CHECK(answer.why == "the resolver did not answer in time");
+  };
+  ask(deadline_in_ms(50));
+  const auto begin = Clock::now();
+  ask({raw_deadline(), std::make_shared<std::atomic<bool>>(true)});
+  CHECK(Clock::now() - begin < std::chrono::seconds(30));
+  end.set_value();
+
+  const auto fails = []() -> HostAddresses { throw std::runtime_error("it failed"); };
+  CHECK(wait_for_addresses(fails, raw_deadline()).why == "it failed");
+  std::string why;
+  CHECK_FALSE(find_addresses({"localhost", 1}, false, raw_deadline(), why).empty());
+}
 
 TEST_CASE("a reserved address is listened on again and again, and refuses in between") {
   std::string address, real;
