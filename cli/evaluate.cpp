@@ -6,6 +6,7 @@
 #include <cstring>
 #include <filesystem>
 #include <fstream>
+#include <optional>
 #include <system_error>
 
 #include <CLI/CLI.hpp>
@@ -134,8 +135,9 @@ int evaluate(const EvaluateOptions& options) {
                 "--max-tokens and --batch are about translations",
                 trained->path());
   const int threads = thread_count(options.threads);
-  const inference::Translator translator(trained->packed_for(inference::Use::translation), options.generate,
-                                         threads);
+  std::optional<inference::Translator> translator;  // has the weights packed once more
+  if (trained->translates())
+    translator.emplace(trained->packed_for(inference::Use::translation), options.generate, threads);
   const bool kept = !options.output.empty();
   if (kept && !is_stream(options.output))
     write_translations(options.output, std::ios::app, {});  // a mistake is told before the work
@@ -143,7 +145,7 @@ int evaluate(const EvaluateOptions& options) {
   report.loss = inference::evaluate_loss(*trained, *dataset, split, threads);
   if (report.translated) {
     const auto begin = Clock::now();
-    report.quality = inference::evaluate_translation(translator, *dataset, split, options.samples_max);
+    report.quality = inference::evaluate_translation(*translator, *dataset, split, options.samples_max);
     report.translate_seconds = std::chrono::duration<double>(Clock::now() - begin).count();
   }
   report.shown = spread(options.show, report.quality.sources.size());

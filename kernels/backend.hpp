@@ -120,7 +120,7 @@ class GradientSink {
   virtual void whole_from(int64_t /*offset*/) {}
 };
 
-// Softmax cross-entropy with label smoothing over logits = x W^T (+ bias), computed block by block of the vocabulary:
+// Softmax cross-entropy with label smoothing over logits = x W^T, computed block by block of the vocabulary:
 // the (M, V) logits are never kept. Smoothing e as in Szegedy et al. 2016: q = (1-e) onehot + e/V.
 struct CrossEntropy {
   ConstView x;                  // (M, C) compute type

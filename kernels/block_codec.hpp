@@ -1,9 +1,10 @@
 // Lossless packing of blocks for the wire. Each block is a small header and its integers without their common
 // trailing zeros, in the least width that holds them; a block of zeros is its header alone. Decoding trusts
-// nothing: bytes that are not exactly an encoding of these blocks throw Error(corrupt), and nothing outside
-// the given spans is touched (what was decoded before the fault stays in the output). Pure functions, for any
-// thread; throughput is a few GB/s of 64-bit integers a thread. The encoding of given integers is unique, so
-// equal sums have equal bytes.
+// nothing: a header that no encoder writes, and bytes that end early or late, throw Error(corrupt), and
+// nothing outside the given spans is touched (what was decoded before the fault stays in the output). Other
+// bytes decode to some integers, also where the width is not the least: that they came whole is for a
+// checksum to say. Pure functions, for any thread; throughput is a few GB/s of 64-bit integers a thread. What
+// is encoded of given integers is always the same, so equal sums have equal bytes.
 #pragma once
 
 #include <cstddef>

@@ -63,7 +63,7 @@ float fold_limit(const FoldOptions& options) {
   TROUPE_CHECK(options.slots >= 1, "slots {}", options.slots);
   const bool stochastic = options.bits <= 8;
   const int slots_log2 = std::bit_width(unsigned(options.slots) - 1);
-  return float(std::ldexp(1.0, 62 - slots_log2 - (stochastic ? 1 : 0) + kGridExponent));
+  return float(std::ldexp(1.0, 60 - slots_log2 - (stochastic ? 1 : 0) + kGridExponent));
 }
 
 double fixed_tree_sum(std::span<const double> values) {

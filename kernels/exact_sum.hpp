@@ -67,13 +67,14 @@ enum SumFlags : uint32_t { kSumClean = 0, kSumNotFinite = 1, kSumOverflow = 2 };
 
 struct FoldOptions {
   int bits = kFullBits;     // 2..24; 8 and less round stochastically
-  int slots = 1;            // V: beyond 2^(62 - ceil(log2 V)) units a value raises kSumOverflow; at
+  int slots = 1;            // V: beyond 2^(60 - ceil(log2 V)) units a value raises kSumOverflow; at
                             // half of that for 8 bits and less, since rounding up may double a value
   uint64_t random_key = 0;  // from (seed, step, slot); used by stochastic rounding, counter = element offset
 };
 
-// The largest magnitude that the options let a value have; beyond it kSumOverflow is raised. CHECKs the
-// options.
+// The largest magnitude that the options let a value have; beyond it kSumOverflow is raised. A total of V
+// slots stays below 2^62 units even when each folds an element three times, as it does where one matrix is
+// source embedding, target embedding and output projection. CHECKs the options.
 float fold_limit(const FoldOptions& options);
 
 // A total over all slots as F sees it: each block is integers of at most `bits` bits (32 in full mode) and a

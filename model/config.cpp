@@ -6,8 +6,6 @@ namespace troupe::model {
 
 namespace {
 
-constexpr int64_t kLayersMax = 64;  // also the bound of the saved activations of a slot
-
 void require(bool good, const char* name, int64_t value, const char* right) {
   if (!good) throw error(ErrorKind::usage, "model.{} is {}; it must be {}", name, value, right);
 }
@@ -41,6 +39,7 @@ void validate(const ModelConfig& c) {
     throw error(ErrorKind::usage,
                 "model.heads is {}, which does not divide model.width {}; choose heads that do", c.heads,
                 c.width);
+  static_assert(kLayersMax == 64, "as the messages say");
   if (c.family == Family::decoder)
     require(c.encoder_layers == 0, "encoder_layers", c.encoder_layers, "0 in a decoder-only model");
   else

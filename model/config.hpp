@@ -20,6 +20,8 @@ enum class Positions : uint8_t { sinusoidal = 1, learned, rotary };
 // (kernels/cuda).
 enum class Products : uint8_t { compute = 1, fp8, tf32 };
 
+inline constexpr int64_t kLayersMax = 64;  // of encoder and decoder each; bounds the saved views of a slot
+
 struct ModelConfig {
   Family family = Family::encoder_decoder;
   int64_t vocabulary = 8192;

@@ -3,6 +3,8 @@
 #include <algorithm>
 #include <cmath>
 
+#include "model/slot_arena.hpp"
+
 namespace troupe::model {
 
 using kernels::View;
@@ -143,17 +145,16 @@ std::vector<std::vector<Hypothesis>> GenerateBatch::run() {
   for (const auto& input : inputs_) longest = std::max(longest, int64_t(input.size()) + 1);
   size_t bytes = decode_arena_bytes(config, rows, beam, translates() ? 1 : longest, width_);
   if (translates()) bytes = std::max(bytes, worker_.model.arena_bytes(rows, rows * longest, false));
-  std::optional<kernels::Arena>& arena = worker_.memory.arena;
-  if (!arena || arena->capacity() < bytes) arena.emplace(worker_.backend.allocate(bytes));
-  arena->reset();
+  kernels::Arena& arena = with_room(worker_.memory.arena, bytes, worker_.backend);
+  arena.reset();
   pass_.emplace(
-      Pass{worker_.stream, *arena, config, worker_.model.parameters(), worker_.weights, {}, nullptr});
+      Pass{worker_.stream, arena, config, worker_.model.parameters(), worker_.weights, {}, nullptr});
   cache_.emplace(worker_.memory.pool, worker_.stream, config, rows, beam, tokens_max_);
   if (translates()) encode();
-  arena->reset();
+  arena.reset();
   prompt();
   for (leave(); !sequences_.empty(); leave()) {
-    arena->reset();
+    arena.reset();
     step();
   }
   return std::move(results_);

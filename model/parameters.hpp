@@ -1,5 +1,5 @@
 // Where each parameter of a Transformer lives: indices into ParameterTable::all(), by layer and role.
-// Training, generation, compression and tests reach weights through these, never by name. Plain values,
+// Training, generation, export and tests reach weights through these, never by name. Plain values,
 // immutable once made.
 #pragma once
 

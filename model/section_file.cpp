@@ -9,6 +9,7 @@
 
 #include <fcntl.h>
 #include <sys/file.h>
+#include <sys/mman.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -24,6 +25,7 @@ namespace {
 constexpr uint64_t kDigestBytes = 32;
 constexpr uint64_t kPieceBytes = 1 << 20;  // written, hashed and read in pieces that stay in cache
 constexpr const char* kPadding = "pad";
+constexpr int kAttemptsMax = 100;  // at a temporary name that others take and give up meanwhile
 
 struct FileHeader {
   char magic[8];
@@ -46,6 +48,19 @@ SectionHeader section_header(const char* tag, uint64_t bytes, uint64_t checksum)
   return header;
 }
 
+// False: another has the lock. A file system without locks gives it to everyone.
+bool take_lock(int descriptor) {
+  return ::flock(descriptor, LOCK_EX | LOCK_NB) == 0 || errno != EWOULDBLOCK;
+}
+
+// Whether it is this open file that has the name, now. While one holds its lock, that remains so.
+bool has_name(int descriptor, const std::filesystem::path& name) {
+  struct stat ours {};
+  struct stat there {};
+  return ::fstat(descriptor, &ours) == 0 && ::stat(name.c_str(), &there) == 0 &&
+         ours.st_dev == there.st_dev && ours.st_ino == there.st_ino;
+}
+
 }  // namespace
 
 SectionWriter::SectionWriter(const FileKind& kind, std::filesystem::path path, uint64_t bytes_needed)
@@ -60,45 +75,43 @@ SectionWriter::SectionWriter(const FileKind& kind, std::filesystem::path path, u
   try {
     write(&header, sizeof header);
   } catch (...) {
-    ::close(descriptor_);
-    ::unlink(partial_.c_str());
+    discard();
     throw;
   }
 }
 
-// Whoever took an old file for abandoned may remove it before it is locked here: then there is another one.
+// Between opening and locking, another writer may finish the file or give it up, and who takes it for
+// abandoned may remove it: then it is not to be touched any more, and the name is tried again.
 void SectionWriter::create() {
-  for (;;) {
+  for (int attempt = 0; attempt < kAttemptsMax; ++attempt) {
     descriptor_ = ::open(partial_.c_str(), O_WRONLY | O_CREAT | O_CLOEXEC, 0644);
     if (descriptor_ < 0) fail("create", errno);
-    if (::flock(descriptor_, LOCK_EX | LOCK_NB) != 0 && errno == EWOULDBLOCK) {
-      ::close(std::exchange(descriptor_, -1));
-      throw error(ErrorKind::file, "cannot create {} {}: another process writes it", kind_.name,
-                  path_.string());
-    }
-    struct stat ours {};
-    struct stat there {};
-    const bool is_there = ::fstat(descriptor_, &ours) == 0 && ::stat(partial_.c_str(), &there) == 0 &&
-                          ours.st_dev == there.st_dev && ours.st_ino == there.st_ino;
-    if (is_there && ::ftruncate(descriptor_, 0) == 0) return;
+    const bool locked = take_lock(descriptor_);
+    const bool ours = locked && has_name(descriptor_, partial_);
+    if (ours && ::ftruncate(descriptor_, 0) == 0) return;
     const int reason = errno;
     ::close(std::exchange(descriptor_, -1));
-    if (is_there) fail("create", reason);
+    if (ours) fail("create", reason);
+    if (!locked) break;
   }
+  throw error(ErrorKind::file, "cannot create {} {}: another process writes it", kind_.name, path_.string());
 }
 
 void SectionWriter::remove_if_abandoned(const std::filesystem::path& partial) {
   const int descriptor = ::open(partial.c_str(), O_RDONLY | O_CLOEXEC);
   if (descriptor < 0) return;
-  const bool written = ::flock(descriptor, LOCK_EX | LOCK_NB) != 0 && errno == EWOULDBLOCK;
-  if (!written) ::unlink(partial.c_str());
+  if (take_lock(descriptor) && has_name(descriptor, partial)) ::unlink(partial.c_str());
   ::close(descriptor);
 }
 
-SectionWriter::~SectionWriter() {
-  if (descriptor_ < 0) return;
-  ::close(descriptor_);
+// The name goes before the lock: after that it may be another writer's.
+void SectionWriter::discard() noexcept {
   ::unlink(partial_.c_str());
+  ::close(std::exchange(descriptor_, -1));
+}
+
+SectionWriter::~SectionWriter() {
+  if (descriptor_ >= 0) discard();
 }
 
 uint64_t SectionWriter::file_bytes(uint64_t payload_bytes, int sections) {
@@ -146,11 +159,10 @@ void SectionWriter::finish() {
   sha_ = Sha256();
   write(digest.data(), digest.size());
   if (::fsync(descriptor_) != 0) fail("sync", errno);
-  if (::close(std::exchange(descriptor_, -1)) != 0 || ::rename(partial_.c_str(), path_.c_str()) != 0) {
-    const int reason = errno;
-    ::unlink(partial_.c_str());
-    fail("finish", reason);
-  }
+  // Under the lock: a writer that got it before would empty what is about to get its name.
+  if (::rename(partial_.c_str(), path_.c_str()) != 0) fail("finish", errno);
+  // Everything is on the disk since the sync, so closing has nothing left to say.
+  ::close(std::exchange(descriptor_, -1));
   sync_folder(path_.has_parent_path() ? path_.parent_path().string() : ".");
 }
 
@@ -262,6 +274,13 @@ void SectionReader::check_section(const void* file) {
   left_ -= section_bytes_;
   if (::lseek(descriptor_, off_t(position()), SEEK_SET) < 0)
     throw error(ErrorKind::file, "cannot read {} {}: {}", kind_.name, path_.string(), std::strerror(errno));
+}
+
+kernels::Buffer SectionReader::map() const {
+  void* const data = ::mmap(nullptr, size_, PROT_READ, MAP_SHARED, descriptor_, 0);
+  if (data == MAP_FAILED)
+    throw error(ErrorKind::file, "cannot map {} {}: {}", kind_.name, path_.string(), std::strerror(errno));
+  return {data, size_, {}, [](void* mapped, size_t bytes, kernels::Device) { ::munmap(mapped, bytes); }};
 }
 
 void SectionReader::check_rest(uint64_t bytes, int sections) const {

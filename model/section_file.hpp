@@ -7,6 +7,7 @@
 #include <string>
 
 #include "kernels/base/hash.hpp"
+#include "kernels/tensor.hpp"
 
 namespace troupe::model {
 
@@ -17,8 +18,9 @@ struct FileKind {
   const char* remedy;  // what to do when one is broken
 };
 
-// Writes PATH.partial; finish() makes it PATH. Destroyed before that, it leaves nothing. Until then it holds
-// a lock on the file (flock), so that a file without one is what a process left that has died.
+// Writes PATH.partial; finish() makes it PATH. Destroyed before that, it leaves nothing. As long as the file
+// bears the first name, it is locked (flock), so that a file without a lock is what a process left that has
+// died.
 class SectionWriter {
  public:
   // `bytes_needed` is the size of the whole file, for the message when the disk is full.
@@ -38,6 +40,7 @@ class SectionWriter {
 
  private:
   void create();
+  void discard() noexcept;
   void write(const void* data, uint64_t bytes);
   [[noreturn]] void fail(const char* what, int reason);
 
@@ -66,6 +69,9 @@ class SectionReader {
   // For a reader that stops here: checks by the file's length alone that `sections` more of together `bytes`
   // follow.
   void check_rest(uint64_t bytes, int sections) const;
+
+  // The whole file, mapped for reading: the one that is open here, whichever bears its name by now.
+  kernels::Buffer map() const;
 
   uint32_t format() const { return format_; }          // of the file: at most the kind's
   uint64_t position() const { return size_ - left_; }  // of the file: what is read next

@@ -1,6 +1,6 @@
 // The encoder and the decoder as wholes: embeddings, layers, final norm, forward and backward. The
-// translation model is encoder and decoder; the language model is a decoder without memory; an encoder-only
-// model is an encoder with another head. See model/layers.hpp for passes, arenas and sinks.
+// translation model is encoder and decoder; the language model is a decoder without memory. See
+// model/layers.hpp for passes, arenas and sinks.
 #pragma once
 
 #include <array>
@@ -8,8 +8,6 @@
 #include "model/layers.hpp"
 
 namespace troupe::model {
-
-inline constexpr int64_t kLayersMax = 64;  // of a stack; bounds the saved views of a slot
 
 struct EncoderSaved {
   NormSaved first;

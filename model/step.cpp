@@ -5,6 +5,7 @@
 
 #include "kernels/accumulator.hpp"
 #include "kernels/base/random.hpp"
+#include "model/slot_arena.hpp"
 
 namespace troupe::model {
 
@@ -12,12 +13,10 @@ namespace {
 
 constexpr uint64_t kRoundingKey = 0x726f756e64;  // keeps rounding's numbers apart from dropout's
 
-void fit_arena(kernels::Backend& backend, const Model& model, const Batch& batch, bool training,
-               std::optional<kernels::Arena>& arena) {
+size_t bytes_for(const Model& model, const Batch& batch, bool training) {
   const int64_t rows = batch.target_in.rows;
   const int64_t length = std::max(batch.source.cols, batch.target_in.cols);
-  const size_t bytes = batch.empty() ? 0 : model.arena_bytes(rows, rows * length, training);
-  if (!arena || arena->capacity() < bytes) arena.emplace(backend.allocate(bytes));
+  return batch.empty() ? 0 : model.arena_bytes(rows, rows * length, training);
 }
 
 }  // namespace
@@ -45,12 +44,11 @@ void train_one_process(kernels::Backend& backend, const Model& model, const Step
     uint32_t flags = kernels::kSumClean;
     for (uint32_t slot = 0; slot < uint32_t(options.slots); ++slot) {
       const Batch batch = batches(state.step, slot);
-      fit_arena(backend, model, batch, true, arena);
+      kernels::Arena& room = with_room(arena, bytes_for(model, batch, true), backend);
       kernels::ExactSink sink(accumulator,
                               {options.bits, options.slots, fold_key(options.seed, state.step, slot)});
-      const auto sums =
-          model.train_slot(*stream, *arena, state.view(), batch, {options.seed, state.step, slot},
-                           options.optimizer.label_smoothing, sink);
+      const auto sums = model.train_slot(*stream, room, state.view(), batch, {options.seed, state.step, slot},
+                                         options.optimizer.label_smoothing, sink);
       result.loss.add(sums);
       flags |= sink.flags();
     }
@@ -68,8 +66,8 @@ LossTotals evaluate_one_process(kernels::Backend& backend, const Model& model, c
   LossTotals totals;
   for (uint32_t slot = 0; slot < uint32_t(slots); ++slot) {
     const Batch batch = batches(0, slot);
-    fit_arena(backend, model, batch, false, arena);
-    totals.add(model.evaluate_slot(*stream, *arena, weights, batch, label_smoothing));
+    kernels::Arena& room = with_room(arena, bytes_for(model, batch, false), backend);
+    totals.add(model.evaluate_slot(*stream, room, weights, batch, label_smoothing));
   }
   return totals;
 }

@@ -25,8 +25,8 @@ void describe_model(model::ModelConfig& m, FieldVisitor& v) {
   v.number("model.width", m.width, {1, 65'536});
   v.number("model.inner", m.inner, {1, 262'144});
   v.number("model.heads", m.heads, {1, 1024});
-  v.number("model.encoder_layers", m.encoder_layers, {0, 1000});
-  v.number("model.decoder_layers", m.decoder_layers, {1, 1000});
+  v.number("model.encoder_layers", m.encoder_layers, {0, kLayersMax});
+  v.number("model.decoder_layers", m.decoder_layers, {1, kLayersMax});
   v.number("model.max_length", m.max_length, {2, 65'536});
   v.pick("model.norm", m.norm, {{"pre", int64_t(NormPlacement::pre)}, {"post", int64_t(NormPlacement::post)}});
   v.pick("model.norm_kind", m.norm_kind,
@@ -51,8 +51,8 @@ void describe_optimizer(model::OptimizerConfig& o, FieldVisitor& v) {
   using model::ScheduleKind;
   v.number("optimizer.beta1", o.beta1, kRate);
   v.number("optimizer.beta2", o.beta2, {0, 0.99999});
-  v.number("optimizer.epsilon", o.epsilon, {1e-20, 1});
-  v.number("optimizer.weight_decay", o.weight_decay, {0, 10});
+  v.number("optimizer.epsilon", o.epsilon, {1e-20, 0.999});
+  v.number("optimizer.weight_decay", o.weight_decay, kRate);
   v.number("optimizer.clip_norm", o.clip_norm, {0, 1e9});
   v.number("optimizer.label_smoothing", o.label_smoothing, {0, 0.9});
   v.pick("schedule.kind", o.schedule.kind,

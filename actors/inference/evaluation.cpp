@@ -6,6 +6,7 @@
 
 #include "kernels/base/error.hpp"
 #include "kernels/base/thread_group.hpp"
+#include "model/slot_arena.hpp"
 
 namespace troupe::inference {
 
@@ -40,8 +41,8 @@ model::LossTotals evaluate_loss(const TrainedModel& trained, const data::Dataset
                       "{} takes {} tokens, but {} has {} in a sequence; prepare it with --max-length {}",
                       trained.path(), longest, dataset.folder(), length, longest);
         const size_t bytes = trained.model().arena_bytes(rows, rows * length, false);
-        if (!arena || arena->capacity() < bytes) arena.emplace(trained.backend().allocate(bytes));
-        own.add(trained.model().evaluate_slot(*stream, *arena, trained.weights(), batch,
+        kernels::Arena& room = model::with_room(arena, bytes, trained.backend());
+        own.add(trained.model().evaluate_slot(*stream, room, trained.weights(), batch,
                                               trained.info().optimizer.label_smoothing));
       }
       const std::lock_guard lock(mutex);

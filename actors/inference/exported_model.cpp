@@ -22,10 +22,18 @@ constexpr uint64_t kAlignment = 64;
 
 enum class Role : uint8_t { vector, table, packed_only };
 
-// What of a parameter is kept in f32.
-Role role_of(const Parameter& p) {
-  if (p.kind == model::ParameterKind::embedding) return Role::table;
-  return p.packed ? Role::packed_only : Role::vector;
+// What of each parameter is kept in f32. An output projection is of the kind of an embedding, but only as one
+// is it looked up.
+std::vector<Role> roles_of(const std::vector<Parameter>& all, const model::TransformerParameters& indices) {
+  std::vector<Role> roles;
+  for (size_t i = 0; i < all.size(); ++i) {
+    const bool looked_up = i == indices.source_embedding || i == indices.target_embedding;
+    if (all[i].packed && !looked_up)
+      roles.push_back(Role::packed_only);
+    else
+      roles.push_back(all[i].kind == model::ParameterKind::embedding ? Role::table : Role::vector);
+  }
+  return roles;
 }
 
 uint64_t master_bytes(const Parameter& p) {
@@ -34,9 +42,12 @@ uint64_t master_bytes(const Parameter& p) {
 
 // The parameters of one role behind one another.
 std::vector<char> gather(const model::Model& shape, const float* weights, Role role) {
+  const std::vector<Parameter>& all = shape.parameters().all();
+  const std::vector<Role> roles = roles_of(all, shape.indices());
   std::vector<char> bytes;
-  for (const Parameter& p : shape.parameters().all()) {
-    if (role_of(p) != role) continue;
+  for (size_t i = 0; i < all.size(); ++i) {
+    if (roles[i] != role) continue;
+    const Parameter& p = all[i];
     const size_t begin = bytes.size();
     bytes.resize(begin + master_bytes(p));
     std::memcpy(bytes.data() + begin, weights + p.offset, size_t(p.rows * p.cols) * sizeof(float));
@@ -44,11 +55,12 @@ std::vector<char> gather(const model::Model& shape, const float* weights, Role r
   return bytes;
 }
 
-DType read_type(model::SectionReader& reader) {
+DType read_type(model::SectionReader& reader, DType compute) {
   const std::string type = reader.read_text("type");
-  for (const DType known : {DType::f32, DType::bf16, DType::i8})
-    if (type == kernels::to_string(known)) return known;
-  reader.corrupt(fmt::format("its weights are \"{}\"", type));
+  for (const DType possible : {compute, DType::i8})
+    if (type == kernels::to_string(possible)) return possible;
+  reader.corrupt(fmt::format("its weights are \"{}\" where its model computes in {}", type,
+                             kernels::to_string(compute)));
 }
 
 // Where the section that has begun lies in the mapping.
@@ -56,7 +68,7 @@ const char* section_start(model::SectionReader& reader, const ExportedModel& exp
                           uint64_t expected) {
   if (bytes != expected) reader.corrupt(fmt::format("{} bytes where its model has {}", bytes, expected));
   if (reader.position() % kAlignment != 0) reader.corrupt("a section does not begin where it should");
-  return exported.file.bytes().data() + reader.position();
+  return static_cast<const char*>(exported.file.data()) + reader.position();
 }
 
 }  // namespace
@@ -94,29 +106,34 @@ uint64_t export_model(const fs::path& path, const model::SavedWeights& saved, DT
 ExportedModel open_exported(const fs::path& path, const kernels::Stream& stream) {
   ExportedModel exported;
   model::SectionReader reader(kExported, path, false);
-  exported.file = data::MappedFile(path.string());
+  exported.file = reader.map();
   model::TrainState counters;
   model::read_record(reader, exported.info, counters);
   exported.step = counters.step;
-  exported.type = read_type(reader);
+  exported.type = read_type(reader, exported.info.model.compute);
   model::ParameterTable table;
-  model::describe_parameters(exported.info.model, table);
+  const model::TransformerParameters indices = model::describe_parameters(exported.info.model, table);
   const std::vector<Parameter>& all = table.all();
+  const std::vector<Role> roles = roles_of(all, indices);
   exported.masters.resize(all.size());
   exported.packed.resize(all.size());
 
   const auto place_masters = [&](const char* tag, Role role) {
     uint64_t expected = 0;
-    for (const Parameter& p : all) expected += role_of(p) == role ? master_bytes(p) : 0;
-    const char* next = section_start(reader, exported, reader.begin_section(tag), expected);
+    for (size_t i = 0; i < all.size(); ++i) expected += roles[i] == role ? master_bytes(all[i]) : 0;
+    const uint64_t bytes = reader.begin_section(tag);
+    // Older files have an output projection of its own among the tables, as the last of them.
+    const bool older = role == Role::table && roles[indices.output] == Role::packed_only &&
+                       bytes == expected + master_bytes(all[indices.output]);
+    const char* next = section_start(reader, exported, bytes, older ? bytes : expected);
     for (size_t i = 0; i < all.size(); ++i) {
-      if (role_of(all[i]) != role) continue;
+      if (roles[i] != role) continue;
       exported.masters[i] = reinterpret_cast<const float*>(next);
       next += master_bytes(all[i]);
     }
   };
   place_masters("vectors", Role::vector);
-  reader.check_section(exported.file.bytes().data());
+  reader.check_section(exported.file.data());
   place_masters("tables", Role::table);
   reader.check_section();  // few of their rows will be used: read, not mapped in
 
@@ -129,7 +146,7 @@ ExportedModel open_exported(const fs::path& path, const kernels::Stream& stream)
     exported.packed[i] = {next, all[i].rows, all[i].cols, exported.type, type.packing};
     next += stream.packed_bytes(all[i].rows, all[i].cols, type);
   }
-  reader.check_section(exported.file.bytes().data());
+  reader.check_section(exported.file.data());
   reader.check_rest(0, 0);
   return exported;
 }

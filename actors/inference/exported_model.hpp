@@ -3,14 +3,14 @@
 // processes share them.
 //
 // Sections as of model/section_file.hpp: the record of a checkpoint, the type of the packed weights, vectors
-// and embeddings (f32, each at a multiple of 64 bytes, in the table's order), and the packed weights.
+// and embeddings (f32, each at a multiple of 64 bytes, in the table's order; an output projection that is no
+// embedding is not among them), and the packed weights.
 #pragma once
 
 #include <cstdint>
 #include <filesystem>
 #include <vector>
 
-#include "data/files.hpp"
 #include "model/checkpoint.hpp"
 
 namespace troupe::inference {
@@ -20,8 +20,8 @@ struct ExportedModel {
   model::CheckpointInfo info;
   int64_t step = 0;
   kernels::DType type = kernels::DType::f32;  // of the packed weights
-  data::MappedFile file;
-  std::vector<const float*> masters;  // as WeightsView::apart
+  kernels::Buffer file;                       // mapped, read-only
+  std::vector<const float*> masters;          // as WeightsView::apart
   std::vector<kernels::PackedWeight> packed;
 
   model::WeightsView weights() const { return {nullptr, &packed, nullptr, &masters}; }
@@ -30,7 +30,8 @@ struct ExportedModel {
 // Whether the file begins as one.
 bool is_exported(const std::filesystem::path& path);
 
-// Maps the file and verifies every byte of it. Errors: file, corrupt, version.
+// Maps the file and verifies the checksum of each section, and by its length that it ends where it should;
+// the digest of the whole is left alone. Errors: file, corrupt, version.
 ExportedModel open_exported(const std::filesystem::path& path, const kernels::Stream& stream);
 
 // Packs the weights of a checkpoint as `type` (the model's compute type, or i8) and replaces `path`, at once

@@ -56,6 +56,9 @@ std::shared_ptr<const TrainedModel> TrainedModel::load(const std::string& checkp
   trained->int8_ = precision.int8;
   trained->backend_ = kernels::make_cpu_backend();
   if (is_exported(trained->path_)) {
+    if (use == Use::loss)
+      throw error(ErrorKind::usage, "{} is an exported model; evaluate the checkpoint that it was made from",
+                  trained->path_);
     const auto stream = trained->backend_->create_stream();
     trained->exported_ = std::make_shared<ExportedModel>(open_exported(trained->path_, *stream));
     check_packed(*trained->exported_, trained->path_, precision);

@@ -43,7 +43,7 @@ model::ModelConfig in_precision(model::ModelConfig config, const Precision& prec
 class TrainedModel {
  public:
   // Throws Error(file | corrupt | version); Error(usage) when the checkpoint has no tokenizer, or when an
-  // exported model, which is packed as it is, does not have the precision that is asked for.
+  // exported model, which is packed as it is, is wanted for a loss or in another precision than its own.
   static std::shared_ptr<const TrainedModel> load(const std::string& checkpoint, const Warn& warn,
                                                   Use use = Use::translation,
                                                   const Precision& precision = {});

@@ -9,14 +9,11 @@ namespace troupe::kernels {
 namespace {
 
 constexpr int64_t kCausalQueryBlock = 24;  // smaller blocks reach less far past the diagonal
-
-int64_t round_up(int64_t n) {
-  return (n + 15) / 16 * 16;
-}
+constexpr int64_t kPadding = 16;           // keys and channels lie in whole registers
 
 AttentionWork take_work(Scratch::Frame& frame, const AttentionShape& shape, bool backward) {
-  const int64_t keys = round_up(shape.keys) * round_up(shape.head_size);
-  const int64_t queries = kAttentionQueries * round_up(shape.head_size);
+  const int64_t keys = round_up(shape.keys, kPadding) * round_up(shape.head_size, kPadding);
+  const int64_t queries = kAttentionQueries * round_up(shape.head_size, kPadding);
   const int64_t scores = kAttentionQueries * kAttentionStride;
   const int64_t words = shape.dropout.rate > 0 ? kAttentionQueries * (kAttentionKeys + 128) : 0;
   AttentionWork work{};

@@ -11,10 +11,6 @@ namespace {
 
 constexpr int64_t kDepthMax = 65'536;  // sums of 8-bit products then fit into 32 bits
 
-constexpr int64_t round_up(int64_t n, int64_t to) {
-  return (n + to - 1) / to * to;
-}
-
 // scales, corrections, integers
 Int8Weight layout(int64_t n, int64_t k, void* memory) {
   const int64_t channels = round_up(n, kInt8Columns);

@@ -11,10 +11,6 @@ namespace troupe::kernels {
 
 namespace {
 
-constexpr int64_t round_up(int64_t n, int64_t to) {
-  return (n + to - 1) / to * to;
-}
-
 PanelWeight layout(const PackedWeight& weight) {
   const int64_t depth = weight.dtype == DType::bf16 ? round_up(weight.k, 2) : weight.k;
   return {weight.n, depth, depth * kPanelColumns, const_cast<void*>(weight.data)};
@@ -50,7 +46,12 @@ PackedWeight CpuStream::pack_panels(ConstView master, DType dtype, void* destina
   TROUPE_CHECK(master.dtype == DType::f32 && (dtype == DType::f32 || dtype == DType::bf16));
   const PackedWeight weight{destination, master.rows, master.cols, dtype, Packing::inference};
   if (dtype == DType::f32) {
-    loops_.panels->pack_f32(master.as<float>(), master.cols, master.stride, layout(weight));
+    const PanelWeight panels = layout(weight);
+    loops_.panels->pack_f32(master.as<float>(), master.cols, master.stride, panels);
+    // An odd depth leaves room behind the last panel, which goes into exported files with the rest.
+    const size_t used = size_t(round_up(panels.n, kPanelColumns) * panels.depth) * sizeof(float);
+    const size_t bytes = packed_bytes_panels(master.rows, master.cols, dtype);
+    std::fill_n(static_cast<char*>(destination) + used, bytes - used, char{0});
     return weight;
   }
   Scratch::Frame frame(scratch_);

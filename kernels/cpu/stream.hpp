@@ -58,6 +58,11 @@ Loops loops_of(IsaLevel level);
 
 DropoutMask mask_of(const Dropout& dropout);  // CHECKs 0 <= rate < 1
 
+// The least multiple of `to` that is not below n: as far as what lies in panels and blocks is padded.
+constexpr int64_t round_up(int64_t n, int64_t to) {
+  return (n + to - 1) / to * to;
+}
+
 // How much a stream keeps for a while to save work. The results' bits depend on it.
 struct CpuLimits {
   int64_t kept_bytes = int64_t{128} << 20;  // cross_entropy: exponentials, from the first pass to the second

@@ -13,10 +13,6 @@ namespace troupe::kernels {
 
 namespace {
 
-constexpr int64_t round_up(int64_t n, int64_t to) {
-  return (n + to - 1) / to * to;
-}
-
 // How weights lie at a level.
 struct Form {
   DType held;

@@ -75,6 +75,10 @@ TEST_CASE("every mistake in a job file is named by file, line and key, with what
        "job.toml:3: model.width is the string \"wide\"; it must be a whole number from 1 to 65536"},
       {"[model]\nwidth = 2.5", "job.toml:2: model.width is 2.5; it must be a whole number"},
       {"[model]\nwidth = -4", "job.toml:2: model.width is -4; it must be a whole number"},
+      {"[model]\nencoder_layers = 65",
+       "job.toml:2: model.encoder_layers is 65; it must be a whole number from 0 to 64"},
+      {"[model]\ndecoder_layers = 65",
+       "job.toml:2: model.decoder_layers is 65; it must be a whole number from 1 to 64"},
       {"[model]\nnorm = \"middle\"",
        "job.toml:2: model.norm is the string \"middle\"; it must be one of \"pre\" \"post\""},
       {"[model]\nnorm_kind = \"batch\"",
@@ -101,6 +105,10 @@ TEST_CASE("every mistake in a job file is named by file, line and key, with what
       {"[training]\nslots = 1000\n[evaluation]\nslots = 100",
        "job.toml: training.slots + evaluation.slots is 1100"},
       {"[optimizer]\nbeta1 = nan", "job.toml:2: optimizer.beta1 is nan"},
+      {"[optimizer]\nepsilon = 1.0",
+       "job.toml:2: optimizer.epsilon is 1; it must be a number from 1e-20 to 0.999"},
+      {"[optimizer]\nweight_decay = 1.0",
+       "job.toml:2: optimizer.weight_decay is 1; it must be a number from 0 to 0.999"},
       {"training = 3", "job.toml:1: training is not a setting"},
   };
   for (const Mistake& mistake : mistakes) {

@@ -204,11 +204,11 @@ TEST_CASE("NaN, infinity and too large values raise flags and leave their block 
     int slots;
     uint32_t flags;
   };
-  // 2^22 / 2^ceil(log2 slots) is the bound.
+  // 2^20 / 2^ceil(log2 slots) is the bound.
   for (const Case& c :
        {Case{NAN, 1, kSumNotFinite}, Case{INFINITY, 1, kSumNotFinite}, Case{-INFINITY, 1, kSumNotFinite},
-        Case{0x1p22f, 1, kSumClean}, Case{-0x1.000002p22f, 1, kSumOverflow}, Case{0x1p19f, 8, kSumClean},
-        Case{0x1p19f, 9, kSumOverflow}, Case{3e38f, 2, kSumOverflow}}) {
+        Case{0x1p20f, 1, kSumClean}, Case{-0x1.000002p20f, 1, kSumOverflow}, Case{0x1p17f, 8, kSumClean},
+        Case{0x1p17f, 9, kSumOverflow}, Case{3e38f, 2, kSumOverflow}}) {
     std::vector<float> values = gradient(layout.elements(), 1);
     values[3000 + 300 + 10] = c.value;  // block 12 + 2, elements 3300 to 3555
     ExactAccumulator sums(layout);
@@ -221,6 +221,29 @@ TEST_CASE("NaN, infinity and too large values raise flags and leave their block 
     CHECK_FALSE(untouched(3000, 3300));
     CHECK_FALSE(untouched(3556, 3600));
   }
+}
+
+TEST_CASE("an element that each slot folds three times is added up whole, or flagged before its sum wraps") {
+  BlockLayout layout;
+  layout.append(20, 20);
+  for (const int slots : {1, 3, 8})
+    for (const float sign : {1.0f, -1.0f}) {
+      CAPTURE(slots);
+      ExactAccumulator sums(layout);
+      const auto fold_three_times = [&](float value) {
+        const std::vector<float> values(20, sign * value);
+        ExactSink sink(sums, {24, slots, 0});
+        for (int use = 0; use < 3; ++use) sink.fold(0, view_of(values.data(), 1, 20));
+        return sink.flags();
+      };
+      const float limit = fold_limit({24, slots, 0});
+      for (int slot = 0; slot < slots; ++slot) CHECK(fold_three_times(limit) == kSumClean);
+      const double expected = double(sign) * 3 * slots * double(limit);
+      CHECK(std::ldexp(double(sums.values()[7]), kGridExponent) == expected);
+      // Three of these, of one slot alone, are more than 2^63 units.
+      if (slots == 1) CHECK(fold_three_times(0x1.fp21f) == kSumOverflow);
+      CHECK(std::ldexp(double(sums.values()[7]), kGridExponent) == expected);
+    }
 }
 
 TEST_CASE("totals are rounded as the rule says, in whatever ranges, with or without random numbers") {

@@ -102,6 +102,29 @@ TEST_CASE(
   }
 }
 
+TEST_CASE("packing for inference writes every byte of the weight's place, whatever lay there") {
+  for (const IsaLevel level : machine_levels())
+    for (const PackedType type : {PackedType(DType::f32, Packing::inference),
+                                  PackedType(DType::bf16, Packing::inference), PackedType(DType::i8)})
+      for (const LinearShape& s : kLinearShapes) {
+        CAPTURE(to_string(level));
+        CAPTURE(to_string(type.dtype));
+        CAPTURE(s.N);
+        CAPTURE(s.K);
+        CpuStream stream(level);
+        const Matrix w = random_matrix(s.N, s.K, 1);
+        const size_t bytes = stream.packed_bytes(s.N, s.K, type);
+        const auto packed_over = [&](int before) {
+          const Buffer memory = allocate_host(bytes);
+          std::memset(memory.data(), before, bytes);
+          stream.pack(w.view(), type, memory.data());
+          const auto* const packed = static_cast<const char*>(memory.data());
+          return std::vector<char>(packed, packed + bytes);
+        };
+        CHECK(packed_over(0xaa) == packed_over(0x55));
+      }
+}
+
 TEST_CASE("a weight packed for inference is not taken for training") {
   CpuStream stream(best_isa_level());
   const Matrix w = random_matrix(4, 6, 1), dy = random_matrix(2, 4, 2);

@@ -1,9 +1,15 @@
 #include "model/checkpoint.hpp"
 
+#include <algorithm>
+#include <atomic>
+#include <chrono>
 #include <csignal>
 #include <cstring>
 #include <fstream>
 #include <functional>
+#include <limits>
+#include <mutex>
+#include <thread>
 
 #include <doctest/doctest.h>
 #include <sys/resource.h>
@@ -54,6 +60,26 @@ struct Saved {
     return {std::istreambuf_iterator<char>(in), {}};
   }
   void write(const std::string& bytes) const { std::ofstream(path, std::ios::binary) << bytes; }
+
+  // Where the record holds what `change` changes: one byte.
+  size_t place_of(const std::function<void(CheckpointInfo&)>& change) const {
+    CheckpointInfo other = info;
+    change(other);
+    const std::string record = encode_record(info, state), differs = encode_record(other, state);
+    REQUIRE(record.size() == differs.size());
+    return size_t(std::mismatch(record.begin(), record.end(), differs.begin()).first - record.begin());
+  }
+  // A checkpoint of the state with this record, its checksums as they should be.
+  void write_record(const std::string& record, uint32_t format) const {
+    const FileKind kind{"TROUPECK", format, "checkpoint", ""};
+    const uint64_t bytes = uint64_t(state.elements) * sizeof(float);
+    SectionWriter writer(kind, path, 0);
+    writer.section("record", record.data(), record.size());
+    writer.section("weights", state.weights.data(), bytes);
+    writer.section("moment1", state.moment1.data(), bytes);
+    writer.section("moment2", state.moment2.data(), bytes);
+    writer.finish();
+  }
 
   // The kind of error that loading throws now; the message must name the file and a remedy.
   ErrorKind refusal() const {
@@ -109,20 +135,11 @@ TEST_CASE("the kinds of norm, positions, products and text come back from a chec
 TEST_CASE("checkpoints of formats 1 to 4, which knew fewer settings, are read") {
   const Saved saved;
   const std::string record = encode_record(saved.info, saved.state);
-  // Where the record holds what `change` changes: one byte.
-  const auto place_of = [&](const std::function<void(CheckpointInfo&)>& change) {
-    CheckpointInfo other = saved.info;
-    change(other);
-    const std::string differs = encode_record(other, saved.state);
-    REQUIRE(record.size() == differs.size());
-    return size_t(std::mismatch(record.begin(), record.end(), differs.begin()).first - record.begin());
-  };
-  const size_t form = place_of([](CheckpointInfo&c) { c.compatibility_forms = true; }),
-               products = place_of([](CheckpointInfo&c) { c.model.products = Products::fp8; }),
-               norm = place_of([](CheckpointInfo&c) { c.model.norm_kind = kernels::NormKind::rms; });
+  const size_t form = saved.place_of([](CheckpointInfo&c) { c.compatibility_forms = true; }),
+               products = saved.place_of([](CheckpointInfo&c) { c.model.products = Products::fp8; }),
+               norm = saved.place_of([](CheckpointInfo&c) { c.model.norm_kind = kernels::NormKind::rms; });
   REQUIRE(norm < products);
   REQUIRE(products < form);
-  const uint64_t bytes = uint64_t(saved.state.elements) * sizeof(float);
   for (const uint32_t format : {1u, 2u, 3u, 4u}) {
     CAPTURE(format);
     std::string older = record;
@@ -130,16 +147,39 @@ TEST_CASE("checkpoints of formats 1 to 4, which knew fewer settings, are read") 
     if (format < 4) older.erase(form, 1);
     if (format < 3) older.erase(products, 1);
     if (format < 2) older.erase(norm, 1);
-    SectionWriter writer(FileKind{"TROUPECK", format, "checkpoint", ""}, saved.path, 0);
-    writer.section("record", older.data(), older.size());
-    writer.section("weights", saved.state.weights.data(), bytes);
-    writer.section("moment1", saved.state.moment1.data(), bytes);
-    writer.section("moment2", saved.state.moment2.data(), bytes);
-    writer.finish();
+    saved.write_record(older, format);
     const Checkpoint loaded = load_checkpoint(saved.path, *saved.backend);
     CHECK(loaded.info == saved.info);
     CHECK(state_digest(loaded.state) == state_digest(saved.state));
   }
+}
+
+TEST_CASE("settings that no training has are refused as a broken file, though its checksums are right") {
+  const Saved saved;
+  using Change = void (*)(CheckpointInfo&);
+  const auto refused = [&](Change change) {
+    CheckpointInfo info = saved.info;
+    change(info);
+    saved.write_record(encode_record(info, saved.state), kRecordFormat);
+    return saved.refusal() == ErrorKind::corrupt;
+  };
+  CHECK_FALSE(refused([](CheckpointInfo&) {}));
+  CHECK(refused([](CheckpointInfo& c) { c.model.dropout = 2; }));
+  CHECK(refused([](CheckpointInfo& c) { c.optimizer.label_smoothing = 1.5f; }));
+  CHECK(refused(
+      [](CheckpointInfo& c) { c.optimizer.label_smoothing = std::numeric_limits<float>::quiet_NaN(); }));
+  CHECK(refused([](CheckpointInfo& c) { c.optimizer.schedule.peak = -1; }));
+
+  const Change flags[] = {[](CheckpointInfo& c) { c.model.scale_embedding = !c.model.scale_embedding; },
+                          [](CheckpointInfo& c) { c.model.tied_embeddings = !c.model.tied_embeddings; },
+                          [](CheckpointInfo& c) { c.compatibility_forms = !c.compatibility_forms; }};
+  for (const Change flip : flags)
+    for (const char byte : {'\2', '\x7f'}) {
+      std::string record = encode_record(saved.info, saved.state);
+      record[saved.place_of(flip)] = byte;
+      saved.write_record(record, kRecordFormat);
+      CHECK(saved.refusal() == ErrorKind::corrupt);
+    }
 }
 
 TEST_CASE("the same state makes the same bytes") {
@@ -298,4 +338,76 @@ TEST_CASE("a checkpoint that cannot be written leaves the old one and no debris"
   std::signal(SIGXFSZ, handler);
   CHECK(saved.read() == before);
   CHECK(std::distance(fs::directory_iterator(saved.folder.path()), fs::directory_iterator()) == 1);
+}
+
+TEST_CASE("of several that write one file, and who removes abandoned ones, none tears what bears its name") {
+  const TemporaryFolder folder;
+  const FileKind kind{"TROUPECK", 1, "checkpoint", "none"};
+  const fs::path path = folder.path() / "x.troupe", partial = path.string() + ".partial";
+  constexpr uint64_t kBytes = 20'000;
+  constexpr int kFilesMax = 2000;
+  const auto write = [&](char byte) {
+    const std::string bytes(kBytes, byte);
+    SectionWriter writer(kind, path, 0);
+    writer.section("some", bytes.data(), bytes.size());
+    writer.finish();
+  };
+  write('a');
+  std::mutex mutex;
+  std::vector<std::string> faults;
+  std::atomic<int> files{0}, writers{2};
+  const auto end = std::chrono::steady_clock::now() + std::chrono::seconds(1);
+  // What a lock refuses is no fault.
+  const auto attempt = [&](const std::function<void()>& what) {
+    try {
+      what();
+    } catch (const Error& reason) {
+      const std::string message = reason.what();
+      if (message.find("another process writes it") != std::string::npos) return;
+      const std::lock_guard lock(mutex);
+      faults.push_back(message);
+    }
+  };
+  const auto write_many = [&](char byte) {
+    while (files < kFilesMax && std::chrono::steady_clock::now() < end)
+      attempt([&] {
+        write(byte);
+        ++files;
+      });
+    --writers;
+  };
+  std::thread first(write_many, 'a'), second(write_many, 'b');
+  while (writers > 0) {
+    attempt([&] {
+      SectionReader reader(kind, path, true);
+      CHECK(reader.begin_section("some") == kBytes);
+      reader.check_section();
+      reader.finish();
+    });
+    SectionWriter::remove_if_abandoned(partial);
+  }
+  first.join();
+  second.join();
+  CHECK(files.load() > 0);
+  CHECK((faults.empty() ? "" : faults.front()) == "");
+  CHECK_FALSE(fs::exists(partial));
+}
+
+TEST_CASE("a reader maps the file that it has opened, whichever bears its name by then") {
+  const TemporaryFolder folder;
+  const FileKind kind{"TROUPECK", 1, "checkpoint", "none"};
+  const fs::path path = folder.path() / "x.troupe";
+  const auto write = [&](const std::string& bytes) {
+    SectionWriter writer(kind, path, 0);
+    writer.section("some", bytes.data(), bytes.size());
+    writer.finish();
+  };
+  write("first");
+  SectionReader reader(kind, path, false);
+  write("later and longer");
+  REQUIRE(reader.begin_section("some") == 5);
+  const kernels::Buffer mapped = reader.map();
+  CHECK(std::string(static_cast<const char*>(mapped.data()) + reader.position(), 5) == "first");
+  reader.check_section(mapped.data());
+  reader.check_rest(0, 0);
 }

@@ -1,13 +1,37 @@
 #include "model/fitting.hpp"
 
+#include <algorithm>
+
 #include <doctest/doctest.h>
 
 #include "kernels/base/error.hpp"
+#include "model/slot_arena.hpp"
 #include "tests/model/support.hpp"
 
 using namespace troupe;
 using namespace troupe::model;
 using namespace troupe::testing;
+
+namespace {
+
+size_t held = 0, most_held = 0;  // bytes of buffers that are alive
+
+// Allocates nothing, and counts.
+class CountingBackend final : public kernels::Backend {
+ public:
+  kernels::Device device() const override { return {}; }
+  std::string description() const override { return "counts"; }
+  kernels::Buffer allocate(size_t bytes) override {
+    held += bytes;
+    most_held = std::max(most_held, held);
+    return {this, bytes, {}, [](void*, size_t freed, kernels::Device) { held -= freed; }};
+  }
+  std::unique_ptr<kernels::Stream> create_stream() override { return nullptr; }
+  void copy_to_host(kernels::ConstView, void*) override {}
+  void copy_from_host(const void*, kernels::View) override {}
+};
+
+}  // namespace
 
 TEST_CASE("the tokens that are said to fit do so in sentences of any length, and one more does not") {
   constexpr int64_t kMost = 200;
@@ -41,4 +65,18 @@ TEST_CASE("the parameters that are said to fit have the state's bytes each") {
   CHECK(parameters_that_fit(0, 1000, 24'000) == 0);
   CHECK(parameters_that_fit(size_t{1} << 40, 10, 25) == int64_t(double(size_t{1} << 40) / 2.5));
   CHECK_THROWS_AS(parameters_that_fit(1, 0, 0), CheckFailure);
+}
+
+TEST_CASE("an arena that is too small is given back before a larger one is taken, and one that fits stays") {
+  CountingBackend backend;
+  held = most_held = 0;
+  {
+    std::optional<kernels::Arena> arena;
+    CHECK(with_room(arena, 1000, backend).capacity() == 1000);
+    CHECK(with_room(arena, 3000, backend).capacity() == 3000);
+    CHECK(with_room(arena, 2000, backend).capacity() == 3000);
+    CHECK(held == 3000);
+    CHECK(most_held == 3000);
+  }
+  CHECK(held == 0);
 }

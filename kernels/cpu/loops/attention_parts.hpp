@@ -21,12 +21,6 @@ TROUPE_INLINE int64_t visible_keys(const AttentionHead& head, int64_t i) {
   return n < 0 ? 0 : n;
 }
 
-// All ones in the first n lanes.
-TROUPE_INLINE IVec first_lanes(int64_t n) {
-  const uint32_t lane[kLanes] = {0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15};
-  return less(load(static_cast<const uint32_t*>(lane)), broadcast(uint32_t(n)));
-}
-
 constexpr int64_t kRowsAhead = 12;
 
 // to (rows, Dp) f32 = from (rows, D) * scale, the columns from D on zero.
@@ -37,7 +31,7 @@ static void read_rows(HeadRows from, int64_t first, int64_t rows, int64_t size, 
   for (int64_t r = 0; r < rows; ++r) {
     const T* x = static_cast<const T*>(from.data) + (first + r) * from.stride;
     float* y = to + r * padded;
-    __builtin_prefetch(x + kRowsAhead * from.stride);  // rows of a head are too far apart for the hardware to guess
+    __builtin_prefetch(x + kRowsAhead * from.stride);  // too far apart for the hardware to guess
     for (int64_t d = 0; d < whole; d += kLanes) store(y + d, load(x + d) * factor);
     if (whole < size) store(y + whole, load(x + whole, size - whole) * factor);
   }

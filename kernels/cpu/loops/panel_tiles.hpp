@@ -1,5 +1,5 @@
-// How products of inference walk over their results: weights lie in panels of sixteen output channels, and a
-// tile of a few rows and panels is summed up in registers. For sources compiled by troupe_isa_loops only.
+// How products with a weight in panels of sixteen output channels walk over their results: a tile of a few
+// rows and panels is summed up in registers. For sources compiled by troupe_isa_loops only.
 #pragma once
 
 #include "kernels/cpu/loops/vec.hpp"

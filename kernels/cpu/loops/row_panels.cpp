@@ -1,7 +1,6 @@
 #include "kernels/cpu/loops/row_panels.hpp"
 
 #include "kernels/cpu/loops/factors.hpp"
-#include "kernels/cpu/loops/panel_tiles.hpp"
 
 namespace troupe::kernels::TROUPE_ISA {
 

@@ -36,9 +36,7 @@ TROUPE_INLINE Vec only(Vec v, All) {
   return v;
 }
 TROUPE_INLINE Vec only(Vec v, Some lanes) {
-  const uint32_t index[kLanes] = {0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15};
-  const IVec inside = less(load(static_cast<const uint32_t*>(index)), broadcast(uint32_t(lanes.count)));
-  return keep_where(inside, v);
+  return keep_where(first_lanes(lanes.count), v);
 }
 
 // body(element, lanes) for a row of `count` elements.

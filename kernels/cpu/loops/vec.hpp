@@ -122,11 +122,6 @@ TROUPE_INLINE IVec less(IVec a, IVec b) {  // unsigned
   TROUPE_EACH y.r[i] = (NativeU32)(a.r[i] < b.r[i]);
   return y;
 }
-TROUPE_INLINE IVec equal(IVec a, IVec b) {
-  IVec y;
-  TROUPE_EACH y.r[i] = (NativeU32)(a.r[i] == b.r[i]);
-  return y;
-}
 TROUPE_INLINE Vec select(IVec mask, Vec yes, Vec no) {
   return float_of_bits((mask & bits_of(yes)) | (bits_of(no) - (mask & bits_of(no))));
 }
@@ -255,6 +250,12 @@ TROUPE_INLINE void store(T* p, Vec a, int64_t n) {
   store(static_cast<T*>(lanes), a);
   for (int64_t i = 0; i < n; ++i) p[i] = lanes[i];
 #endif
+}
+
+// All ones in the first n lanes (0..16).
+TROUPE_INLINE IVec first_lanes(int64_t n) {
+  const uint32_t lane[kLanes] = {0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15};
+  return less(load(static_cast<const uint32_t*>(lane)), broadcast(uint32_t(n)));
 }
 
 // --- over lanes, in one fixed tree: lane i with lane i + 8, then + 4, + 2, + 1 ---
