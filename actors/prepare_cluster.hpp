@@ -13,9 +13,10 @@ namespace troupe::actors {
 class ClusterClient;
 
 // `threads` are for the first pass, here. The chunks of a node that is lost go to the others. Throws
-// Error(peer_lost) when the last one is, Error(usage) when the tokenizer is larger than a message may be (one
-// that is given: before the first pass), Error(cancelled) when `give_up`, which is asked now and then, says
-// so while shards are waited for, and what a node reports as wrong.
+// Error(network) when no node is linked any more after the first pass, Error(peer_lost) when the last one is
+// lost later, Error(usage) when the tokenizer is larger than a message may be (one that is given: before the
+// first pass), Error(cancelled) when `give_up`, which is asked now and then, says so while nodes or shards
+// are waited for, and what a node reports as wrong.
 data::PrepareReport prepare_on_cluster(data::PrepareOptions options, ClusterClient& cluster, int threads,
                                        const data::ProgressFunction& progress = {},
                                        const std::function<bool()>& give_up = {});

@@ -98,7 +98,12 @@ TEST_CASE("a preparation on local nodes that is told to stop ends them, and remo
   command.insert(command.begin(), {"env", "TMPDIR=" + temporary});
   Process client(command);
   REQUIRE(client.wait_for_output("scan", kDeadline));
-  const std::string of_nodes = temporary + "/troupe-prepare-" + std::to_string(client.id());
+  std::string of_nodes = run({"find", temporary, "-name", "troupe-prepare-*"}).out;
+  REQUIRE(of_nodes.ends_with('\n'));
+  of_nodes.pop_back();
+  // Others can neither put a cluster file there before us nor change ours.
+  CHECK(of_nodes != temporary + "/troupe-prepare-" + std::to_string(client.id()));
+  CHECK(run({"stat", "-c", "%a", of_nodes}).out == "700\n");
   std::vector<pid_t> nodes;
   {
     std::ifstream in(of_nodes + "/cluster.json");

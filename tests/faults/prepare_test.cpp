@@ -21,6 +21,26 @@ std::string pairs_file(const TemporaryFolder& folder, int pairs) {
   return folder.write("pairs.tsv", text);
 }
 
+// Pairs of so many lines of fifty sentences, each of four characters. What becomes of one is several times as
+// large: hashes, numbers and tokens.
+std::string short_sentences_file(const TemporaryFolder& folder, int lines) {
+  const auto sentence = [](int number) {
+    const auto letter = [&](int place) { return char(number / place % 26); };
+    return std::string{char('A' + letter(1)), char('a' + letter(26)), char('a' + letter(26 * 26)), '.'};
+  };
+  std::string text;
+  for (int line = 0; line < lines; ++line) {
+    std::string source, target;
+    for (int i = 0; i < 50; ++i) {
+      const int number = (line * 50 + i) * 7919;
+      source += (i > 0 ? " " : "") + sentence(number % 17'576);
+      target += (i > 0 ? " " : "") + sentence((number + 5'000) % 17'576);
+    }
+    text += source + "\t" + target + "\n";
+  }
+  return folder.write("short.tsv", text);
+}
+
 std::vector<std::string> prepare_command(const std::string& tsv, const std::string& out,
                                          const std::vector<std::string>& more) {
   std::vector<std::string> command = {TROUPE_PROGRAM, "prepare", "--tsv",        tsv,
@@ -67,6 +87,39 @@ TEST_CASE("a dataset prepared on one, two or three nodes is the one that a singl
   const std::string alone = prepare("alone", {"--threads", "1"});
   for (const char* nodes : {"1", "2", "3"})
     CHECK(prepare(std::string("nodes") + nodes, {"--nodes", nodes, "--threads", "3"}) == alone);
+}
+
+TEST_CASE("a text whose shards are larger than a message may be makes the same dataset on several nodes") {
+  const TemporaryFolder folder;
+  const std::string tsv = short_sentences_file(folder, 1'200);
+  std::string said;
+  const auto prepare = [&](const std::string& name, std::vector<std::string> more) {
+    more.insert(more.end(), {"--split", "sentence", "--valid", "10", "--test", "10"});
+    const ProcessResult result = run(prepare_command(tsv, folder / name, more), {}, kRunDeadline);
+    said = result.err;
+    return dataset_of(result);
+  };
+  const std::string alone = prepare("alone", {"--threads", "1"});
+  CHECK(prepare("nodes", {"--nodes", "2", "--threads", "2"}) == alone);
+  CAPTURE(said);
+  CHECK(said.find("too large for a message") != std::string::npos);
+}
+
+TEST_CASE("a loader whose link broke during the first pass, and has come back, does its part") {
+  constexpr char kPatience[] = "patience_ms = 30000\n";
+  const TemporaryFolder folder;
+  const Node alpha(folder, "alpha", kPatience);
+  troupe::comm::FaultProxy way({.target = alpha.address});
+  const std::vector<NodeAddress> nodes{NodeAddress{"alpha", way.address()}};
+  const std::string cluster = folder.write("cluster.toml", cluster_text(nodes, kPatience));
+  Process client(prepare_command(pairs_file(folder, 60'000), folder / "out", {"--cluster", cluster}));
+  REQUIRE(client.wait_for_output("scan", kRunDeadline));  // a tokenizer is trained after it
+  way.reset();
+  const auto end = client.wait(kRunDeadline);
+  REQUIRE(end);
+  dataset_of(*end);
+  CHECK(end->err.find("lost node") == std::string::npos);
+  CHECK(way.stats().connections > 1);
 }
 
 TEST_CASE("the documents of a loader that is killed go to the others, and the dataset is the same") {
