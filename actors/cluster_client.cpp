@@ -1,5 +1,7 @@
 #include "actors/cluster_client.hpp"
 
+#include <cstring>
+
 #include "actors/security.hpp"
 #include "kernels/base/hash.hpp"
 
@@ -10,6 +12,13 @@ namespace {
 constexpr size_t kEventsMax = 4096;
 
 }  // namespace
+
+uint64_t new_order() {
+  const std::string bytes = comm::new_incarnation();
+  uint64_t order = 0;
+  std::memcpy(&order, bytes.data(), sizeof order);
+  return order;
+}
 
 ClusterClient::ClusterClient(const config::ClusterConfig& cluster) : cluster_(cluster) {
   comm::LinkEvents events;

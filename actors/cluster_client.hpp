@@ -4,6 +4,7 @@
 
 #include <chrono>
 #include <condition_variable>
+#include <cstdint>
 #include <deque>
 #include <functional>
 #include <map>
@@ -26,6 +27,9 @@ struct ClusterEvent {
   std::string why;          // of a down
   wire::Envelope envelope;  // of a message
 };
+
+// A random number, by which nodes tell a client's order from others of the same job.
+uint64_t new_order();
 
 class ClusterClient {
  public:

@@ -19,7 +19,7 @@ constexpr scheduler::Microseconds kPatienceUs = 20'000'000;  // for anyone to ha
 
 DatasetRepair::DatasetRepair(Options options, std::vector<data::FileEntry> lacking,
                              scheduler::Microseconds now_us)
-    : options_(std::move(options)), lacking_(std::move(lacking)) {
+    : options_(std::move(options)), lacking_(std::move(lacking)), looked_us_(now_us) {
   begin_file(now_us);
 }
 
@@ -66,6 +66,7 @@ void DatasetRepair::begin_file(scheduler::Microseconds now_us) {
 std::vector<DatasetRepair::Question> DatasetRepair::due(scheduler::Microseconds now_us) {
   std::vector<Question> questions;
   if (whole()) return questions;
+  forgive_pause(now_us);
   give_up_if_due(now_us);
   for (const auto& [giver, index] : blob_.due(now_us))
     questions.push_back({giver, lacking_.front().name, index});
@@ -74,6 +75,7 @@ std::vector<DatasetRepair::Question> DatasetRepair::due(scheduler::Microseconds 
 
 void DatasetRepair::take(scheduler::Rank from, const wire::Piece& piece, scheduler::Microseconds now_us) {
   if (whole() || piece.name() != lacking_.front().name || !blob_.has_giver(from)) return;
+  forgive_pause(now_us);
   blob_.hear(from, now_us);
   if (!piece.absent().empty()) {
     absent_[from] = piece.absent();
@@ -109,6 +111,13 @@ void DatasetRepair::blame_givers(scheduler::Microseconds now_us) {
   if (one_by_one_.empty()) give_up();
   heard_us_ = now_us;
   blob_.begin({one_by_one_.back()}, part_path());
+}
+
+// When this very process stood still, perhaps with all others of its machine, nobody can be blamed for the
+// silence.
+void DatasetRepair::forgive_pause(scheduler::Microseconds now_us) {
+  if (now_us - looked_us_ > kPatienceUs / 2) heard_us_ = now_us;
+  looked_us_ = now_us;
 }
 
 // Everybody who is to be there has said that they have not got it, or nobody says anything.

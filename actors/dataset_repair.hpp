@@ -1,5 +1,6 @@
 // Makes the dataset folder of a node whole with files from the other nodes, one file after another. Decides
-// whom to ask for what; its owner carries questions and answers. Writes into the folder. One thread.
+// whom to ask for what; its owner carries questions and answers, and comes several times a second. Writes
+// into the folder. One thread.
 #pragma once
 
 #include <map>
@@ -45,6 +46,7 @@ class DatasetRepair {
   void begin_file(scheduler::Microseconds now_us);
   void finish_file(scheduler::Microseconds now_us);
   void blame_givers(scheduler::Microseconds now_us);
+  void forgive_pause(scheduler::Microseconds now_us);
   void give_up_if_due(scheduler::Microseconds now_us) const;
   [[noreturn]] void give_up() const;
 
@@ -54,6 +56,7 @@ class DatasetRepair {
   std::vector<scheduler::Rank> one_by_one_;  // asked alone after several together gave nonsense; the last now
   std::map<scheduler::Rank, std::string> absent_;  // who does not have the file, and why
   scheduler::Microseconds heard_us_ = 0;
+  scheduler::Microseconds looked_us_ = 0;  // when its owner last came
 };
 
 }  // namespace troupe::actors

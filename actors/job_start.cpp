@@ -2,12 +2,10 @@
 
 #include <algorithm>
 #include <filesystem>
-#include <thread>
-
-#include <sched.h>
 
 #include "actors/node_names.hpp"
 #include "comm/messages.pb.h"
+#include "kernels/base/cores.hpp"
 #include "kernels/base/hash.hpp"
 
 namespace troupe::actors {
@@ -46,13 +44,6 @@ void expect_nodes(JobContext& context, const wire::StartJob& start) {
 }
 
 }  // namespace
-
-uint32_t usable_cores() {
-  cpu_set_t set;
-  CPU_ZERO(&set);
-  if (sched_getaffinity(0, sizeof set, &set) == 0) return uint32_t(std::max(1, CPU_COUNT(&set)));
-  return std::max(1u, std::thread::hardware_concurrency());
-}
 
 std::string job_id_of(const std::string& job_text) {
   const auto id = Sha256().update(job_text).digest();

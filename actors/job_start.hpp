@@ -15,9 +15,6 @@ JobContextPtr job_context(const std::shared_ptr<const NodeServices>& services, c
 // Of a canonical text: its SHA-256, 32 bytes.
 std::string job_id_of(const std::string& job_text);
 
-// Cores that this process may use.
-uint32_t usable_cores();
-
 int exit_code_of(ErrorKind kind);  // 2 for usage, 130 for cancelled, else 1
 
 }  // namespace troupe::actors

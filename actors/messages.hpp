@@ -55,6 +55,7 @@ struct LinkDown {
   bool client = false;
   bool was_up = false;
   bool replaced = false;  // the peer knows a newer process of this node's name
+  bool closed = false;    // by the peer, which was not silent before
   std::string why;
 };
 

@@ -11,6 +11,7 @@
 #include "actors/node_state.hpp"
 #include "actors/wire.hpp"
 #include "comm/messages.hpp"
+#include "kernels/base/cores.hpp"
 #include "kernels/base/version.hpp"
 
 namespace troupe::actors {
@@ -106,6 +107,7 @@ void node_state::on_view(Self self, const scheduler::View& begins) {
   if (leaving) bound_leaving();
   if (stopping) tell_leader_to_stop();
   for (const scheduler::Member& member : begins.members) meet_guest(member.rank, member.address);
+  tell_orders();
   publish(view_event());
 }
 
@@ -164,13 +166,15 @@ void node_state::on_message(Self self, const LinkMessage& message) {
   if (lingers_until) return;
   if (body.has_ask_status()) return send(message.peer, status(*this));
   if (body.has_ask_cluster()) return send(message.peer, cluster_info());
-  if (body.has_start_job() && was_stopped(message)) return stop_too(message.peer);
+  if (body.has_start_job() && was_stopped(message)) return stop_too(message);
   if (body.has_start_job())
     return start(self, message.peer, body.start_job(), body.fence().ballot().number() > 0);
   if (body.has_prepare_start() && message.client) return begin_preparing(self, message);
   if (body.has_prepare_chunk() && message.peer == preparing_for)
     return self->send(preparers[next_preparer++ % preparers.size()], message);
-  if (body.has_stop_job() && message.client && !body.fence().job().empty()) return take_back(self, message);
+  const bool waits = waiting && waiting->first == message.peer;
+  if (body.has_stop_job() && message.client && (waits || !body.fence().job().empty()))
+    return take_back(self, message);
   if (body.has_stop_job() && busy() && (message.client || same_job(context(), body)))
     return stop(self, {body.stop_job().why(), body.stop_job().now()});
   const auto rank = rank_of(message.peer);
@@ -185,28 +189,10 @@ void node_state::on_message(Self self, const LinkMessage& message) {
     offer.mutable_start_job()->set_resume(order.resume() || view.has_value());
     return send(message.peer, share(std::move(offer)));
   }
-  if (body.has_node_status() && body.node_status().state() == "stopping" && same_job(context(), body))
-    return takes_part_no_more(self, *rank);
-  if (busy() && same_job(context(), body)) route(self, *rank, message.envelope);
-}
-
-// A peer that was away while its job was stopped offers it again. The first ballot of an order is the time at
-// its leader in microseconds, and the next ones are a little more: a later order is further away.
-bool node_state::was_stopped(const LinkMessage& offer) const {
-  constexpr uint64_t kSameOrder = 500'000;
-  if (phase != Phase::idle || !last_verdict || !rank_of(offer.peer)) return false;
-  const wire::Fence &fence = offer.envelope->fence(), &ended = last_verdict->fence();
-  const uint64_t number = fence.ballot().number();
-  return last_verdict->job_ended().exit_code() == 130 && last_verdict->job_ended().error().empty() &&
-         fence.job() == ended.job() && number > 0 && number < ended.ballot().number() + kSameOrder;
-}
-
-// It saves what it has come to, and tells those that it went on with.
-void node_state::stop_too(const std::string& peer) const {
-  wire::Envelope message;
-  message.mutable_fence()->set_job(last_verdict->fence().job());
-  message.mutable_stop_job()->set_why(fmt::format("the job was stopped while {} was away", peer));
-  send(peer, share(std::move(message)));
+  if (!busy() || !same_job(context(), body)) return;
+  if (!body.has_node_status()) return route(self, *rank, message.envelope);
+  learn_orders({body.node_status().orders().begin(), body.node_status().orders().end()});
+  if (body.node_status().state() == "stopping") takes_part_no_more(self, *rank);
 }
 
 // A peer has given up its own part of the job; its link stays.
@@ -258,7 +244,6 @@ void node_state::on_link_up(Self self, const LinkUp& up) {
     had_client = true;
     if (missed.erase(up.peer) > 0 && last_verdict) send(up.peer, last_verdict);
     if (phase == Phase::training && view) send(up.peer, view_event());  // it may have begun before the link
-    if (lingers_until && missed.empty()) setup.ended(last_code);
   } else if (const auto rank = rank_of(up.peer)) {
     linked.insert(*rank);
     if (busy() && job->membership) self->send(job->membership, PeerLinked{*rank});
@@ -271,7 +256,7 @@ void node_state::on_link_down(Self self, const LinkDown& down) {
     return setup.ended(1);
   }
   if (!down.was_up) return;  // it could not be reached
-  if (clients.erase(down.peer) > 0 && busy() && !last_verdict) missed.insert(down.peer);
+  if (clients.erase(down.peer) > 0) client_gone(down);
   if (down.peer == preparing_for) end_preparing(self);
   const auto rank = rank_of(down.peer);
   if (!rank || linked.erase(*rank) == 0 || !busy()) return;
@@ -282,6 +267,17 @@ void node_state::on_link_down(Self self, const LinkDown& down) {
   if (job->membership)
     self->send(job->membership, PeerUnlinked{*rank, fmt::format("lost node {}: {}", down.peer, down.why)});
   if (phase == Phase::finishing) needs_no_audit(self, *rank);
+}
+
+// A client closes its link when it has heard how the job has ended. One that was silent for too long, or that
+// links anew, has not: a link that is lost around the end of a job may have been of no use since before it.
+void node_state::client_gone(const LinkDown& down) {
+  const bool lately = Clock::now() - verdict_at < config::client_patience(setup.services->cluster);
+  if (last_verdict ? lately && !down.closed : busy()) {
+    spdlog::info("lost {}, which has not heard how the job ends: {}", down.peer, down.why);
+    missed.insert(down.peer);
+  }
+  if (lingers_until && missed.empty() && clients.empty()) setup.ended(last_code);
 }
 
 void node_state::on_actor_down(Self self, const caf::down_msg& down) {
@@ -331,10 +327,6 @@ void node_state::on_tick(Self self) {
   if (stops_without_view_at && Clock::now() >= *stops_without_view_at) {
     stops_without_view_at.reset();
     give_up_waiting(self);
-  }
-  if (phase == Phase::idle && waiting) {
-    const auto [client, next] = *std::exchange(waiting, std::nullopt);
-    start(self, client, next);
   }
   if (lingers_until && Clock::now() >= *lingers_until) setup.ended(last_code);
   const bool orphan = setup.one_job && phase == Phase::idle && clients.empty() && !lingers_until &&

@@ -25,24 +25,24 @@ std::string bytes_of_hex(const std::string& hex) {
   return bytes;
 }
 
-// What is wrong with the job, not with this node.
-bool ends_the_job(ErrorKind kind) {
-  return kind == ErrorKind::numeric || kind == ErrorKind::protocol || kind == ErrorKind::usage ||
-         kind == ErrorKind::version;
-}
-
 }  // namespace
 
-// While the last state is waited for, anyone may go, but no other view mends that a peer refuses this node.
-// After that, who has confirmed the final weights may go before the others have.
-bool node_state::may_go(const JobFailed& failure) const {
-  if (saving) return failure.kind != ErrorKind::usage && failure.kind != ErrorKind::security;
-  return !unaudited.contains(scheduler::Rank(failure.suspect));
+PartOfJob node_state::part_of_job(const JobFailed& failure) const {
+  PartOfJob part;
+  part.phase = phase;
+  part.joining = joining;
+  part.in_view = view.has_value();
+  part.elastic = context().elastic();
+  part.others = others_take_part();
+  part.saving = saving;
+  part.awaits_suspect = failure.suspect >= 0 && unaudited.contains(scheduler::Rank(failure.suspect));
+  return part;
 }
 
 void node_state::fail(Self self, const JobFailed& failure) {
   if (!busy() || phase == Phase::ending) return;
-  if (phase == Phase::finishing && failure.suspect >= 0 && may_go(failure)) return;
+  const FailureEnds ends = what_ends(failure, part_of_job(failure));
+  if (ends == FailureEnds::nothing) return;
   spdlog::error("{}", failure.message);
   std::string message = failure.message;
   const bool named = failure.suspect >= 0 && size_t(failure.suspect) < context().cluster.nodes.size();
@@ -50,13 +50,13 @@ void node_state::fail(Self self, const JobFailed& failure) {
     message = fmt::format("lost node {}: {}", context().name_of(scheduler::Rank(failure.suspect)), message);
   // Being cancelled by a peer is a failure here: only a stop that was asked for ends with 130.
   const int code = failure.kind == ErrorKind::cancelled ? 1 : exit_code_of(failure.kind);
-  const bool goes_on =
-      !failure.of_all && (joining || (phase == Phase::training && context().elastic() && others_take_part()));
-  if (goes_on && phase == Phase::training && failure.kind == ErrorKind::corrupt) return rejoin(self, message);
-  const bool joined = !joining || view;
-  if (!goes_on || (joined && ends_the_job(failure.kind))) return end(self, code, message);
-  // Only this node's part ends here: its disk, its memory.
-  publish_event(wire::Event::FAILED, {}, message);
+  if (ends == FailureEnds::its_state) return rejoin(self, message);
+  if (ends == FailureEnds::its_part) return end_own_part(self, code, message);
+  end(self, code, message);
+}
+
+void node_state::end_own_part(Self self, int code, const std::string& why) {
+  publish_event(wire::Event::FAILED, {}, why);
   send_peers(out_of_it());
   rest();
   phase = Phase::ending;
@@ -180,8 +180,10 @@ void node_state::end(Self self, int code, const std::string& error) {
   if (!busy() || phase == Phase::ending) return;
   phase = Phase::ending;
   last_code = code;
+  if (code == 130 && error.empty()) remember_stopped();
   const EnvelopePtr message = verdict(code, error);
   last_verdict = message;
+  verdict_at = Clock::now();
   // Also the good end: whoever heard it first may be gone before it has told all.
   if (!told || error.empty()) send_peers(message);
   publish(message);
@@ -197,19 +199,20 @@ void node_state::end_roles(Self self) {
   if (alive == 0) all_gone(self);
 }
 
-void node_state::refuse_waiting() {
-  refuse(waiting->first,
-         {ErrorKind::timeout,
-          fmt::format("a part of the last job of {} has not ended; see its log, or start it again",
-                      setup.services->node),
-          -1});
+void node_state::refuse_waiting(const JobFailed& why) {
+  refuse(waiting->first, why);
   waiting.reset();
 }
 
 void node_state::all_gone(Self self) {
   const bool clean = alive == 0;
   if (!clean && (rejoining || (!setup.one_job && !leave_after))) {  // a node that stays: wait on
-    if (waiting && Clock::now() > waits_until) refuse_waiting();
+    if (waiting && Clock::now() > waits_until)
+      refuse_waiting(
+          {ErrorKind::timeout,
+           fmt::format("a part of the last job of {} has not ended; see its log, or start it again",
+                       setup.services->node),
+           -1});
     return set_deadline(kEndPatience, {});
   }
   deadline.reset();
@@ -221,9 +224,15 @@ void node_state::all_gone(Self self) {
     again.set_resume(true);
     return start(self, setup.services->node, again, true);
   }
-  if (!setup.one_job && !leave_after) return;
-  // A client that stood still, or lost its way here, is to hear how the job has ended.
-  if (!leave_after && last_verdict && !missed.empty())
+  if (!setup.one_job && !leave_after) {
+    if (!waiting) return;
+    const auto [client, next] = *std::exchange(waiting, std::nullopt);
+    return start(self, client, next);
+  }
+  // A client that stands still, or has lost its way here, is to hear how the job has ended. Who has heard it
+  // closes its link.
+  const bool heard_by_all = missed.empty() && clients.empty();
+  if (!leave_after && last_verdict && !heard_by_all)
     lingers_until = Clock::now() + config::client_patience(setup.services->cluster);
   else
     setup.ended(last_code);

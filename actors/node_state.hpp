@@ -2,16 +2,19 @@
 #pragma once
 
 #include <chrono>
+#include <deque>
 #include <optional>
 #include <set>
 #include <string>
 #include <utility>
+#include <vector>
 
 #include <caf/stateful_actor.hpp>
 #include <caf/typed_event_based_actor.hpp>
 
 #include "actors/job_actors.hpp"
 #include "actors/node.hpp"
+#include "actors/node_decisions.hpp"
 #include "comm/messages.pb.h"
 
 namespace troupe::actors {
@@ -21,12 +24,13 @@ struct node_state {
   static inline const char* name = "node";
   using Self = node_actor::stateful_pointer<node_state>;
   using Clock = std::chrono::steady_clock;
-  enum class Phase : uint8_t { idle = 1, starting, training, finishing, ending };
+  using Phase = JobPhase;
 
   // --- node.cpp: what arrives ---
   void on_message(Self self, const LinkMessage& message);
   void on_link_up(Self self, const LinkUp& up);
   void on_link_down(Self self, const LinkDown& down);
+  void client_gone(const LinkDown& down);
   void on_actor_down(Self self, const caf::down_msg& down);
   void on_tick(Self self);
   void route(Self self, scheduler::Rank from, const EnvelopePtr& message);
@@ -38,10 +42,17 @@ struct node_state {
   // --- node_job.cpp: the life of a job ---
   // `from` is a client, or a node that takes part already, in a job that has begun or not.
   void start(Self self, const std::string& from, const wire::StartJob& order, bool has_begun = false);
+  OrderFate fate_of_order(const std::string& from, const wire::StartJob& order) const;
+  void begin_job(Self self, const std::string& from, const wire::StartJob& order,
+                 const JobContextPtr& job_of_order, bool has_begun);
+  void set_up(Self self, const JobContextPtr& job_of_order);
   void refuse(const std::string& to, const JobFailed& why) const;
   void give_up_waiting(Self self);  // for the first view
+  void learn_orders(const std::vector<uint64_t>& more);
+  void tell_orders() const;
+  void remember_stopped();
   bool was_stopped(const LinkMessage& offer) const;
-  void stop_too(const std::string& peer) const;
+  void stop_too(const LinkMessage& offer) const;
   void take_back(Self self, const LinkMessage& message);
   void train(Self self, EngineBuilt built);
   void stop(Self self, const StopWanted& wanted);
@@ -53,7 +64,8 @@ struct node_state {
   void on_view(Self self, const scheduler::View& begins);
   void meet_guest(scheduler::Rank guest, const std::string& address);
   void fail(Self self, const JobFailed& failure);
-  bool may_go(const JobFailed& failure) const;
+  PartOfJob part_of_job(const JobFailed& failure) const;
+  void end_own_part(Self self, int code, const std::string& why);
   void rest();
   void rejoin(Self self, const std::string& why);
   void steps_done(Self self, const StepsDone& done);
@@ -66,7 +78,7 @@ struct node_state {
   void on_audit(Self self, scheduler::Rank from, const wire::Audit& audit);
   void end(Self self, int code, const std::string& error);
   void end_roles(Self self);
-  void refuse_waiting();
+  void refuse_waiting(const JobFailed& why);
   void all_gone(Self self);
 
   // --- small things ---
@@ -95,16 +107,18 @@ struct node_state {
   std::set<std::string> clients;     // linked now
   std::set<scheduler::Rank> linked;  // nodes
   bool had_client = false;
-  std::set<std::string> missed;                    // clients whose link was lost while the job ran
-  EnvelopePtr last_verdict;                        // of the job, for those of them that come back
-  std::optional<Clock::time_point> lingers_until;  // for them, before the process ends
+  std::set<std::string> missed;  // clients that were lost before they had heard how the job ended
+  EnvelopePtr last_verdict;      // of the job, for those of them that come back
+  Clock::time_point verdict_at{};
+  std::optional<Clock::time_point> lingers_until;  // for clients, before the process ends
   Phase phase = Phase::idle;
   std::string preparing_for;  // the client whose dataset is being prepared
   std::vector<preparer_actor> preparers;
   size_t next_preparer = 0;
   std::optional<JobActors> job;
-  wire::StartJob order;                 // of the job
+  wire::StartJob order;                 // of the job; its `orders` are all by which it is known
   std::string ordered_by;               // the client that may take it back
+  std::deque<uint64_t> stopped_orders;  // of jobs that were stopped, newest last
   std::optional<scheduler::View> view;  // the newest that this node knows
   std::shared_ptr<const data::Dataset> dataset;
   size_t alive = 0;           // actors of the job that have not ended

@@ -60,8 +60,10 @@ comm::LinkEvents events_into(const std::shared_ptr<NodeDoor>& door) {
   events.down = [door](const comm::LinkPeer& peer, const Error& why) {
     const bool was_up = !peer.incarnation.empty();
     if (!was_up) spdlog::info("cannot reach {}: {}", peer.node, why.what());
-    const bool replaced = std::string_view(why.what()).find(comm::kReplaced) != std::string_view::npos;
-    door->pass(LinkDown{peer.node, peer.client, was_up, replaced, why.what()});
+    const std::string_view said = why.what();
+    const bool replaced = said.find(comm::kReplaced) != said.npos;
+    const bool closed = said.find(comm::kClosed) != said.npos;
+    door->pass(LinkDown{peer.node, peer.client, was_up, replaced, closed, why.what()});
   };
   events.refused = [](const Error& why) { spdlog::warn("turned away: {}", why.what()); };
   return events;

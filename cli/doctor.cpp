@@ -10,7 +10,6 @@
 #include <fmt/format.h>
 #include <netdb.h>
 #include <poll.h>
-#include <sched.h>
 #include <sys/resource.h>
 #include <sys/socket.h>
 #include <unistd.h>
@@ -21,6 +20,7 @@
 #include "cli/commands.hpp"
 #include "comm/address.hpp"
 #include "comm/shared_memory.hpp"
+#include "kernels/base/cores.hpp"
 #include "kernels/base/error.hpp"
 #include "kernels/base/version.hpp"
 #include "kernels/cpu/backend.hpp"
@@ -65,10 +65,8 @@ void examine_gpus(Examination& e) {
 }
 
 void examine_threads(Examination& e) {
-  cpu_set_t set;
-  CPU_ZERO(&set);
   const unsigned cores = std::thread::hardware_concurrency();
-  const int allowed = sched_getaffinity(0, sizeof set, &set) == 0 ? CPU_COUNT(&set) : int(cores);
+  const uint32_t allowed = usable_cores();
   std::string quota = "no quota";
   std::ifstream v2("/sys/fs/cgroup/cpu.max");
   std::string share, period;

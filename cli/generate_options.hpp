@@ -1,13 +1,12 @@
 // The flags that translate, evaluate and export share.
 #pragma once
 
-#include <algorithm>
 #include <string>
-#include <thread>
 
 #include <CLI/CLI.hpp>
 
 #include "actors/inference/translator.hpp"
+#include "kernels/base/cores.hpp"
 #include "model/generate.hpp"
 
 namespace troupe::cli {
@@ -44,7 +43,7 @@ inline void add_generate_options(CLI::App& command, model::GenerateOptions& opti
 }
 
 inline int thread_count(int asked) {
-  return asked > 0 ? asked : int(std::max(1u, std::thread::hardware_concurrency()));
+  return asked > 0 ? asked : int(usable_cores());
 }
 
 }  // namespace troupe::cli

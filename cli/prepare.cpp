@@ -15,6 +15,7 @@
 #include "actors/prepare_cluster.hpp"
 #include "actors/stop_signals.hpp"
 #include "cli/commands.hpp"
+#include "kernels/base/cores.hpp"
 #include "kernels/base/error.hpp"
 
 namespace troupe::cli {
@@ -136,7 +137,7 @@ data::PrepareReport prepare(const PrepareArguments& a, int threads) {
 
 void run(PrepareArguments& a) {
   a.options.source = source_of(a);
-  const int threads = a.threads > 0 ? a.threads : int(std::max(1u, std::thread::hardware_concurrency()));
+  const int threads = a.threads > 0 ? a.threads : int(usable_cores());
   const data::PrepareReport report = prepare(a, threads);
   fmt::print("{}", report.text());
 }

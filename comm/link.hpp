@@ -29,6 +29,8 @@ struct LinkPeer {
 
 // In the refusal of a process whose name a newer one has taken: no dialling helps it.
 inline constexpr std::string_view kReplaced = "has been replaced by a newer one";
+// What a `down` says when the peer, or the system in its place, has ended the link in good order.
+inline constexpr std::string_view kClosed = "closed the link or went away";
 
 struct LinkEvents {
   std::function<void(const LinkPeer&)> up;

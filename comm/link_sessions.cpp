@@ -240,7 +240,7 @@ Error LinkHub::Core::reason(const LinkSession& session, const StreamEnd& end) co
       return error(end.kind, "{} refused the link: {}", who, end.detail);
     case StreamEnd::Cause::closed:
       if (closing_) return error(ErrorKind::cancelled, "this node closed the link with {}", who);
-      return error(ErrorKind::peer_lost, "{} closed the link or went away", who);
+      return error(ErrorKind::peer_lost, "{} {}", who, kClosed);
     case StreamEnd::Cause::lost:
       break;
   }

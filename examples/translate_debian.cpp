@@ -16,13 +16,14 @@
 #include "actors/inference/evaluation.hpp"
 #include "actors/train_client.hpp"
 #include "data/prepare.hpp"
+#include "kernels/base/cores.hpp"
 #include "kernels/base/error.hpp"
 
 using namespace troupe;
 
 namespace {
 
-const int kCores = int(std::max(1u, std::thread::hardware_concurrency()));
+const int kCores = int(usable_cores());
 
 // Text becomes a dataset folder: cleaned, tokenised, packed, split. Kept when it is there already.
 void prepare(const std::string& folder, const std::string& out) {

@@ -22,6 +22,8 @@ constexpr std::chrono::milliseconds kTick{50};
 // Without a word of anyone who is still linked: a large state takes its giver long to write.
 constexpr scheduler::Microseconds kPatienceUs = 60'000'000;
 constexpr size_t kGiversMax = 3;  // of one state
+// How often givers are asked for something while nothing is due: they keep totals for 20 s after a question.
+constexpr scheduler::Microseconds kRemindUs = 5'000'000;
 // After a write that failed, as on a full disk; doubles with each that fails before a state has come whole.
 constexpr scheduler::Microseconds kPauseUs = 1'000'000, kPauseMaxUs = 60'000'000;
 
@@ -48,6 +50,9 @@ struct follower_state {
   BlobAssembly blob;
   int64_t history_since = 0, history_step = 0;
   BlobAssembly history;  // the ledger of the steps before the state that this node's own lacks
+  std::vector<scheduler::Rank> history_sources;  // who has not been asked for it since the state came
+  bool merging = false;                          // the monitor adds what came to this node's own
+  scheduler::Microseconds history_heard_us = 0;  // a piece of it
   int64_t leader_step = 0;
   int64_t end_step = std::numeric_limits<int64_t>::max();  // the job's last, as far as is known
   int64_t another_step = -1;                               // to ask for when nobody has this one
@@ -55,6 +60,7 @@ struct follower_state {
   bool installing = false;
   std::shared_ptr<const std::vector<std::byte>> ready;  // a whole total
   scheduler::Microseconds heard_us = 0;
+  scheduler::Microseconds asked_us = 0;  // for a piece of a state or a total
   scheduler::Microseconds pause_us = 0, rests_until_us = 0;
 
   std::filesystem::path path(const char* what) const {
@@ -105,10 +111,18 @@ struct follower_state {
     blob.begin({chosen.front()});
     ask(self);
   }
-  // Each node's ledger has notes of its own, so it comes from one.
+  // Each node's ledger has notes of its own, so it comes from one; where that has gaps too, what is left
+  // comes from the next. Each is asked once for every state.
   void want_history(Self self) {
-    if (sources.empty()) return end_history();
-    history.begin({sources.front()}, path("ledger"));
+    end_history();
+    if (merging) return;  // then it is looked at again
+    history_since = ledger_complete_until(ledger_path(setup.context->out_folder, setup.context->node()));
+    if (history_since >= history_step) return;
+    if (history_sources.empty())
+      return spdlog::warn("the ledger lacks step {}, which no other node has given", history_since);
+    history.begin({history_sources.front()}, path("ledger"));
+    history_sources.erase(history_sources.begin());
+    history_heard_us = now_us();
     ask(self);
   }
   // Before it is whole; then the file is the monitor's.
@@ -120,15 +134,28 @@ struct follower_state {
   void ask(Self self) {
     if (!installing) ask(self, blob, kind, step);
     ask(self, history, wire::BLOB_LEDGER, history_step);
+    remind(self);
   }
   void ask(Self self, BlobAssembly& what, wire::BlobKind its_kind, int64_t its_step) {
-    for (const BlobAssembly::Question& question : what.due(now_us())) {
-      wire::Envelope message = envelope(*setup.context, {{}, its_step});
-      message.mutable_fetch()->set_kind(its_kind);
-      message.mutable_fetch()->set_index(question.index);
-      if (its_kind == wire::BLOB_LEDGER) message.mutable_fetch()->set_since(history_since);
-      self->send(peers.at(question.giver), Post{setup.context->rank(), share(std::move(message))});
-    }
+    for (const BlobAssembly::Question& question : what.due(now_us())) put(self, question, its_kind, its_step);
+  }
+  void put(Self self, const BlobAssembly::Question& question, wire::BlobKind its_kind, int64_t its_step) {
+    wire::Envelope message = envelope(*setup.context, {{}, its_step});
+    message.mutable_fetch()->set_kind(its_kind);
+    message.mutable_fetch()->set_index(question.index);
+    if (its_kind == wire::BLOB_LEDGER)
+      message.mutable_fetch()->set_since(history_since);
+    else
+      asked_us = now_us();
+    self->send(peers.at(question.giver), Post{setup.context->rank(), share(std::move(message))});
+  }
+
+  // What has come whole is being installed, or waits until the member has time for that: both may take long.
+  // The answers are of no use yet.
+  void remind(Self self) {
+    if (chosen.empty() || !blob.whole() || now_us() - asked_us < kRemindUs) return;
+    const int64_t next = kind == wire::BLOB_TOTAL ? step + 1 : step;
+    for (const scheduler::Rank giver : chosen) put(self, {giver, 0}, wire::BLOB_TOTAL, next);
   }
 
   void on_piece(Self self, scheduler::Rank from, int64_t its_step, const wire::Piece& piece) {
@@ -138,8 +165,9 @@ struct follower_state {
     if (!fits || !what.has_giver(from) || (installing && !of_history)) return;
     heard_us = now_us();
     what.hear(from, heard_us);
-    if (!piece.absent().empty()) return of_history ? end_history() : refused(self, from, piece);
+    if (!piece.absent().empty()) return of_history ? want_history(self) : refused(self, from, piece);
     if (piece.blob_bytes() == 0) return;  // not yet
+    if (of_history) history_heard_us = heard_us;
     if (!what.take(from, piece) || !what.whole()) return ask(self);
     of_history ? hand_over_history(self) : install(self);
   }
@@ -163,6 +191,7 @@ struct follower_state {
 
   void on_gone(Self self, scheduler::Rank gone) {
     std::erase(sources, gone);
+    std::erase(history_sources, gone);
     if (history.has_giver(gone)) want_history(self);
     if (std::erase(chosen, gone) == 0) return;
     if (chosen.empty() && !installing) return stop();
@@ -183,24 +212,34 @@ struct follower_state {
 
   void on_installed(Self self, const Installed& installed) {
     installing = false;
-    if (chosen.empty()) return stop();  // a member by now, or nobody is left to follow
-    if (installed.busy) return;         // tried again
-    const bool right = installed.step == step + (kind == wire::BLOB_TOTAL ? 1 : 0);
-    if (!installed.done || !right) return stop();  // from the start, at the leader's next word
-    if (kind == wire::BLOB_STATE) {
+    heard_us = now_us();  // nothing could be heard meanwhile
+    const bool right = installed.done && installed.step == step + (kind == wire::BLOB_TOTAL ? 1 : 0);
+    if (right && kind == wire::BLOB_STATE) {
       remove("state");
       pause_us = 0;
-      history_since = ledger_complete_until(ledger_path(setup.context->out_folder, setup.context->node()));
       history_step = installed.step;
-      if (history_since < history_step) want_history(self);
+      history_sources = sources;
+      want_history(self);
     }
+    if (chosen.empty()) return stop();  // a member by now, or nobody is left to follow
+    if (installed.busy) return;         // tried again
+    if (!right) return stop();          // from the start, at the leader's next word
     ready.reset();
     want_total(self, installed.step);
   }
 
+  // The monitor answers in order: when it has added what came to the ledger.
   void hand_over_history(Self self) {
-    self->send(monitor, LedgerOfOthers{path("ledger").string()});
     history.end();
+    merging = true;
+    self->send(monitor, LedgerOfOthers{path("ledger").string()});
+    self->request(monitor, kWorkPatience, FlushReports{})
+        .then(
+            [this, self](const ReportsFlushed&) {
+              merging = false;
+              want_history(self);
+            },
+            [this](const caf::error&) { merging = false; });
   }
 
   void remove(const char* what) const {
@@ -230,6 +269,8 @@ struct follower_state {
   void tick(Self self) {
     if (!chosen.empty() && !installing && now_us() - heard_us > kPatienceUs) stop();
     if (!chosen.empty() && !installing && blob.whole()) install(self);
+    const bool others_have_it = history.wanted() && !history_sources.empty();
+    if (others_have_it && now_us() - history_heard_us > kPatienceUs) want_history(self);
     ask(self);
   }
 };

@@ -2,6 +2,7 @@
 
 #include <doctest/doctest.h>
 
+#include "actors/known_nodes.hpp"
 #include "comm/socket.hpp"
 #include "kernels/base/error.hpp"
 
@@ -27,4 +28,40 @@ TEST_CASE("waiting for nodes that cannot be reached ends with their names, or wh
   } catch (const Error& problem) {
     CHECK(problem.kind() == ErrorKind::cancelled);
   }
+}
+
+TEST_CASE("a job goes on without a node that was cut off from others who are in it") {
+  KnownNodes nodes({"alpha", "beta", "gamma", "idle"});
+  CHECK_FALSE(nodes.others_go_on("alpha"));  // nobody has told of a view
+  for (const char* node : {"alpha", "beta", "gamma"}) nodes.saw_view(node, {"alpha", "beta", "gamma"});
+  CHECK_FALSE(nodes.others_go_on("gamma"));
+  nodes.saw_view("gamma", {"gamma"});
+  CHECK(nodes.others_go_on("gamma"));  // whether or not the others have noticed
+  CHECK(nodes.others_go_on("alpha"));  // gamma does
+  nodes.saw_view("alpha", {"alpha", "beta"});
+  nodes.saw_view("beta", {"alpha", "beta"});
+  CHECK(nodes.others_go_on("gamma"));
+  CHECK(nodes.gone("gamma"));
+  CHECK_FALSE(nodes.gone("gamma"));
+  CHECK_FALSE(nodes.others_go_on("alpha"));
+  CHECK(nodes.gone("alpha"));
+  CHECK_FALSE(nodes.others_go_on("beta"));  // of the idle one nothing is expected
+}
+
+TEST_CASE("a node whose link comes back is counted on again, but not for what it told before") {
+  KnownNodes nodes({"alpha", "beta"});
+  nodes.saw_view("alpha", {"alpha"});
+  nodes.saw_view("beta", {"beta"});
+  nodes.lost("beta");
+  CHECK(nodes.gone("beta"));
+  CHECK(nodes.any_is_lost());
+  CHECK(nodes.found("beta"));
+  CHECK_FALSE(nodes.found("beta"));
+  CHECK_FALSE(nodes.any_is_lost());
+  CHECK(nodes.takes_part("beta"));
+  CHECK_FALSE(nodes.others_go_on("alpha"));
+}
+
+TEST_CASE("each order has a number of its own") {
+  CHECK(new_order() != new_order());
 }

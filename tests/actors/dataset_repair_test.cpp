@@ -90,12 +90,24 @@ TEST_CASE("a file that nobody has, or of which nobody says anything, is named") 
        "too)"},
       [&] { f.repair.take(2, f.absent(), 0); });
   Folder silent;
-  silent.repair.due(0);
-  test::check_error(ErrorKind::file, {"(none has answered)"}, [&] { silent.repair.due(30 * kSecond); });
+  test::check_error(ErrorKind::file, {"(none has answered)"}, [&] {
+    for (int second = 0; second <= 30; ++second) silent.repair.due(second * kSecond);
+  });
   Folder damaged;
   damaged.bytes[3] = '!';
   test::check_error(ErrorKind::file, {"what it gives is damaged"},
                     [&] { damaged.answer_all(damaged.bytes); });
+}
+
+TEST_CASE("who stood still for longer than its patience blames nobody for the silence") {
+  Folder f;
+  f.repair.due(0);
+  f.repair.due(60 * kSecond);
+  f.repair.take(2, f.absent(), 120 * kSecond);
+  for (auto now = 121 * kSecond; now < 130 * kSecond; now += kSecond / 10)
+    for (const auto& question : f.repair.due(now))
+      f.repair.take(question.giver, f.piece(question.index, f.bytes), now);
+  CHECK(f.repair.whole());
 }
 
 TEST_CASE("a repair that does not come to its end leaves no part of a file behind") {

@@ -1,5 +1,6 @@
 // What a node gives to one that follows, and what it takes when it follows itself, by stand-ins for the rest:
-// disks that cannot be written to, and what is left in OUT/transfer.
+// disks that cannot be written to, what is left in OUT/transfer, states that take long to install, and
+// ledgers with gaps.
 #include <chrono>
 #include <deque>
 #include <filesystem>
@@ -10,6 +11,8 @@
 
 #include <doctest/doctest.h>
 
+#include "actors/clock.hpp"
+#include "actors/ledger.hpp"
 #include "actors/wire.hpp"
 #include "comm/messages.hpp"
 #include "kernels/base/hash.hpp"
@@ -71,9 +74,17 @@ post_actor spawn_peer(caf::actor_system& system, Questions& questions) {
   });
 }
 
-// Every state that it is given is that of kStep.
-member_actor spawn_member_stand_in(caf::actor_system& system) {
-  return system.spawn([]() -> member_actor::behavior_type {
+// What a stand-in for a member is given.
+struct Installs {
+  bool slow = false;  // a state is installed when the member is sent a Tick
+  std::counting_semaphore<> states{0}, totals{0};
+};
+
+// The state that it is given is that of kStep, and the totals are those after it.
+member_actor spawn_member_stand_in(caf::actor_system& system, Installs& installs) {
+  return system.spawn([&installs](member_actor::pointer self) -> member_actor::behavior_type {
+    const auto waits = std::make_shared<caf::typed_response_promise<Installed>>();
+    const auto step = std::make_shared<int64_t>(kStep);
     return {[](const Post&) {},
             [](const TellMembership&) {},
             [](const scheduler::BeginView&) {},
@@ -85,18 +96,31 @@ member_actor spawn_member_stand_in(caf::actor_system& system) {
             [](const TotalFetched&) {},
             [](const Committed&) {},
             [](const SumCleared&) {},
-            [](const InstallState&) {
-              return Installed{true, false, kStep, ""};
+            [self, waits, &installs](const InstallState&) -> caf::result<Installed> {
+              installs.states.release();
+              if (!installs.slow) return Installed{true, false, kStep, ""};
+              *waits = self->make_response_promise<Installed>();
+              return *waits;
             },
-            [](const InstallTotal&) { return Installed{}; },
-            [](const Tick&) {}};
+            [step, &installs](const InstallTotal&) {
+              installs.totals.release();
+              return Installed{true, false, ++*step, ""};
+            },
+            [waits](const Tick&) {
+              waits->deliver(Installed{true, false, kStep, ""});
+            }};
   });
 }
 
-monitor_actor spawn_monitor_stand_in(caf::actor_system& system, std::counting_semaphore<>& handed_over) {
-  return system.spawn([&handed_over]() -> monitor_actor::behavior_type {
+// Adds what it is handed over to the ledger of node1.
+monitor_actor spawn_monitor_stand_in(caf::actor_system& system, std::counting_semaphore<>& handed_over,
+                                     const std::filesystem::path& ledger) {
+  return system.spawn([&handed_over, ledger]() -> monitor_actor::behavior_type {
     return {[](const StepReport&) {}, [](const Validated&) {}, [](const scheduler::BeginView&) {},
-            [&handed_over](const LedgerOfOthers&) { handed_over.release(); },
+            [&handed_over, ledger](const LedgerOfOthers& other) {
+              merge_ledger(ledger, other.path);
+              handed_over.release();
+            },
             [](const FlushReports&) { return ReportsFlushed{}; }};
   });
 }
@@ -126,7 +150,7 @@ aggregator_actor spawn_aggregator_stand_in(caf::actor_system& system, std::share
 }
 
 JobContextPtr context_of(scheduler::Rank rank, const std::string& out) {
-  auto context = std::make_shared<JobContext>(*test_context(2, rank, 100, 4));
+  auto context = std::make_shared<JobContext>(*test_context(3, rank, 100, 4));
   context->out_folder = out;
   return context;
 }
@@ -136,17 +160,20 @@ void end_all(const Handles&... handles) {
   (caf::anon_send_exit(handles, caf::exit_reason::user_shutdown), ...);
 }
 
-// node1, which lacks the state. The test is node0, which has it, and leads. At the end of the scope it has
-// ended.
+// node1, which lacks the state. The test is node0 and node2, which have it; node0 leads. At the end of the
+// scope it has ended.
 struct Following {
-  explicit Following(const std::string& out) : context(context_of(1, out)) {
-    follower = spawn_follower(system, {context, {}}, {{0, peer}}, member, monitor);
+  explicit Following(const std::string& out)
+      : ledger(ledger_path(out, "node1")), context(context_of(1, out)) {
+    follower = spawn_follower(system, {context, {}}, {{0, peer}, {2, other}}, member, monitor);
   }
-  ~Following() { end_all(follower, peer, member, monitor); }
+  ~Following() { end_all(follower, peer, other, member, monitor); }
 
-  void offer() const { caf::anon_send(follower, scheduler::FollowFrom{{0}, kStep}); }
+  void offer(const std::vector<scheduler::Rank>& sources = {0}) const {
+    caf::anon_send(follower, scheduler::FollowFrom{sources, kStep});
+  }
 
-  void give(const Questions::Question& question, const std::string& whole) const {
+  void give(const Questions::Question& question, const std::string& whole, scheduler::Rank from = 0) const {
     wire::Envelope message = envelope(*context, {{}, question.envelope->fence().step()});
     const wire::Fetch& wanted = question.envelope->fetch();
     wire::Piece& piece = *message.mutable_piece();
@@ -155,7 +182,7 @@ struct Following {
     piece.set_blob_bytes(whole.size());
     piece.set_data(whole.substr(wanted.index() * wire::kPieceBytes, wire::kPieceBytes));
     piece.set_checksum(checksum64(piece.data().data(), piece.data().size()));
-    caf::anon_send(follower, Post{0, share(std::move(message))});
+    caf::anon_send(follower, Post{from, share(std::move(message))});
   }
   void refuse(const Questions::Question& question) const {
     wire::Envelope message = envelope(*context, {{}, question.envelope->fence().step()});
@@ -164,16 +191,64 @@ struct Following {
     caf::anon_send(follower, Post{0, share(std::move(message))});
   }
 
-  Questions questions;  // outlives the actors
+  Questions questions, others;  // of node0 and node2; they outlive the actors
+  Installs installs;
   std::counting_semaphore<> handed_over{0};
+  const std::filesystem::path ledger;
   caf::actor_system_config config;
   caf::actor_system system{config};
   JobContextPtr context;
-  post_actor peer = spawn_peer(system, questions);
-  member_actor member = spawn_member_stand_in(system);
-  monitor_actor monitor = spawn_monitor_stand_in(system, handed_over);
+  post_actor peer = spawn_peer(system, questions), other = spawn_peer(system, others);
+  member_actor member = spawn_member_stand_in(system, installs);
+  monitor_actor monitor = spawn_monitor_stand_in(system, handed_over, ledger);
   follower_actor follower;
 };
+
+// Passes on what one says to the other, for the test to see.
+template <class Handle>
+post_actor spawn_way(caf::actor_system& system, std::shared_ptr<Handle> to, Questions& seen) {
+  return system.spawn([to, &seen](post_actor::pointer self) -> post_actor::behavior_type {
+    return {[self, to, &seen](const Post& post) {
+      seen.put(post.envelope);
+      self->send(*to, post);
+    }};
+  });
+}
+
+// node0, which gives what it has, and node1, which follows it. At the end of the scope both have ended.
+struct Transfer {
+  explicit Transfer(const std::string& out)
+      : monitor(spawn_monitor_stand_in(system, handed_over, ledger_path(out, "node1"))) {
+    installs.slow = true;
+    *source = spawn_source(system, {context_of(0, out), {}}, {{1, to_follower}}, aggregator,
+                           std::make_shared<const model::CheckpointInfo>());
+    *follower = spawn_follower(system, {context_of(1, out), {}}, {{0, to_source}}, member, monitor);
+  }
+  ~Transfer() { end_all(*source, *follower, to_source, to_follower, aggregator, member, monitor); }
+
+  Questions questions, answers;  // of the follower, and to it; they outlive the actors
+  Installs installs;
+  std::counting_semaphore<> asked{0}, handed_over{0};
+  caf::actor_system_config config;
+  caf::actor_system system{config};
+  std::shared_ptr<source_actor> source = std::make_shared<source_actor>();
+  std::shared_ptr<follower_actor> follower = std::make_shared<follower_actor>();
+  post_actor to_source = spawn_way(system, source, questions);
+  post_actor to_follower = spawn_way(system, follower, answers);
+  aggregator_actor aggregator = spawn_aggregator_stand_in(system, source, asked);
+  member_actor member = spawn_member_stand_in(system, installs);
+  monitor_actor monitor;
+};
+
+std::string ledger_of(const std::vector<int64_t>& steps) {
+  std::string lines;
+  for (const int64_t step : steps) {
+    LedgerRecord record;
+    record.step = step;
+    lines += to_line(record) + "\n";
+  }
+  return lines;
+}
 
 std::string two_pieces() {
   return std::string(wire::kPieceBytes, 'a') + "b";
@@ -264,4 +339,57 @@ TEST_CASE("a state that could not be written is taken anew when it is asked for 
   ask();
   CHECK(asked.try_acquire_for(kDeadline));
   end_all(*source, aggregator, peer);
+}
+
+TEST_CASE("whoever gives a state keeps the totals after it, however long it takes to install") {
+  const test::TemporaryFolder folder;
+  Transfer nodes(folder.path());
+  caf::anon_send(*nodes.follower, scheduler::FollowFrom{{0}, kStep});
+  REQUIRE(nodes.installs.states.try_acquire_for(kDeadline));
+  for (int i = 0; i < 4; ++i) {  // for longer than a source keeps totals for those who ask for nothing
+    make_clock_jump(std::chrono::seconds(6));
+    nodes.questions.next(wire::BLOB_TOTAL, 0);
+  }
+  for (const int64_t step : {kStep, kStep + 1})
+    caf::anon_send(*nodes.source, TotalKept{step, std::make_shared<const std::vector<std::byte>>(10)});
+  caf::anon_send(nodes.member, Tick{});
+  for (int totals = 0; totals < 2; ++totals) CHECK(nodes.installs.totals.try_acquire_for(kDeadline));
+  while (const auto question = nodes.questions.next(Clock::now()))
+    CHECK(question->envelope->fetch().kind() != wire::BLOB_STATE);
+}
+
+TEST_CASE("what one node's ledger lacks comes from the next one's") {
+  const test::TemporaryFolder folder;
+  Following node(folder.path());
+  node.offer({0, 2});
+  node.give(node.questions.next(wire::BLOB_STATE, 0), "a state");
+  const Questions::Question first = node.questions.next(wire::BLOB_LEDGER, 0);
+  CHECK(first.envelope->fetch().since() == 0);
+  int64_t lacking = 0;
+  SUBCASE("it has none") {
+    node.refuse(first);
+  }
+  SUBCASE("it has a gap") {
+    node.give(first, ledger_of({0, 1, 4}));
+    REQUIRE(node.handed_over.try_acquire_for(kDeadline));
+    lacking = 2;
+  }
+  const Questions::Question second = node.others.next(wire::BLOB_LEDGER, 0);
+  CHECK(second.envelope->fetch().since() == lacking);
+  node.give(second, ledger_of({0, 1, 2, 3, 4}), 2);
+  REQUIRE(node.handed_over.try_acquire_for(kDeadline));
+  CHECK(ledger_complete_until(node.ledger) == kStep);
+}
+
+TEST_CASE(
+    "a node that has become a member while its state was installed still asks for the ledger before it") {
+  const test::TemporaryFolder folder;
+  Following node(folder.path());
+  node.installs.slow = true;
+  node.offer();
+  node.give(node.questions.next(wire::BLOB_STATE, 0), "a state");
+  REQUIRE(node.installs.states.try_acquire_for(kDeadline));
+  caf::anon_send(node.follower, scheduler::BeginView{});
+  caf::anon_send(node.member, Tick{});
+  node.questions.next(wire::BLOB_LEDGER, 0);
 }

@@ -266,26 +266,6 @@ TEST_CASE("a node that is told to end in the middle of a job leaves it to the ot
   CHECK(alpha.process.running());
 }
 
-TEST_CASE("a job that was stopped while a node was away does not begin again when that comes back") {
-  const TemporaryFolder folder;
-  constexpr char kPatience[] = "patience_ms = 1000\n";
-  Node alpha(folder, "alpha", kPatience), beta(folder, "beta", kPatience);
-  const std::string cluster =
-      folder.write("cluster.toml", cluster_text(alpha.address, beta.address, kPatience));
-  Process client(train_command(folder / "run", 100'000, {"--cluster", cluster}, 5));
-  REQUIRE(client.wait_for_output("step ", kRunDeadline));
-  beta.process.signal(SIGSTOP);
-  REQUIRE(client.wait_for_output(" on: alpha\n", kRunDeadline));
-  client.signal(SIGINT);
-  const auto stopped = client.wait(kRunDeadline);
-  REQUIRE(stopped);
-  CHECK(stopped->code == 130);
-  beta.process.signal(SIGCONT);
-  CHECK(beta.process.wait_for_output("the job has ended with code 130", kRunDeadline));
-  CHECK(beta.process.wait_for_output("was stopped while beta was away", kRunDeadline));
-  CHECK(train_to_end(folder / "other", 20, {"--cluster", cluster}) == expected_digest(20));
-}
-
 TEST_CASE("a process whose name a newer one has taken ends and says why, and the job goes on") {
   const TemporaryFolder folder;
   const Node beta(folder, "beta");
@@ -373,6 +353,57 @@ TEST_CASE("a client that stands still while its job ends hears how it has ended"
   CAPTURE(result->err);
   CHECK(result->code == 0);
   CHECK(digest_of(*result) == expected_digest(kSteps));
+}
+
+TEST_CASE("a client that loses its way to a node just before its job ends hears how it has ended") {
+  constexpr int kSteps = 400;
+  const std::string patience = "patience_ms = 6000\n";  // longer than the steps after the first take
+  const TemporaryFolder folder;
+  Node alpha(
+      node_command({"--cluster", folder.write("alpha.toml", cluster_text({{"alpha", kAnyPort}}, patience)),
+                    "--name", "alpha"}));
+  troupe::comm::FaultProxy way({.target = alpha.address});
+  const std::string cluster =
+      folder.write("cluster.toml", cluster_text({{"alpha", way.address()}}, patience));
+  Process client(train_command(folder / "run", kSteps, {"--cluster", cluster}, 5));
+  REQUIRE(client.wait_for_output("step 5/", kRunDeadline));
+  troupe::comm::Faults cut;
+  cut.cut = true;
+  way.set(troupe::comm::Direction::both, cut);
+  REQUIRE(alpha.process.wait_for_output("the job has ended with code 0", kRunDeadline));
+  alpha.process.wait_for_output("which has not heard how the job ends", std::chrono::seconds(30));
+  way.heal();
+  const auto result = client.wait(kRunDeadline);
+  REQUIRE(result);
+  CAPTURE(result->err);
+  CHECK(result->code == 0);
+  CHECK(digest_of(*result) == expected_digest(kSteps));
+}
+
+TEST_CASE("a client whose nodes have lost one another follows the one that goes on when the other fails") {
+  constexpr char kPatience[] = "patience_ms = 1000\n";
+  const TemporaryFolder folder;
+  Node beta(folder, "beta", kPatience);
+  troupe::comm::FaultProxy way({.target = beta.address});  // of alpha, who dials
+  Node alpha(
+      node_command({"--cluster", folder.write("alpha.toml", cluster_text(kAnyPort, way.address(), kPatience)),
+                    "--name", "alpha"}));
+  const auto cluster = [&](const std::string& to_beta) {
+    return folder.write("cluster.toml", cluster_text(alpha.address, to_beta, kPatience));
+  };
+  // From now on they are linked: so alpha will not dial beta where the client finds it.
+  train_to_end(folder / "first", 5, {"--cluster", cluster(way.address())});
+  Run run(folder / "run", train_command(folder / "run", 100'000, {"--cluster", cluster(beta.address)}, 5));
+  troupe::comm::Faults cut;
+  cut.cut = true;
+  way.set(troupe::comm::Direction::both, cut);
+  REQUIRE(beta.process.wait_for_output(": beta from step", kRunDeadline));  // their logs of their views
+  REQUIRE(alpha.process.wait_for_output(": alpha from step", kRunDeadline));
+  beta.process.signal(SIGINT);
+  beta.process.signal(SIGTERM);  // at once, without a checkpoint
+  const auto ended = beta.process.wait(kRunDeadline);
+  REQUIRE(ended);
+  run.finish_and_check();
 }
 
 TEST_CASE("a client that was cut off while a view began hears of it when it is back") {

@@ -9,7 +9,10 @@
 
 #include <doctest/doctest.h>
 #include <fmt/format.h>
+#include <sys/stat.h>
 
+#include "comm/fault_proxy.hpp"
+#include "nodes.hpp"
 #include "tests/support/silent_port.hpp"
 #include "training.hpp"
 
@@ -55,6 +58,12 @@ int checkpointed_step(const std::string& out) {
     if (const std::string name = entry.path().filename(); name.starts_with(kBegin))
       step = std::max(step, std::stoi(name.substr(kBegin.size())));
   return step;
+}
+
+void check_stops_too(Node& back) {
+  back.process.signal(SIGCONT);
+  CHECK(back.process.wait_for_output("the job has ended with code 130", kRunDeadline));
+  CHECK(back.process.wait_for_output("was stopped while " + back.name + " was away", kRunDeadline));
 }
 
 }  // namespace
@@ -120,6 +129,83 @@ TEST_CASE("who waits for nodes that do not answer can be stopped, and says so") 
     CHECK(result->code == 130);
     CHECK(result->err.find("stopped before the nodes were reached") != std::string::npos);
   }
+}
+
+TEST_CASE("Ctrl-C takes back an order that waits for the end of the last job") {
+  const TemporaryFolder folder;
+  const std::string data = folder / "data";
+  REQUIRE(mkdir(data.c_str(), 0700) == 0);
+  // Who opens this to read waits for a writer, who never comes: a part of the first job does not end.
+  REQUIRE(mkfifo((data + "/manifest.json").c_str(), 0600) == 0);
+  Node alpha(node_command(
+      {"--cluster", folder.write("alpha.toml", cluster_text({{"alpha", kAnyPort}})), "--name", "alpha"}));
+  const std::string cluster = folder.write("cluster.toml", cluster_text({{"alpha", alpha.address}}));
+  const auto interrupt_at = [&](const std::string& said, std::vector<std::string> command) {
+    Process client(std::move(command));
+    REQUIRE(alpha.process.wait_for_output(said, kRunDeadline));
+    client.signal(SIGINT);
+    const auto end = client.wait(kRunDeadline);
+    REQUIRE(end);
+    CAPTURE(end->err);
+    CHECK(end->code == 130);
+  };
+  interrupt_at("a job of 20 steps",
+               train_command(folder / "first", 20,
+                             {"--cluster", cluster, "--data", data, "--set", "data.source=folder"}));
+  interrupt_at("waits until the last one has ended",
+               train_command(folder / "second", 30, {"--cluster", cluster}));
+  CHECK(alpha.process.wait_for_output("stopped before the job began", kRunDeadline));
+}
+
+TEST_CASE("a job that was stopped while a node was away does not begin again when that comes back") {
+  const TemporaryFolder folder;
+  constexpr char kPatience[] = "patience_ms = 1000\n";
+  Node alpha(folder, "alpha", kPatience), beta(folder, "beta", kPatience);
+  const std::string cluster =
+      folder.write("cluster.toml", cluster_text(alpha.address, beta.address, kPatience));
+  Process client(train_command(folder / "run", 100'000, {"--cluster", cluster}, 5));
+  REQUIRE(client.wait_for_output("step ", kRunDeadline));
+  beta.process.signal(SIGSTOP);
+  REQUIRE(client.wait_for_output(" on: alpha\n", kRunDeadline));
+  client.signal(SIGINT);
+  const auto stopped = client.wait(kRunDeadline);
+  REQUIRE(stopped);
+  CHECK(stopped->code == 130);
+  check_stops_too(beta);
+  CHECK(train_to_end(folder / "other", 20, {"--cluster", cluster}) == expected_digest(20));
+}
+
+TEST_CASE("nor does a job that the node had joined long after it began; resumed, it goes on with both") {
+  constexpr char kPatience[] = "patience_ms = 1000\n";
+  const TemporaryFolder folder;
+  troupe::comm::FaultProxy way(troupe::comm::FaultProxyOptions{});  // to beta, once it is there
+  const Node alpha(
+      node_command({"--cluster", folder.write("alpha.toml", cluster_text(kAnyPort, way.address(), kPatience)),
+                    "--name", "alpha"}));
+  const std::string cluster =
+      folder.write("cluster.toml", cluster_text(alpha.address, way.address(), kPatience));
+  const auto command = [&](std::vector<std::string> more) {
+    more.insert(more.end(), {"--cluster", cluster, "--min-nodes", "1"});
+    return train_command(folder / "run", 100'000, std::move(more), 5);
+  };
+  Run first(folder / "run", command({}));
+  first.wait_for("step 200/");  // its clock has gone on by then
+  Node beta(folder, "beta", kPatience);
+  way.set_target(beta.address);
+  first.wait_for_view("alpha, beta");
+  beta.process.signal(SIGSTOP);
+  first.wait_for_view("alpha");
+  first.stop();
+  check_stops_too(beta);
+
+  Process again(command({"--resume"}));
+  REQUIRE(again.wait_for_output("\nstep ", kRunDeadline));
+  again.signal(SIGINT);
+  const auto stopped = again.wait(kRunDeadline);
+  REQUIRE(stopped);
+  CAPTURE(stopped->err);
+  CHECK(stopped->code == 130);
+  CHECK(digest_of(*stopped) == expected_digest(last_step(*stopped)));
 }
 
 TEST_CASE("a run that is done stays done when it is resumed") {
