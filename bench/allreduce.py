@@ -2,8 +2,7 @@
 """Troupe's ring allreduce beside Gloo and Open MPI, alternating in one run; started by scripts/bench allreduce.
 
 Processes of this machine, each system with all its settings, the best taken: bandwidth for large sums, time for small ones. The
-plain sockets of the same run are the ceiling of what goes over TCP. Medians go to a JSON file and to a section of
-docs/benchmarks.md.
+plain sockets of the same run are the ceiling of what goes over TCP. Medians go to a JSON file and to a section of --docs.
 """
 import argparse
 

@@ -2,14 +2,14 @@
 """How training speed and memory grow with the model and the step, in one process; started by scripts/bench growth.
 
 Each curve changes one thing of `small` (4+4 layers, width 256, 4,096 target tokens a step, 4 slots on two threads): the width, the
-layers, the length of sentences (fewer of them, so that a step has as many tokens), the slots. Tables go to a section of
-docs/benchmarks.md and a JSON file, curves to a picture.
+layers, the length of sentences (fewer of them, so that a step has as many tokens), the slots. Tables go to a section of --docs and
+a JSON file, curves to a picture beside --docs. A run that fails has no row, and --docs stays as it was.
 """
 import argparse
 import json
 import pathlib
 
-from harness import ROOT, add_common_options, last_json, measure_all, products_ceiling
+from harness import add_common_options, failed_systems, last_json, measure_all, products_ceiling
 
 TOKENS = 4096
 CURVES = {  # name: values, options of bench_train
@@ -30,6 +30,9 @@ def measure(args):
                     more += ["--slots", str(min(4, TOKENS // value if name.startswith("tokens") else 4))]
                 result = last_json([args.build / "bench_train", "--model", "small", "--dtype", dtype, "--seconds", args.seconds,
                                     "--threads", args.threads, *more])
+                if result is None:
+                    failed_systems.append(f"{name} {value} {dtype}")
+                    continue
                 rows.append({"curve": name, "value": value, "dtype": dtype} | {
                     key: result[key] for key in ("tokens_per_s", "step_ms", "gflops", "slot_mb", "peak_mb", "slots")})
                 print(f"  {name} {value}, {dtype}: {result['tokens_per_s']:,.0f} tokens/s", flush=True)
@@ -37,7 +40,8 @@ def measure(args):
 
 
 def table(args, rows, ceiling):
-    draw(args, rows, ceiling)
+    if not failed_systems:
+        draw(args, rows, ceiling)
     lines = []
     for name in CURVES:
         lines += [f"| {name} | type | target tokens/s | ms a step | share of product ceiling | a slot, MB | process, MB |",
@@ -78,6 +82,7 @@ def draw(args, rows, ceiling):
             axis.grid(alpha=0.3)
     axes[0][0].legend()
     axes[3][0].legend(fontsize=8)
+    args.picture.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(args.picture, metadata={"Date": None})
 
 
@@ -85,8 +90,9 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     add_common_options(parser, "growth", seconds="4")
     parser.add_argument("--dtypes", nargs="+", default=["bf16", "f32"], choices=["bf16", "f32"])
-    parser.add_argument("--picture", type=pathlib.Path, default=ROOT / "docs" / "growth.svg")
+    parser.add_argument("--picture", type=pathlib.Path, help="default: growth.svg beside --docs")
     args = parser.parse_args()
+    args.picture = args.picture or args.docs.parent / "growth.svg"
     measure_all(args, "growth", "How training grows", lambda: measure(args), lambda rows, ceiling: table(args, rows, ceiling),
                 rows_are="Each row is one run.")
 

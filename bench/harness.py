@@ -1,4 +1,4 @@
-"""What the comparisons with peers share: running a command that measures, the machine, and sections of docs/benchmarks.md."""
+"""What the comparisons with peers share: running a command that measures, the machine, and sections of a file of tables."""
 import contextlib
 import json
 import os
@@ -14,7 +14,9 @@ import time
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 PEERS = ROOT / "bench" / "peers"
-DOCS = ROOT / "docs" / "benchmarks.md"
+DOCS = ROOT / "build" / "release" / "benchmarks.md"  # unless another is named, such as docs/benchmarks.md
+CORES = len(os.sched_getaffinity(0))  # that this process may use
+SENTENCES = {"small": 64, "base": 16, "gpt2": 4}  # of a step of training
 
 
 def tree(pid):
@@ -113,8 +115,9 @@ def last_json(command):
 def best_and_repeats(commands, describe, repeats, label, key="tokens_per_s", better=max,
                      repeated=lambda command, tried: command):
     """system -> (results of the repeats of its best setting). Every setting of every system runs once; then the best of
-    each, by `key`, in turn with the others: what `repeated` makes of its command and the result of its try."""
-    best = {}
+    each, by `key`, in turn with the others: what `repeated` makes of its command and the result of its try. Each result says with
+    how little memory a setting of its system was content, and which."""
+    best, leanest = {}, {}
     for system, tries in commands.items():
         for command in tries:
             if (result := last_json(command)) is None:
@@ -123,11 +126,13 @@ def best_and_repeats(commands, describe, repeats, label, key="tokens_per_s", bet
             print(f"  {label} {system}: {value:,.4g} {key} ({describe(result)})", flush=True)
             if system not in best or better(value, best[system][0]) != best[system][0]:
                 best[system] = (value, repeated(command, result))
+            if system not in leanest or result["peak_mb"] < leanest[system]["least_mb"]:
+                leanest[system] = {"least_mb": result["peak_mb"], "least_mb_setting": describe(result)}
     results = {system: [] for system in best}
     for _ in range(repeats):
         for system, (_, command) in best.items():
             if (result := last_json(command)) is not None:
-                results[system].append(result)
+                results[system].append(result | leanest[system])
     failed_systems.extend(f"{label} {system}" for system in commands if not results.get(system))
     return {system: values for system, values in results.items() if values}
 
@@ -143,7 +148,7 @@ def spread(values, form="{:,.0f}"):
 
 def machine():
     model = next((line.split(":")[1].strip() for line in open("/proc/cpuinfo") if line.startswith("model name")), "")
-    return {"cpu": model or platform.processor(), "cores": os.cpu_count(), "date": time.strftime("%Y-%m-%d")}
+    return {"cpu": model or platform.processor(), "cores": CORES, "date": time.strftime("%Y-%m-%d")}
 
 
 def add_common_options(parser, name, seconds=None, repeats=3):
@@ -151,9 +156,14 @@ def add_common_options(parser, name, seconds=None, repeats=3):
     parser.add_argument("--repeats", type=int, default=repeats)
     if seconds:
         parser.add_argument("--seconds", default=seconds, help="of measuring, a setting")
-    parser.add_argument("--threads", type=int, default=os.cpu_count())
+    parser.add_argument("--threads", type=int, default=CORES)
     parser.add_argument("--json", type=pathlib.Path, help=f"default: BUILD/bench_{name}.json")
-    parser.add_argument("--docs", type=pathlib.Path, default=DOCS)
+    add_docs_option(parser)
+
+
+def add_docs_option(parser):
+    parser.add_argument("--docs", type=pathlib.Path, default=DOCS, metavar="FILE",
+                        help="whose section is written; docs/benchmarks.md: that of the documents (default: build/release/benchmarks.md)")
 
 
 def add_training_peers(parser):
@@ -166,15 +176,18 @@ def products_ceiling(ceiling, dtype):
     return ceiling.get(f"{dtype}_gflops", ceiling["f32_gflops"])
 
 
+def runs_are(repeats):
+    return f"the median of {repeats} runs" if repeats > 1 else "one run"
+
+
 def measure_all(args, name, title, rows_of, table, rows_are=None):
     """The rows that `rows_of()` measures, between two measurements of the machine's ceilings, go to a JSON file and, by way of
-    `table(rows, ceiling)`, to a section of docs/benchmarks.md, unless a system could not be measured."""
+    `table(rows, ceiling)`, to a section of --docs, unless a system could not be measured."""
     ceiling_command = [args.build / "bench_ceiling", args.threads, "3"]
     if (before := last_json(ceiling_command)) is None:
         sys.exit("the machine's ceilings could not be measured: build bench_ceiling first")
     if not rows_are:
-        repeats = f"the median of {args.repeats} runs" if args.repeats > 1 else "the only run"
-        rows_are = f"Each row is the system's best setting, {repeats}."
+        rows_are = f"Each row is the system's best setting, {runs_are(args.repeats)}."
     rows, after = rows_of(), last_json(ceiling_command) or before
     ceiling = {key: max(before[key], after[key]) for key in before if key != "peak_mb"}
     here = machine()
@@ -194,7 +207,7 @@ def measure_all(args, name, title, rows_of, table, rows_are=None):
 
 
 def write_section(path, name, title, text):
-    """Replaces what stands between the marks of `name`, or appends a section of that title."""
+    """Replaces what stands between the marks of `name`, or appends a section of that title; says where."""
     begin, end = f"<!-- {name}: begin -->", f"<!-- {name}: end -->"
     old = path.read_text() if path.exists() else "# Benchmarks\n"
     section = f"{begin}\n{text}\n{end}"
@@ -204,3 +217,4 @@ def write_section(path, name, title, text):
         new = f"{old.rstrip()}\n\n## {title}\n\nRun by `scripts/bench {name}`.\n\n{section}\n"
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(new)
+    print(f"\nwritten to {path}")

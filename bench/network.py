@@ -12,13 +12,14 @@ import json
 import math
 import os
 import pathlib
+import shlex
 import signal
 import statistics
 import subprocess
 import sys
 import tempfile
 
-from harness import DOCS, ROOT, machine, write_section
+from harness import ROOT, add_docs_option, machine, write_section
 
 SLOTS = 16  # a step; a thread of a node has one at a time
 JOB = ["--job", ROOT / "examples" / "jobs" / "tiny.toml"]
@@ -113,7 +114,7 @@ for word; do
   before=$word
 done
 [ -n "$undisturbed" ] || [ -z "$name" ] || echo $$ >{self.root}/$name/cgroup.procs
-exec {program} "$@"
+exec {shlex.quote(str(program))} "$@"
 """)
         path.chmod(0o755)
         return path
@@ -272,6 +273,7 @@ def draw(args, rows, model):
     for axis in (left, right, work):
         axis.grid(alpha=0.3)
         axis.legend(loc="best" if axis is not work else "lower right")
+    args.picture.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(args.picture, metadata={"Date": None})
 
 
@@ -312,10 +314,11 @@ def main():
     parser.add_argument("--set", nargs="+", default=[], metavar="NAME=VALUE",
                         help="measure another job: its step times are printed, and nothing is written")
     parser.add_argument("--json", type=pathlib.Path, default=ROOT / "build" / "release" / "bench_network.json")
-    parser.add_argument("--picture", type=pathlib.Path, default=ROOT / "docs" / "network.svg")
-    parser.add_argument("--docs", type=pathlib.Path, default=DOCS)
+    parser.add_argument("--picture", type=pathlib.Path, help="default: network.svg beside --docs")
+    add_docs_option(parser)
     parser.add_argument("--again", action="store_true", help="only draw and write what --json holds")
     args = parser.parse_args()
+    args.picture = args.picture or args.docs.parent / "network.svg"
     if not args.again and (os.geteuid() != 0 or not (GROUPS / "cpu.cfs_period_us").exists()):
         parser.error("network namespaces and CPU groups (cgroup v1 at /sys/fs/cgroup/cpu) need root and a kernel with both")
     if args.set:

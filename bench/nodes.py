@@ -3,27 +3,32 @@
 
 Each system against itself, by turns on the same cores: what is lost between nodes. Troupe's are whole runs of `troupe train` on made-up
 pairs; PyTorch's ranks are DistributedDataParallel over Gloo, TensorFlow's workers MultiWorkerMirroredStrategy, both on batches
-that are made up. Medians go to a JSON file and to a section of docs/benchmarks.md.
+that are made up. A step of Troupe has a multiple of the threads as slots; a peer whose step they do not divide is left out. Medians
+go to a JSON file and to a section of --docs.
 """
 import argparse
 import pathlib
 import tempfile
 
 import whole_runs
-from harness import PEERS, add_common_options, add_training_peers, failed_systems, last_json, measure_all, median, spread
+from harness import (PEERS, SENTENCES, add_common_options, add_training_peers, failed_systems, last_json, measure_all, median, runs_are,
+                     spread)
 
 
 def runs(args, work, model):
     """system -> (how nodes work together, a function that runs one node, one that runs as many as there are threads)."""
     def troupe(nodes):
         return lambda: whole_runs.train(args.build / "troupe", work, model, nodes, args.threads // nodes,
-                                        **{"model.compute": args.dtype})
+                                        **{"model.compute": args.dtype, "training.slots": whole_runs.slots(args.threads)})
 
     def peer(python, script, *words):
         return lambda: last_json([python, PEERS / script, "--model", model, "--dtype", args.dtype, "--seconds", args.seconds,
                                   "--threads", args.threads, *words])
 
     out = {"troupe": ("exact sums over shared memory", troupe(1), troupe(args.threads))}
+    if SENTENCES[model] % args.threads:
+        print(f"  {model}: without peers, as {args.threads} ranks of one thread do not divide {SENTENCES[model]} sentences", flush=True)
+        return out
     if args.pytorch:
         out["pytorch"] = ("DDP, Gloo", *(peer(args.pytorch, "train_pytorch.py", "--mode", mode) for mode in ("eager", "ddp")))
     if args.tensorflow:
@@ -74,7 +79,7 @@ def main():
         whole_runs.prepare(args.build / "troupe", work, args.models)
         measure_all(args, "nodes", "One node and several",
                     lambda: [row for model in args.models for row in measure(args, work, model)], table,
-                    f"Target tokens a second, the median of {args.repeats} runs by turns.")
+                    f"Target tokens a second, {runs_are(args.repeats)}, by turns.")
 
 
 if __name__ == "__main__":

@@ -4,7 +4,7 @@ scripts/bench prepare.
 
 Both train a BPE tokenizer on as many sentences of the same text and encode all of it, with as many threads; Troupe also cleans the
 text, leaves out duplicates, splits, sorts, packs and writes the dataset. MB are of text as it is read. Medians go to a JSON file
-and to a section of docs/benchmarks.md.
+and to a section of --docs.
 """
 import argparse
 import pathlib

@@ -2,6 +2,7 @@
 
 #include <chrono>
 #include <cstdlib>
+#include <cstring>
 #include <thread>
 #include <vector>
 
@@ -70,6 +71,16 @@ std::function<double()> reading_pass() {
     for (const uint64_t word : words) sum += word;
     if (sum != words.size()) std::abort();
     return double(words.size() * sizeof(uint64_t));
+  };
+}
+
+std::function<double()> copying_pass() {
+  return [from = std::vector<uint64_t>(size_t{16} << 20, 1),
+          to = std::vector<uint64_t>(size_t{16} << 20, 0)]() mutable {
+    const size_t bytes = from.size() * sizeof(uint64_t);
+    std::memcpy(to.data(), from.data(), bytes);
+    if (to.back() != from.back()) std::abort();
+    return 2.0 * double(bytes);
   };
 }
 

@@ -38,6 +38,9 @@ bool multiplies_bf16();
 // Reads 256 MiB; returns their bytes.
 std::function<double()> reading_pass();
 
+// Copies 128 MiB; returns the bytes that are read and written.
+std::function<double()> copying_pass();
+
 // (m, k) x (k, n) of operands full of ones. One thread at a time.
 class Product {
  public:

@@ -3,11 +3,10 @@
 bits; started by scripts/bench quality. Needs a model and its dataset, such as those of scripts/demo."""
 import argparse
 import json
-import os
 import pathlib
 import sys
 
-from harness import DOCS, ROOT, last_json, machine, write_section
+from harness import CORES, ROOT, add_docs_option, last_json, machine, write_section
 
 PRECISIONS = {"f32": ["--compute", "f32"], "as trained": [], "8 bits": ["--int8"]}
 
@@ -48,9 +47,9 @@ def main():
     parser.add_argument("--build", type=pathlib.Path, default=ROOT / "build" / "release")
     parser.add_argument("--checkpoint", type=pathlib.Path, default=ROOT / "demo" / "run")
     parser.add_argument("--data", type=pathlib.Path, default=ROOT / "demo" / "data")
-    parser.add_argument("--threads", type=int, default=os.cpu_count())
+    parser.add_argument("--threads", type=int, default=CORES)
     parser.add_argument("--json", type=pathlib.Path, help="default: BUILD/bench_quality.json")
-    parser.add_argument("--docs", type=pathlib.Path, default=DOCS)
+    add_docs_option(parser)
     args = parser.parse_args()
     for name in ("checkpoint", "data"):
         if not getattr(args, name).exists():

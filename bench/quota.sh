@@ -21,7 +21,7 @@ for word; do
 done
 [ -z "\$undisturbed" ] || name=
 [ -z "\$name" ] || echo \$\$ >$quota_root/\$name/cgroup.procs
-exec $troupe "\$@"
+exec "$troupe" "\$@"
 END
   chmod +x "$1"
 }
@@ -33,7 +33,14 @@ quota_set() {
   echo $((quota_period_us * $2 / 1000)) >"$quota_root/$1/cpu.cfs_quota_us"
 }
 
-# Removes all groups whose processes have ended.
+# Ends the processes that are left in the groups, and removes these.
 quota_end() {
+  tries=0
+  while [ "$tries" -lt 50 ] && [ -n "$(cat "$quota_root"/*/cgroup.procs 2>/dev/null)" ]; do
+    # shellcheck disable=SC2046  # process ids are meant to be split
+    kill -9 $(cat "$quota_root"/*/cgroup.procs) 2>/dev/null || true
+    sleep 0.1
+    tries=$((tries + 1))
+  done
   for folder in "$quota_root"/*/ "$quota_root"; do [ ! -d "$folder" ] || rmdir "$folder" 2>/dev/null || true; done
 }

@@ -5,8 +5,7 @@ in one run; started by scripts/bench start.
 Both have a model of the same shape: Troupe one that `troupe train` made from made-up text in one step and `troupe export`
 wrote, CTranslate2 one of random weights. Sentences are of the most frequent words, each of which is a token of both. To the
 first word: one sentence of ten words, one token of output. Memory: the largest resident set while 64 sentences of 20 words are
-translated into 30 tokens each, greedily and with a beam of 4. One thread. Medians go to a JSON file and to a section of
-docs/benchmarks.md.
+translated into 30 tokens each, greedily and with a beam of 4. One thread. Medians go to a JSON file and to a section of --docs.
 """
 import argparse
 import collections

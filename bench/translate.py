@@ -3,7 +3,7 @@
 
 Random weights, 30 tokens in and 30 out, each system with all its settings for the threads, the best taken. Runs of one sentence at
 a time go on for at least 300 calls, so that three of them are above the 99th percentile. Medians go to a JSON file and to a section
-of docs/benchmarks.md.
+of --docs.
 """
 import argparse
 

@@ -1,4 +1,5 @@
 """Whole runs of `troupe train` on made-up pairs: of the jobs small and base, with the vocabularies of bench_train."""
+import math
 import pathlib
 import subprocess
 import sys
@@ -19,6 +20,12 @@ def prepare(troupe, work, jobs):
                                str(VOCABULARY[job]), "--valid", "100", "--test", "100"], capture_output=True, text=True)
         if done.returncode != 0:
             sys.exit(f"{troupe} prepare: {done.stderr.strip().splitlines()[-1]}")
+
+
+def slots(*threads):
+    """The fewest of a step, but eight at least as in the jobs, that each of these numbers of threads can share out evenly."""
+    together = math.lcm(*threads)
+    return -(-8 // together) * together
 
 
 def train(troupe, work, job, nodes, threads, steps=0, **settings):

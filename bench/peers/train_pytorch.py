@@ -1,9 +1,10 @@
 #!/usr/bin/env python3
 """Training speed of the same Transformer in PyTorch: target tokens a second on full synthetic batches.
 
-Prints one JSON line a setting. Modes: eager, compile (torch.compile), ddp (two ranks of one thread over gloo, each
-with half the batch), ddp_compile. Example: train_pytorch.py --model small --dtype bf16 --mode eager ddp
-On a GPU: train_pytorch.py --device cuda --model gpt2 --sentences 16 --length 1024 --slots 2 --mode eager compile
+Prints one JSON line a setting. Modes: eager, compile (torch.compile), ddp (as many ranks of one thread as --threads says, over
+gloo, which share the sentences evenly or are refused), ddp_compile; on GPUs reduce-overhead (torch.compile with CUDA graphs).
+Example: train_pytorch.py --model small --dtype bf16 --mode eager ddp
+On a GPU: train_pytorch.py --device cuda --model gpt2 --sentences 16 --length 1024 --slots 2 --mode eager compile reduce-overhead
 """
 import argparse
 import contextlib
@@ -61,15 +62,20 @@ def measure(work, mode, rank=0, ranks=1):
     step_model = model
     if ranks > 1:
         step_model = torch.nn.parallel.DistributedDataParallel(model, gradient_as_bucket_view=True)
-    if mode.endswith("compile"):
-        step_model = torch.compile(step_model)
+    graphs = mode == "reduce-overhead"
+    if graphs or mode.endswith("compile"):
+        torch.compiler.reset()  # what other modes have compiled
+        step_model = torch.compile(step_model, mode="reduce-overhead" if graphs else None)
+    if graphs:  # slots add to gradients in memory of their own: that of a graph's results is written again by its next launch
+        for parameter in model.parameters():
+            parameter.grad = torch.zeros_like(parameter)
     optimizer = torch.optim.AdamW(parameter_groups(model, 0.01), lr=1e-4, betas=(0.9, 0.98), eps=1e-9, fused=True)
     generator = torch.Generator().manual_seed(rank)
     batches = [[ids.to(work.device) for ids in synthetic(PRESETS[work.model][0], sentences // ranks, length, generator)]
                for _ in range(4)]
 
     def step(index):
-        optimizer.zero_grad(set_to_none=True)
+        optimizer.zero_grad(set_to_none=not graphs)
         for slot in range(work.slots):
             bf16 = work.dtype == "bf16"
             with torch.autocast(work.device, torch.bfloat16) if bf16 else contextlib.nullcontext():
@@ -114,12 +120,24 @@ def run(work, mode):
             return json.load(file)
 
 
+def check_modes(args, parser):
+    sentences = args.sentences or PRESETS[args.model][1]
+    if "reduce-overhead" in args.mode and args.device == "cpu":
+        parser.error("the mode reduce-overhead is for GPUs")
+    if not any(mode.startswith("ddp") for mode in args.mode):
+        return
+    if args.device != "cpu":
+        parser.error("the DDP modes are for CPUs")
+    if args.threads < 1 or sentences % args.threads:
+        parser.error(f"{args.threads} ranks do not share {sentences} sentences evenly")
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", choices=PRESETS, default="small")
     parser.add_argument("--dtype", nargs="+", choices=["f32", "bf16"], default=["bf16"])
-    parser.add_argument("--mode", nargs="+", choices=["eager", "compile", "ddp", "ddp_compile"], default=["eager"])
-    parser.add_argument("--threads", type=int, default=os.cpu_count(), help="of eager and compile; so many DDP ranks of one")
+    parser.add_argument("--mode", nargs="+", choices=["eager", "compile", "reduce-overhead", "ddp", "ddp_compile"], default=["eager"])
+    parser.add_argument("--threads", type=int, default=len(os.sched_getaffinity(0)), help="of eager and compile; so many DDP ranks of one")
     parser.add_argument("--seconds", type=float, default=10, help="of measuring, a setting")
     parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
     parser.add_argument("--sentences", type=int, default=0, help="of a slot, if not the model's")
@@ -132,16 +150,14 @@ def main():
         parser.error("PyTorch finds no GPU")
     if args.vocabulary_multiple < 1:
         parser.error("--vocabulary-multiple is at least 1")
+    check_modes(args, parser)
     for dtype in args.dtype:
         for mode in args.mode:
-            if mode.startswith("ddp") and args.device != "cpu":
-                parser.error("the DDP modes are for CPUs")
             work = Work(args.model, dtype, args.threads, args.seconds, args.device, args.sentences, args.length,
                         args.slots, args.vocabulary_multiple)
             rate, milliseconds, loss = run(work, mode)
             print(json.dumps({"system": "pytorch", "version": torch.__version__, "model": args.model, "dtype": dtype,
-                              "mode": mode, "threads": 2 if mode.startswith("ddp") else args.threads,
-                              "vocabulary": work.config().vocabulary,
+                              "mode": mode, "threads": args.threads, "vocabulary": work.config().vocabulary,
                               "tokens_per_s": round(rate, 1), "step_ms": round(milliseconds, 2),
                               "loss": round(loss, 4)}), flush=True)
 

@@ -3,7 +3,7 @@
 
 Prints one JSON line a setting. --jit xla compiles the whole step with XLA, --jit graph leaves it to TensorFlow's own
 executor (oneDNN products). bf16 is Keras's mixed_bfloat16 policy: f32 variables, bfloat16 products. With --workers the step is
-that many processes of one thread, which share its sentences, under MultiWorkerMirroredStrategy.
+that many processes of one thread under MultiWorkerMirroredStrategy, which share its sentences evenly or are refused.
 """
 import argparse
 import json
@@ -194,10 +194,13 @@ def main():
     parser.add_argument("--model", choices=PRESETS, default="small")
     parser.add_argument("--dtype", nargs="+", choices=["f32", "bf16"], default=["bf16"])
     parser.add_argument("--jit", nargs="+", choices=["xla", "graph"], default=["xla"])
-    parser.add_argument("--threads", type=int, default=os.cpu_count(), help="inside an operation")
+    parser.add_argument("--threads", type=int, default=len(os.sched_getaffinity(0)), help="inside an operation")
     parser.add_argument("--seconds", type=float, default=10, help="of measuring, a setting")
     parser.add_argument("--workers", type=int, default=1, help="processes of one thread each, in place of --threads")
     args = parser.parse_args()
+    sentences = PRESETS[args.model][6]
+    if args.workers < 1 or sentences % args.workers:
+        parser.error(f"{args.workers} workers do not share {sentences} sentences evenly")
     if args.workers > 1 and "TF_CONFIG" not in os.environ:
         start_workers(args.workers)
     if args.workers > 1:

@@ -177,7 +177,7 @@ def main():
     parser.add_argument("--ranks", type=int, default=1, help="processes")
     parser.add_argument("--threads", type=int, help="of each rank; default: the cores shared out")
     args = parser.parse_args()
-    args.threads = args.threads or max(1, os.cpu_count() // args.ranks)
+    args.threads = args.threads or max(1, len(os.sched_getaffinity(0)) // args.ranks)
     if args.ranks == 1:
         return run(0, args, None)
     with tempfile.TemporaryDirectory() as folder:
