@@ -117,30 +117,39 @@ std::filesystem::path checkpoint_folder(const std::filesystem::path& out) {
   return out / "checkpoints";
 }
 
-Beginning find_beginning(const std::filesystem::path& out, bool resume, const model::Warn& warn) {
+Beginning find_beginning(const std::filesystem::path& out, bool resume) {
   const auto folder = checkpoint_folder(out);
   Beginning beginning;
-  if (!std::filesystem::exists(folder)) return beginning;
-  std::string newest;
-  beginning.checkpoint = model::latest_checkpoint(folder, [&](const std::string& skipped) {
-    if (warn) warn(skipped);
-    if (newest.empty()) newest = skipped;
-  });
+  std::error_code failed;
+  const bool there = std::filesystem::exists(folder, failed);
+  if (failed)
+    throw error(ErrorKind::file,
+                "cannot look for checkpoints in {}: {}; check its permissions, or choose another --out",
+                folder.string(), failed.message());
+  if (!there) return beginning;
+  model::CheckpointsFound found = model::find_checkpoints(folder);
+  beginning.checkpoint = std::move(found.newest);
   if (beginning.checkpoint && !resume)
     throw error(ErrorKind::usage,
                 "{} holds a trained model already ({}); go on with --resume, or choose another --out",
                 out.string(), beginning.checkpoint->filename().string());
-  if (!beginning.checkpoint && !newest.empty())
+  for (const Error& reason : found.passed_over) {
+    if (beginning.checkpoint && reason.kind() == ErrorKind::version)
+      throw error(ErrorKind::version, "{}, or move that file away to go on from the older {}", reason.what(),
+                  beginning.checkpoint->filename().string());
+    beginning.passed_over.push_back(reason.what());
+  }
+  if (!beginning.checkpoint && !beginning.passed_over.empty())
     beginning.broken = fmt::format(
         "{} holds no whole checkpoint ({}); put a copy of one there, or choose another --out to begin "
         "at step 0",
-        folder.string(), newest);
+        folder.string(), beginning.passed_over.front());
   return beginning;
 }
 
 Beginning find_beginning(const JobContext& context) {
-  Beginning beginning = find_beginning(context.out_folder, context.resume,
-                                       [](const std::string& skipped) { spdlog::warn("{}", skipped); });
+  Beginning beginning = find_beginning(context.out_folder, context.resume);
+  for (const std::string& why : beginning.passed_over) spdlog::warn("passes over a checkpoint: {}", why);
   if (!beginning.broken.empty()) {
     beginning.broken = fmt::format("node {}: {}", context.node(), beginning.broken);
     if (!context.resume) throw Error(ErrorKind::corrupt, beginning.broken);
@@ -201,8 +210,8 @@ std::string fingerprint_text(const JobContext& context, const data::Dataset& dat
     const auto hash = Sha256().update(nodes).digest();
     nodes = fmt::format("{} with SHA-256 {}", context.cluster.nodes.size(), to_hex(hash.data(), hash.size()));
   }
-  return fmt::format("program={}\nwire={}\nnodes={}\nnumerics={}\njob={}\ndata={}\ngradient={}\n", kVersion,
-                     wire::kWireVersion, nodes, engine.numerics(),
+  return fmt::format("program={}\nwire={}\nnodes={}\nquorum={}\nnumerics={}\njob={}\ndata={}\ngradient={}\n",
+                     kVersion, wire::kWireVersion, nodes, context.cluster.quorum, engine.numerics(),
                      to_hex(context.job_id.data(), context.job_id.size()), dataset.digest(), engine.probed());
 }
 

@@ -7,6 +7,7 @@
 #include <memory>
 #include <optional>
 #include <string>
+#include <vector>
 
 #include "actors/job_context.hpp"
 #include "data/dataset.hpp"
@@ -28,9 +29,11 @@ std::filesystem::path checkpoint_folder(const std::filesystem::path& out);
 struct Beginning {
   std::optional<std::filesystem::path> checkpoint;  // the newest whole one
   std::string broken;  // none is whole, but some are there: the error for a job that would begin at step 0
+  std::vector<std::string> passed_over;  // why each newer one is of no use, newest first
 };
-// Throws Error(usage) when there is a checkpoint and `resume` was not asked for. `warn` hears of broken ones.
-Beginning find_beginning(const std::filesystem::path& out, bool resume, const model::Warn& warn = {});
+// Throws Error(usage) when there is a checkpoint and `resume` was not asked for, and Error(version) when a
+// newer troupe has written newer ones, over which a job that goes on from an older one would write.
+Beginning find_beginning(const std::filesystem::path& out, bool resume);
 // The same on a node, which warns in its log. Throws Error(corrupt) as well, where it is not to resume; where
 // it is, others may have the state that it lacks.
 Beginning find_beginning(const JobContext& context);
@@ -52,7 +55,8 @@ void load_into(const JobContext& context, const data::Dataset& dataset, TrainEng
 // "what address bytes" a line.
 void write_memory_map(const JobContext& context, const TrainEngine& engine);
 
-// One "key=value" a line: everything that must be the same on all nodes for the same bits to come out.
+// One "key=value" a line: everything that must be the same on all nodes for the same bits to come out, and
+// for views of one kind.
 std::string fingerprint_text(const JobContext& context, const data::Dataset& dataset,
                              const TrainEngine& engine);
 

@@ -10,9 +10,11 @@
 #include <nlohmann/json.hpp>
 #include <poll.h>
 #include <spawn.h>
+#include <sys/file.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include "actors/node_lock.hpp"
 #include "kernels/base/error.hpp"
 
 extern char** environ;
@@ -64,6 +66,10 @@ LocalCluster::LocalCluster(config::ClusterConfig nodes, const std::string& out_f
   if (failed)
     throw error(ErrorKind::file, "cannot make the folder {}: {}; choose another --out", logs(),
                 failed.message());
+  lock_ = comm::Descriptor(::open(logs().c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC));
+  if (lock_.valid() && !try_lock(lock_, LOCK_EX))
+    throw error(ErrorKind::usage,
+                "another troupe is at work in {}; wait for its end, or choose another --out", out_folder_);
   for (config::NodeConfig& node : config_.nodes)
     for (std::string* address : {&node.address, &node.bulk_address})
       reserved_.push_back(comm::reserve_address(kAnyPort, *address));
@@ -233,7 +239,9 @@ void LocalCluster::undo() {
   for (size_t i = 0; i < config_.nodes.size(); ++i) {
     written.push_back(cluster_path(i));
     written.push_back(log_path(config_.nodes[i].name));
+    written.push_back(node_lock_path(out_folder_, config_.nodes[i].name));
   }
+  written.push_back(node_lock_path(out_folder_, "any").parent_path());
   written.push_back(logs());
   std::error_code ignored;
   for (const std::string& path : written) std::filesystem::remove(path, ignored);

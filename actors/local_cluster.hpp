@@ -22,7 +22,7 @@ class LocalCluster {
  public:
   // Chooses the nodes' addresses, keeps them as long as it lives, and writes OUT/cluster.toml. `program` is
   // the troupe executable; empty: the one beside this. `nodes` is a config::local_cluster; `more` goes to
-  // each node's command line.
+  // each node's command line. Throws Error(usage) when another one has OUT.
   LocalCluster(config::ClusterConfig nodes, const std::string& out_folder, std::string program = {},
                std::vector<std::string> more = {});
   ~LocalCluster();  // leaves running processes alone unless stop() was called
@@ -66,6 +66,7 @@ class LocalCluster {
 
   std::string out_folder_, program_;
   std::filesystem::path made_;  // the uppermost folder made for OUT; empty: OUT was there
+  comm::Descriptor lock_;       // OUT/logs, locked: its nodes may not have locks of their own yet
   std::vector<std::string> more_;
   std::set<size_t> have_map_;
   config::ClusterConfig config_;

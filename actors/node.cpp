@@ -137,7 +137,17 @@ EnvelopePtr node_state::verdict(int code, const std::string& error) const {
   out.set_step(result.step);
   out.set_digest(result.weights_digest);
   out.set_checkpoint(result.path);
+  for (const uint64_t one : order.orders()) out.add_orders(one);
   return share(std::move(message));
+}
+
+// Which of several machines something is wrong with. The nodes of a local cluster share one, and its folders.
+std::string node_state::in_own_name(const std::string& problem) const {
+  const std::string& own = setup.services->node;
+  const bool said = problem.starts_with("node ") || problem.starts_with(own + " ") ||
+                    problem.find("lost node ") != problem.npos;
+  const bool one_of_several = setup.services->cluster.nodes.size() > 1 && !setup.one_job;
+  return said || !one_of_several ? problem : fmt::format("node {}: {}", own, problem);
 }
 
 // What whoever wants to join has to know.
@@ -215,7 +225,7 @@ void node_state::route(Self self, scheduler::Rank from, const EnvelopePtr& messa
     case wire::Envelope::kAudit:
       return on_audit(self, from, message->audit());
     case wire::Envelope::kJobEnded:
-      return on_verdict(self, name_of(from), *message);
+      return on_verdict(self, from, *message);
     default:
       break;
   }

@@ -1,6 +1,7 @@
 // What a node makes of an order for a job, and of a failure in one: plain functions of what it knows then.
 #pragma once
 
+#include <algorithm>
 #include <cstdint>
 
 #include "actors/messages.hpp"
@@ -45,6 +46,14 @@ inline OrderFate fate_of(const OrderSeen& order) {
       break;
   }
   return OrderFate::refused;
+}
+
+// Of one job, by the numbers of its orders: whether a peer knows it by none that this node knows it by. Who
+// has no number was ordered by something that gives none.
+template <class Theirs, class Ours>
+bool are_other_orders(const Theirs& theirs, const Ours& ours) {
+  const auto ours_too = [&](uint64_t one) { return std::find(ours.begin(), ours.end(), one) != ours.end(); };
+  return !theirs.empty() && !ours.empty() && std::none_of(theirs.begin(), theirs.end(), ours_too);
 }
 
 // --- a failure ---

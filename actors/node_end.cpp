@@ -52,7 +52,7 @@ void node_state::fail(Self self, const JobFailed& failure) {
   const int code = failure.kind == ErrorKind::cancelled ? 1 : exit_code_of(failure.kind);
   if (ends == FailureEnds::its_state) return rejoin(self, message);
   if (ends == FailureEnds::its_part) return end_own_part(self, code, message);
-  end(self, code, message);
+  end(self, code, in_own_name(message));
 }
 
 void node_state::end_own_part(Self self, int code, const std::string& why) {
@@ -127,11 +127,16 @@ void node_state::saved(Self self, const Saved& written) {
   set_deadline(kAuditPatience, {ErrorKind::timeout, "not every node has confirmed the final weights", -1});
 }
 
-// How the job has ended. Who was in no view of it gives up its own part alone, whatever it says.
-void node_state::on_verdict(Self self, const std::string& from, const wire::Envelope& message) {
+// How the job has ended. Who was in no view of it gives up its own part alone, whatever it says; so does who
+// was away, and comes to the stop of an order before ours.
+void node_state::on_verdict(Self self, scheduler::Rank from, const wire::Envelope& message) {
   const wire::JobEnded& verdict = message.job_ended();
   if (phase == Phase::ending) return;
   if (view && message.fence().ballot().number() == 0 && !verdict.error().empty()) return;
+  if (verdict.exit_code() == 130 && are_other_orders(verdict.orders(), order.orders())) {
+    send(name_of(from), out_of_it());  // it is not to wait for our weights
+    return takes_part_no_more(self, from);
+  }
   told = true;
   if (!verdict.error().empty()) return end(self, verdict.exit_code(), verdict.error());
   if (phase == Phase::finishing && !saving) return;
@@ -146,7 +151,7 @@ void node_state::on_verdict(Self self, const std::string& from, const wire::Enve
       .then(
           [this, self, from, theirs = verdict](const Saved& own) {
             if (phase != Phase::finishing) return;
-            confirm(from, own);
+            confirm(name_of(from), own);
             if (own.step == theirs.step()) result = own;
             end(self, last_code, "");
           },
@@ -218,6 +223,7 @@ void node_state::all_gone(Self self) {
   deadline.reset();
   dataset.reset();
   job.reset();
+  if (clean) lock.reset();  // a process with a role that may still write is about to end
   phase = Phase::idle;
   if (std::exchange(rejoining, false) && !leave_after) {
     wire::StartJob again = order;

@@ -26,7 +26,7 @@ void node_state::refuse(const std::string& to, const JobFailed& why) const {
   spdlog::warn("refuses a job that {} has ordered: {}", to, why.message);
   wire::Envelope message;
   message.mutable_job_ended()->set_exit_code(exit_code_of(why.kind));
-  message.mutable_job_ended()->set_error(wire_text(why.message));
+  message.mutable_job_ended()->set_error(wire_text(in_own_name(why.message)));
   send(to, share(std::move(message)));
 }
 
@@ -67,6 +67,7 @@ void node_state::start(Self self, const std::string& from, const wire::StartJob&
   JobContextPtr job_of_order;
   try {
     job_of_order = job_context(setup.services, start);
+    lock.emplace(job_of_order->out_folder, job_of_order->node());
   } catch (...) {
     if (rank_of(from)) rest();
     return refuse(from, current_failure());

@@ -15,6 +15,7 @@
 #include "actors/job_actors.hpp"
 #include "actors/node.hpp"
 #include "actors/node_decisions.hpp"
+#include "actors/node_lock.hpp"
 #include "comm/messages.pb.h"
 
 namespace troupe::actors {
@@ -73,7 +74,7 @@ struct node_state {
   void save_final(Self self, int64_t step);
   void begin_finishing();
   void saved(Self self, const Saved& result);
-  void on_verdict(Self self, const std::string& from, const wire::Envelope& message);
+  void on_verdict(Self self, scheduler::Rank from, const wire::Envelope& message);
   void confirm(const std::string& from, const Saved& own) const;
   void on_audit(Self self, scheduler::Rank from, const wire::Audit& audit);
   void end(Self self, int code, const std::string& error);
@@ -94,6 +95,7 @@ struct node_state {
   void publish(const EnvelopePtr& message) const;
   EnvelopePtr out_of_it() const;
   EnvelopePtr verdict(int code, const std::string& error) const;
+  std::string in_own_name(const std::string& problem) const;
   void publish_event(wire::Event::Kind kind, const std::vector<std::string>& nodes,
                      const std::string& why) const;
   scheduler::Fence fence() const;  // of the newest view
@@ -116,6 +118,7 @@ struct node_state {
   std::vector<preparer_actor> preparers;
   size_t next_preparer = 0;
   std::optional<JobActors> job;
+  std::optional<NodeLock> lock;         // of the job's --out
   wire::StartJob order;                 // of the job; its `orders` are all by which it is known
   std::string ordered_by;               // the client that may take it back
   std::deque<uint64_t> stopped_orders;  // of jobs that were stopped, newest last

@@ -14,6 +14,7 @@
 #include "actors/local_cluster.hpp"
 #include "comm/messages.hpp"
 #include "kernels/base/error.hpp"
+#include "kernels/base/say.hpp"
 
 namespace troupe::actors {
 
@@ -79,8 +80,8 @@ class Dispatch {
     const auto found = under_way_.find(node);
     if (found == under_way_.end()) return;
     for (Given& given : found->second) orphans_.push_back(std::move(given.chunk));
-    fmt::print(stderr, "troupe: lost node {} ({}); others take over its {} chunks\n", node, why,
-               found->second.size());
+    say(fmt::format("troupe: lost node {} ({}); others take over its {} chunks", node, why,
+                    found->second.size()));
     under_way_.erase(found);
     if (under_way_.empty())
       throw error(ErrorKind::peer_lost, "lost node {}, the last of the loaders: {}", node, why);
@@ -120,10 +121,8 @@ class LoaderHere {
   explicit LoaderHere(const data::PreparePlan& plan) : tokenise_(plan.work(), plan.tokenizer()) {}
   std::string shard_of(const data::RawChunk& chunk) {
     if (!std::exchange(told_, true))
-      fmt::print(
-          stderr,
-          "troupe: what becomes of this text is too large for a message (its sentences are very short); "
-          "this process prepares such parts itself\n");
+      say("troupe: what becomes of this text is too large for a message (its sentences are very short); "
+          "this process prepares such parts itself");
     return tokenise_(chunk);
   }
 
@@ -200,7 +199,7 @@ std::vector<std::string> nodes_after_scan(ClusterClient& cluster, const std::fun
       cluster.wait_for_links(config::client_patience(cluster.cluster()), 1, give_up);
   for (const config::NodeConfig& node : cluster.cluster().listed())
     if (std::find(linked.begin(), linked.end(), node.name) == linked.end())
-      fmt::print(stderr, "troupe: lost node {} during the first pass; the others do without it\n", node.name);
+      say(fmt::format("troupe: lost node {} during the first pass; the others do without it", node.name));
   return linked;
 }
 

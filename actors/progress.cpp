@@ -7,6 +7,7 @@
 #include <unistd.h>
 
 #include "comm/messages.pb.h"
+#include "kernels/base/say.hpp"
 
 namespace troupe::actors {
 
@@ -28,6 +29,15 @@ std::string line_of(const wire::Report& r) {
   return line;
 }
 
+// The job goes on where nothing takes this. The stream remembers that it failed, and so the program does.
+void print(const std::string& text) {
+  std::fputs(text.c_str(), stdout);
+}
+
+std::string json_line(const nlohmann::json& object) {
+  return object.dump(-1, ' ', false, nlohmann::json::error_handler_t::replace) + "\n";
+}
+
 nlohmann::json json_of(const wire::Report& r) {
   return {{"step", r.step()},
           {"steps", r.steps()},
@@ -39,7 +49,7 @@ nlohmann::json json_of(const wire::Report& r) {
           {"seconds_left", r.seconds_left()},
           {"gradient_norm", r.gradient_norm()},
           {"skipped_steps", r.skipped_steps()},
-          {"validation_loss", r.validation_loss()},
+          {"validation_loss", r.validation_loss() > 0 ? nlohmann::json(r.validation_loss()) : nullptr},
           {"validation_step", r.validation_step()},
           {"target_tokens", r.target_tokens()}};
 }
@@ -62,36 +72,38 @@ void Progress::show(const wire::Report& report) {
   }
   tokens_before_ = report.target_tokens();
   loss_ = report.loss();
-  if (form_ == Form::json) fmt::print("{}\n", json_of(report).dump());
-  if (form_ == Form::lines) fmt::print("{}\n", line_of(report));
-  if (form_ == Form::live) fmt::print("\r\033[K{}", line_of(report));
+  if (form_ == Form::json) print(json_line(json_of(report)));
+  if (form_ == Form::lines) print(line_of(report) + "\n");
+  if (form_ == Form::live) print("\r\033[K" + line_of(report));
   line_open_ = form_ == Form::live;
   std::fflush(stdout);
 }
 
 void Progress::end_line() {
-  if (line_open_) fmt::print("\n");
+  if (line_open_) print("\n");
   line_open_ = false;
   std::fflush(stdout);
 }
 
 void Progress::say(const std::string& message) {
   end_line();
-  fmt::print(stderr, "{}\n", message);
+  troupe::say(message);
 }
 
 void Progress::finish(const wire::JobEnded& ended) {
   end_line();
   const double rate = seconds_ > 0 ? double(target_tokens_) / seconds_ : first_rate_;
+  const auto if_reported = [&](double number) {
+    return tokens_before_ < 0 ? nlohmann::json() : nlohmann::json(number);
+  };
   if (form_ == Form::json)
-    fmt::print("{}\n", nlohmann::json{{"step", ended.step()},
-                                      {"loss", loss_},
-                                      {"tokens_per_s", rate},
-                                      {"digest", ended.digest()},
-                                      {"checkpoint", ended.checkpoint()}}
-                           .dump());
+    print(json_line(nlohmann::json{{"step", ended.step()},
+                                   {"loss", if_reported(loss_)},
+                                   {"tokens_per_s", if_reported(rate)},
+                                   {"digest", ended.digest()},
+                                   {"checkpoint", ended.checkpoint()}}));
   else
-    fmt::print("step {}: {}\nweights {}\n", ended.step(), ended.checkpoint(), ended.digest());
+    print(fmt::format("step {}: {}\nweights {}\n", ended.step(), ended.checkpoint(), ended.digest()));
   std::fflush(stdout);
 }
 

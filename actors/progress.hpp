@@ -26,7 +26,7 @@ class Progress {
   bool line_open_ = false;
   int64_t target_tokens_ = 0;  // of all reports but the first, and how long they took
   double seconds_ = 0;
-  int64_t tokens_before_ = -1;
+  int64_t tokens_before_ = -1;  // no report yet
   double first_rate_ = 0;
   double loss_ = 0;
 };

@@ -12,6 +12,7 @@
 #include <caf/actor_system_config.hpp>
 #include <caf/send.hpp>
 #include <spdlog/spdlog.h>
+#include <sys/prctl.h>
 #include <unistd.h>
 
 #include "actors/clock.hpp"
@@ -167,6 +168,10 @@ int run_node(const NodeOptions& options) {
   pthread_sigmask(SIG_BLOCK, &signals, nullptr);  // before any thread is made
   signal(SIGPIPE, SIG_IGN);
   signal(SIGXFSZ, SIG_IGN);  // a file that may not grow is an error like a full disk
+
+  // Nobody would stop the job of a drill that was killed, nor wake the nodes that it had stopped. Where it is
+  // gone before this, announce() ends the node.
+  if (options.drill) prctl(PR_SET_PDEATHSIG, SIGKILL);
 
   const auto door = std::make_shared<NodeDoor>();
   const std::shared_ptr<NodeServices> services = open_services(options, door);

@@ -17,7 +17,8 @@ struct NodeOptions {
   std::string out;       // and of checkpoints, ledger and logs
   bool one_job = false;  // of a local cluster: end with the first job, or when its client goes away before it
   int announce_fd = -1;  // writes "HOST:PORT HOST:PORT\n" here: where it listens for links and for bulk
-  bool drill = false;    // SIGUSR2 makes its clock jump; it says where its state is in memory
+  bool drill = false;  // SIGUSR2 makes its clock jump; it says where its state is in memory; it dies with its
+                       // parent
 };
 
 // Returns the exit code. Throws Error for what is wrong before anything runs.

@@ -2,30 +2,51 @@
 
 #include <algorithm>
 #include <filesystem>
+#include <thread>
 
 #include "actors/cluster_client.hpp"
 #include "actors/devices.hpp"
 #include "actors/engine_setup.hpp"
 #include "actors/local_cluster.hpp"
+#include "actors/node_lock.hpp"
 #include "actors/stop_signals.hpp"
 #include "actors/train_run.hpp"
 #include "actors/wire.hpp"
 #include "kernels/base/cores.hpp"
+#include "kernels/base/say.hpp"
 
 namespace troupe::actors {
 
 namespace {
 
 constexpr std::chrono::milliseconds kSurvivorsPatience{700};  // for local nodes to end after a failed job
+constexpr std::chrono::seconds kLastJobPatience{2};  // clients hear of its end before its roles are gone
+constexpr std::chrono::milliseconds kLookAgain{20};
+
+// Nodes that have outlived their client may be at work there still.
+void check_idle(const std::string& out) {
+  const auto deadline = std::chrono::steady_clock::now() + kLastJobPatience;
+  while (const auto node = find_locking_node(out)) {
+    if (std::chrono::steady_clock::now() >= deadline)
+      throw error(
+          ErrorKind::usage,
+          "another troupe is at work in {}: node {} has a job there; wait for its end, or choose another "
+          "--out",
+          out, *node);
+    std::this_thread::sleep_for(kLookAgain);
+  }
+}
 
 // What the nodes would refuse too, but before anything in the folder is touched.
 void check_out_folder(const TrainOptions& options) {
-  if (std::filesystem::exists(options.out) && !std::filesystem::is_directory(options.out))
+  std::error_code none;  // what cannot be looked at cannot be made either, and is refused then
+  if (std::filesystem::exists(options.out, none) && !std::filesystem::is_directory(options.out, none))
     throw error(ErrorKind::usage, "--out {} is no folder; name the folder of a run", options.out);
+  check_idle(options.out);
   const Beginning beginning = find_beginning(options.out, options.resume);
   if (!beginning.broken.empty()) throw Error(ErrorKind::corrupt, beginning.broken);
   if (!beginning.checkpoint && options.resume)
-    fmt::print(stderr, "troupe: {} holds no checkpoint to resume from; starting at step 0\n", options.out);
+    say(fmt::format("troupe: {} holds no checkpoint to resume from; starting at step 0", options.out));
 }
 
 int run_local(const TrainOptions& options, const StopSignals& signals) {

@@ -125,10 +125,14 @@ void TrainRun::handle(const ClusterEvent& event) {
   }
   if (message.has_event()) on_event(event.node, message);
   if (message.has_job_ended()) ended(event.node, message);
-  if (message.has_node_status() && message.node_status().state() != "idle" && std::exchange(waits_, false)) {
-    deadline_.reset();
-    expected_.Clear();
-  }
+  if (message.has_node_status()) on_status(event.node, message.node_status());
+}
+
+// The answer to our question.
+void TrainRun::on_status(const std::string& node, const wire::NodeStatus& status) {
+  if (status.state() != "idle") return wait_no_more();
+  if (!last_gone_ || nodes_.any_in_view() || !nodes_.idle(node)) return;
+  if (!nodes_.any_takes_part() && !waits_) none_is_left();
 }
 
 void TrainRun::on_event(const std::string& node, const wire::Envelope& message) {
@@ -143,23 +147,36 @@ void TrainRun::on_event(const std::string& node, const wire::Envelope& message) 
       return progress_.say(fmt::format("node {} takes the state from another: {}", node, event.why()));
     case wire::Event::FAILED:
       return takes_part_no_more(node, event.why());
+    case wire::Event::NOTICE:
+      return on_notice(node, event.why());
     default:
       return;
   }
+}
+
+// Local nodes share a folder: what is wrong there is said once.
+void TrainRun::on_notice(const std::string& node, const std::string& what) {
+  if (what.empty() || (local_ != nullptr && what == last_notice_)) return;
+  last_notice_ = what;
+  progress_.say(fmt::format("node {}: {}", node, what));
 }
 
 // All members say the same; the first word of each view counts.
 void TrainRun::on_view(const std::string& node, const wire::Envelope& message) {
   const auto& nodes = message.event().nodes();
   nodes_.saw_view(node, {nodes.begin(), nodes.end()});
+  if (nodes_.takes_part(node)) wait_no_more();
   meet_guests(message.event());
   const wire::Ballot& ballot = message.fence().ballot();
   const std::pair<uint64_t, uint32_t> number(ballot.number(), ballot.leader());
   if (number <= view_) return;
   const bool first = view_.first == 0;
   view_ = number;
+  const int64_t step = message.fence().step();
+  const bool said = step == 0 && local_ != nullptr;  // before its nodes were started
+  if (first && options_.resume && !said) progress_.say(fmt::format("goes on from step {}", step));
   if (!first || nodes.size() < int(client_.cluster().listed().size()))
-    progress_.say(fmt::format("from step {} on: {}", message.fence().step(), fmt::join(nodes, ", ")));
+    progress_.say(fmt::format("from step {} on: {}", step, fmt::join(nodes, ", ")));
 }
 
 // Should those of the cluster file all go away, the guests tell how the job goes on.
@@ -192,7 +209,7 @@ void TrainRun::lost(const ClusterEvent& event) {
   if (!nodes_.takes_part(event.node)) return;
   progress_.say(fmt::format("lost node {}: {}", event.node, event.why));
   nodes_.lost(event.node);
-  without(event.node, event.why, true);
+  without({event.node, event.why, true});
 }
 
 // --- the end ---
@@ -202,7 +219,10 @@ void TrainRun::ended(const std::string& node, const wire::Envelope& message) {
   const bool goes_on = nodes_.others_go_on(node);
   // The job goes on where it was in no view of it, or was cut off from the others.
   const bool in_no_view = begun() && message.fence().ballot().number() == 0;
-  if (!how.error().empty() && (in_no_view || goes_on)) return takes_part_no_more(node, how.error());
+  // Whatever views it was told of: those are of the same job as another client has ordered it.
+  const bool refused_by_all = message.fence().job().empty() && nodes_.is_last(node);
+  if (!how.error().empty() && (in_no_view || goes_on) && !refused_by_all)
+    return takes_part_no_more(node, how.error());
   nodes_.gone(node);
   // Told to leave while it was cut off.
   const bool left = how.exit_code() == 130 && how.error().empty() && stops_ == 0;
@@ -225,22 +245,43 @@ void TrainRun::ended(const std::string& node, const wire::Envelope& message) {
   }
 }
 
-void TrainRun::takes_part_no_more(const std::string& node, const std::string& why) {
+void TrainRun::takes_part_no_more(const std::string& node, std::string why) {
+  const std::string own_name = fmt::format("node {}: ", node);
+  if (why.starts_with(own_name)) why.erase(0, own_name.size());
   progress_.say(fmt::format("node {} takes part no more: {}", node, why));
-  without(node, why, false);
+  without({node, why, false});
 }
 
-// It may come back where only the link is lost: this process stood still, or guests are being dialled.
-void TrainRun::without(const std::string& node, const std::string& why, bool may_come_back) {
-  if (!nodes_.gone(node) || nodes_.any_takes_part()) return;
+// Who is linked may have no part in the job: of those that are left, each is asked, unless one is known to be
+// in a view.
+void TrainRun::without(const Gone& gone) {
+  if (!nodes_.gone(gone.node)) return;
+  last_gone_ = gone;
+  if (!nodes_.any_takes_part()) return none_is_left();
+  if (!begun() || nodes_.any_in_view()) return;
+  wire::Envelope question;
+  question.mutable_ask_status();
+  client_.send_all(question);
+}
+
+// The job goes on where a node was found.
+void TrainRun::wait_no_more() {
+  if (!std::exchange(waits_, false)) return;
+  deadline_.reset();
+  expected_.Clear();
+}
+
+// The last may come back where only the link is lost: this process stood still, or guests are being dialled.
+void TrainRun::none_is_left() {
+  const Gone& last = *last_gone_;
   if (expected_.digest().empty()) {
     expected_.set_exit_code(1);
     expected_.set_error(fmt::format(
-        "lost node {}: {}; no node is left{}", node, why,
+        "lost node {}: {}; no node is left{}", last.node, last.why,
         begun() ? ", go on from the newest checkpoint with --resume" : ", and the job had not begun"));
   }
   const bool anew = local_ != nullptr && options_.restart;  // and knows of no job
-  if (!may_come_back || anew || deadline_) {
+  if (!last.may_come_back || anew || deadline_) {
     verdict_ = expected_;
   } else {
     waits_ = true;

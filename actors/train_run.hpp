@@ -41,6 +41,10 @@ class TrainRun {
 
  private:
   using Clock = std::chrono::steady_clock;
+  struct Gone {
+    std::string node, why;
+    bool may_come_back = false;
+  };
   struct Restart {  // after one that has failed
     std::chrono::seconds pause{0};
     Clock::time_point at{};
@@ -56,13 +60,17 @@ class TrainRun {
 
   void handle(const ClusterEvent& event);
   void on_event(const std::string& node, const wire::Envelope& message);
+  void on_notice(const std::string& node, const std::string& what);
+  void on_status(const std::string& node, const wire::NodeStatus& status);
   void on_view(const std::string& node, const wire::Envelope& message);
   void meet_guests(const wire::Event& view);
   void ended(const std::string& node, const wire::Envelope& message);
-  void takes_part_no_more(const std::string& node, const std::string& why);
+  void takes_part_no_more(const std::string& node, std::string why);
   void found(const std::string& node);
   void lost(const ClusterEvent& event);
-  void without(const std::string& node, const std::string& why, bool may_come_back);
+  void without(const Gone& gone);
+  void none_is_left();
+  void wait_no_more();
 
   const TrainOptions& options_;
   const std::string job_id_ = job_id_of(config::canonical_text(options_.job));
@@ -71,6 +79,8 @@ class TrainRun {
   LocalCluster* local_;
   Progress progress_;
   KnownNodes nodes_;
+  std::optional<Gone> last_gone_;  // of those that took part
+  std::string last_notice_;
   int stops_ = 0;
   int64_t shown_step_ = -1;
   std::pair<uint64_t, uint32_t> view_;     // the newest that was shown

@@ -1,5 +1,6 @@
 #include "actors/wire.hpp"
 
+#include <chrono>
 #include <filesystem>
 
 #include "actors/wire_values.hpp"
@@ -106,6 +107,15 @@ EnvelopePtr guest_address(const JobContext& context, const scheduler::Member& gu
   wire::Envelope message = envelope(context);
   message.mutable_guest_address()->set_rank(guest.rank);
   message.mutable_guest_address()->set_address(guest.address);
+  return share(std::move(message));
+}
+
+EnvelopePtr notice(const JobContext& context, const std::string& what) {
+  wire::Envelope message = envelope(context);
+  message.mutable_event()->set_kind(wire::Event::NOTICE);
+  message.mutable_event()->set_unix_us(std::chrono::system_clock::now().time_since_epoch() /
+                                       std::chrono::microseconds(1));
+  message.mutable_event()->set_why(wire_text(what));
   return share(std::move(message));
 }
 

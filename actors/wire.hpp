@@ -25,6 +25,8 @@ EnvelopePtr to_wire(const JobContext& context, const scheduler::Seal& seal);
 EnvelopePtr introduction(const JobContext& context, const scheduler::Member& self,
                          const std::string& fingerprint, const std::string& fingerprint_text, bool reply);
 EnvelopePtr guest_address(const JobContext& context, const scheduler::Member& guest);
+// For clients: what a user should know though the job goes on.
+EnvelopePtr notice(const JobContext& context, const std::string& what);
 
 // REQUIRE a body of that kind.
 scheduler::Claim claim_of(const wire::Envelope& message);

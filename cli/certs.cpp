@@ -2,6 +2,7 @@
 #include <fmt/format.h>
 
 #include "actors/config/cluster.hpp"
+#include "cli/checks.hpp"
 #include "cli/commands.hpp"
 #include "comm/address.hpp"
 #include "comm/certificates.hpp"
@@ -45,8 +46,9 @@ void add_cluster(CertsArguments& a) {
 void add_certs(CLI::App& app, int&) {
   CLI::App* command = app.add_subcommand("certs", "Make the certificates with which nodes trust one another");
   auto a = std::make_shared<CertsArguments>();
-  command->add_option("--out", a->options.folder, "Folder to write to")->required();
-  command->add_option("--cluster", a->cluster, "Make one for each node of this cluster file");
+  command->add_option("--out", a->options.folder, "Folder to write to")->required()->check(not_empty());
+  command->add_option("--cluster", a->cluster, "Make one for each node of this cluster file")
+      ->check(not_empty());
   command->add_option("--node", a->nodes, "NAME or NAME=HOST,HOST: make one for this node");
   command->add_option("--days", a->options.days, "Validity")
       ->check(CLI::Range(1, 3650))

@@ -6,10 +6,17 @@
 
 #include <CLI/App.hpp>
 
+#include "kernels/base/say.hpp"
+
 namespace troupe::cli {
 
 // What a program tells the shell.
 enum ExitCode : int { kDone = 0, kFailed = 1, kUsage = 2, kInterrupted = 130 };
+
+// Says what is wrong but ends nothing.
+inline void warn(const std::string& message) {
+  say("troupe: " + message);
+}
 
 // This executable, which local nodes run too.
 std::string own_program();

@@ -1,8 +1,9 @@
 #include <cerrno>
-#include <csignal>
 #include <cstring>
+#include <exception>
 #include <fstream>
 #include <functional>
+#include <optional>
 #include <thread>
 
 #include <CLI/CLI.hpp>
@@ -17,6 +18,7 @@
 #include "actors/config/cluster.hpp"
 #include "actors/devices.hpp"
 #include "actors/security.hpp"
+#include "cli/checks.hpp"
 #include "cli/commands.hpp"
 #include "comm/address.hpp"
 #include "comm/shared_memory.hpp"
@@ -81,7 +83,6 @@ void examine_limits(Examination& e) {
     e.bad("open files", fmt::format("at most {}", files.rlim_max), "raise the hard limit: ulimit -Hn 4096");
   else
     e.good("open files", fmt::format("{} now, up to {}", files.rlim_cur, files.rlim_max));
-  signal(SIGXFSZ, SIG_IGN);  // as in a node
   if (const std::string why = comm::why_no_shared_memory(); !why.empty())
     e.bad("shared memory", why,
           "raise the limit of file sizes (ulimit -f) if there is one, or set transport = \"tcp\" in the "
@@ -141,27 +142,44 @@ std::string try_connect(const std::string& address) {
   });
 }
 
-void examine_cluster(Examination& e, const std::string& file) {
-  const config::ClusterConfig cluster = config::read_cluster_file(file);
-  e.good("cluster file",
-         fmt::format("{}: {} nodes{}", file, cluster.listed().size(),
-                     cluster.guests > 0 ? fmt::format(" and places for {} guests", cluster.guests) : ""));
-  if (actors::level_of(cluster) > kernels::best_isa_level())
-    e.bad("instruction set",
-          fmt::format("cluster.instruction_set is \"{}\", this machine has {}", cluster.instruction_set,
-                      to_string(kernels::best_isa_level())),
-          "set it to what all of the cluster's machines have");
-  const comm::Security security = actors::client_security(cluster);
+// None: it is wrong.
+std::optional<config::ClusterConfig> examine_cluster_file(Examination& e, const std::string& file) {
   try {
+    config::ClusterConfig cluster = config::read_cluster_file(file);
+    e.good("cluster file",
+           fmt::format("{}: {} nodes{}", file, cluster.listed().size(),
+                       cluster.guests > 0 ? fmt::format(" and places for {} guests", cluster.guests) : ""));
+    return cluster;
+  } catch (const Error& problem) {
+    e.bad("cluster file", problem.what(), "correct it, and ask again about the cluster");
+    return std::nullopt;
+  }
+}
+
+void examine_security(Examination& e, const config::ClusterConfig& cluster) {
+  try {
+    const comm::Security security = actors::client_security(cluster);
     if (security.tls()) comm::load_credentials(security, "");
     for (const auto& node : cluster.listed())
       comm::require_allowed(comm::parse_address(node.address), security, "use " + node.name + " at");
     e.good("security", security.tls()      ? "certificates in " + cluster.certificates
                        : security.insecure ? "none, and addresses beyond this machine are allowed"
                                            : "none, on this machine alone");
-  } catch (const Error& problem) {
+  } catch (const std::exception& problem) {  // a folder of certificates may be closed to us
     e.bad("security", problem.what(), "see [security] in the cluster file, and troupe certs");
   }
+}
+
+void examine_cluster(Examination& e, const std::string& file) {
+  const auto read = examine_cluster_file(e, file);
+  if (!read) return;
+  const config::ClusterConfig& cluster = *read;
+  if (actors::level_of(cluster) > kernels::best_isa_level())
+    e.bad("instruction set",
+          fmt::format("cluster.instruction_set is \"{}\", this machine has {}", cluster.instruction_set,
+                      to_string(kernels::best_isa_level())),
+          "set it to what all of the cluster's machines have");
+  examine_security(e, cluster);
   for (const auto& node : cluster.listed()) {
     const std::string listening = try_connect(node.address);
     const std::string what = "node " + node.name;
@@ -182,7 +200,8 @@ void add_doctor(CLI::App& app, int& code) {
   CLI::App* command = app.add_subcommand(
       "doctor", "Look for what is wrong with this machine or a cluster, and how to mend it");
   auto cluster = std::make_shared<std::string>();
-  command->add_option("--cluster", *cluster, "Also examine the nodes of this cluster file");
+  command->add_option("--cluster", *cluster, "Also examine the nodes of this cluster file")
+      ->check(not_empty());
   command->callback([cluster, &code] {
     Examination e;
     e.good("troupe", std::string(kVersion));

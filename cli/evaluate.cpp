@@ -1,12 +1,15 @@
 #include "cli/evaluate.hpp"
 
+#include <algorithm>
 #include <cerrno>
 #include <chrono>
 #include <cmath>
 #include <cstring>
 #include <filesystem>
 #include <fstream>
+#include <iterator>
 #include <optional>
+#include <string_view>
 #include <system_error>
 
 #include <CLI/CLI.hpp>
@@ -14,6 +17,7 @@
 #include <nlohmann/json.hpp>
 
 #include "actors/inference/evaluation.hpp"
+#include "cli/checks.hpp"
 #include "cli/commands.hpp"
 #include "cli/generate_options.hpp"
 #include "kernels/base/error.hpp"
@@ -105,6 +109,40 @@ bool is_stream(const std::string& path) {
   return type == file_type::fifo || type == file_type::character || type == file_type::socket;
 }
 
+// Whether it begins as what Troupe makes: a checkpoint, an exported model, a dataset's tokens or packs.
+bool is_troupes_own(const std::string& path) {
+  namespace fs = std::filesystem;
+  std::error_code none;
+  if (!fs::is_regular_file(path, none)) return false;
+  char magic[8] = {};
+  std::ifstream(path, std::ios::binary).read(magic, sizeof magic);
+  constexpr std::string_view kOwn[] = {"TROUPECK", "TROUPEEX", "TRUPETK1", "TRUPEPI1"};
+  return std::find(std::begin(kOwn), std::end(kOwn), std::string_view(magic, sizeof magic)) != std::end(kOwn);
+}
+
+// Whether the file is, or would be made, somewhere in the folder.
+bool lies_in(const std::string& folder, const std::string& file) {
+  namespace fs = std::filesystem;
+  std::error_code none;
+  const fs::path outer = fs::weakly_canonical(fs::absolute(folder, none), none);
+  const fs::path inner = fs::weakly_canonical(fs::absolute(file, none), none);
+  if (outer.empty()) return false;
+  return std::mismatch(outer.begin(), outer.end(), inner.begin(), inner.end()).first == outer.end();
+}
+
+// Throws where the translations would take the place of what cannot be had again so easily.
+void check_output(const EvaluateOptions& options) {
+  const std::string& output = options.output;
+  if (output.empty()) return;
+  if (is_troupes_own(output))
+    throw error(ErrorKind::usage,
+                "--output {} is a file that troupe has made, a model or part of a dataset; name another file",
+                output);
+  if (lies_in(options.data, output))
+    throw error(ErrorKind::usage, "--output {} lies in the dataset {}; name a file outside of it", output,
+                options.data);
+}
+
 // What a language model would not use.
 bool about_translations(const EvaluateOptions& options) {
   const model::GenerateOptions usual;
@@ -117,7 +155,7 @@ bool about_translations(const EvaluateOptions& options) {
 }  // namespace
 
 int evaluate(const EvaluateOptions& options) {
-  const auto warn = [](const std::string& message) { fmt::print(stderr, "troupe: {}\n", message); };
+  check_output(options);
   const auto trained =
       inference::TrainedModel::load(options.checkpoint, warn, inference::Use::loss, options.precision);
   if (trained->exported())
@@ -150,7 +188,7 @@ int evaluate(const EvaluateOptions& options) {
   }
   report.shown = spread(options.show, report.quality.sources.size());
   if (options.json)
-    fmt::print("{}\n", to_json(report).dump());
+    fmt::print("{}\n", to_json(report).dump(-1, ' ', false, nlohmann::json::error_handler_t::replace));
   else
     print(report);
   if (kept) write_translations(options.output, std::ios::trunc, report.quality.hypotheses);
@@ -163,16 +201,19 @@ void add_evaluate(CLI::App& app, int& code) {
   auto options = std::make_shared<EvaluateOptions>();
   command
       ->add_option("--checkpoint", options->checkpoint, "A checkpoint, or the --out folder of troupe train")
-      ->required();
-  command->add_option("--data", options->data, "The dataset folder")->required();
+      ->required()
+      ->check(not_empty());
+  command->add_option("--data", options->data, "The dataset folder")->required()->check(not_empty());
   command->add_option("--split", options->split, "Which held-out set")
       ->check(CLI::IsMember({"valid", "test"}))
       ->capture_default_str();
   command->add_option("--samples", options->samples_max, "Translate at most so many; 0: all")
+      ->check(whole_number())
       ->capture_default_str();
   command->add_option("--show", options->show, "Print so many translations beside their references")
+      ->check(whole_number())
       ->capture_default_str();
-  command->add_option("--output", options->output, "Write the translations to this file");
+  command->add_option("--output", options->output, "Write the translations to this file")->check(not_empty());
   command->add_flag("--json", options->json, "Print one JSON object");
   add_generate_options(*command, options->generate, options->threads);
   add_precision_options(*command, options->precision);

@@ -6,6 +6,7 @@
 
 #include "actors/inference/exported_model.hpp"
 #include "actors/inference/translator.hpp"
+#include "cli/checks.hpp"
 #include "cli/commands.hpp"
 #include "cli/generate_options.hpp"
 #include "kernels/base/error.hpp"
@@ -20,15 +21,26 @@ struct ExportOptions {
   inference::Precision precision;
 };
 
+// Throws for what the export would replace, unless that is one itself.
+void check_target(const std::string& out) {
+  std::error_code none;
+  const std::filesystem::file_status there = std::filesystem::status(out, none);
+  if (!std::filesystem::exists(there)) return;  // or it cannot be looked at, which writing it will tell
+  if (std::filesystem::is_directory(there))
+    throw error(ErrorKind::usage, "--out {} is a folder; name a file in it", out);
+  if (!std::filesystem::is_regular_file(there) || !inference::is_exported(out))
+    throw error(
+        ErrorKind::usage,
+        "--out {} is there already and is no exported model, which alone is replaced; name another file",
+        out);
+}
+
 void run_export(const ExportOptions& options) {
-  const auto warn = [](const std::string& message) { fmt::print(stderr, "troupe: {}\n", message); };
+  check_target(options.out);
   const std::string path = inference::find_checkpoint(options.checkpoint, warn);
   if (inference::is_exported(path))
     throw error(ErrorKind::usage, "{} is exported already; give the checkpoint that it was made from", path);
   const auto backend = kernels::make_cpu_backend();
-  std::error_code none;
-  if (std::filesystem::equivalent(path, options.out, none))
-    throw error(ErrorKind::usage, "--out {} is the checkpoint itself; name another file", options.out);
   model::SavedWeights saved = model::load_weights_only(path, *backend);
   if (saved.info.model.family != model::Family::encoder_decoder)
     throw error(ErrorKind::usage, "{} is a language model; what is exported is for translation", path);
@@ -46,8 +58,9 @@ void add_export(CLI::App& app, int&) {
   auto options = std::make_shared<ExportOptions>();
   command
       ->add_option("--checkpoint", options->checkpoint, "A checkpoint, or the --out folder of troupe train")
-      ->required();
-  command->add_option("--out", options->out, "The file to write")->required();
+      ->required()
+      ->check(not_empty());
+  command->add_option("--out", options->out, "The file to write")->required()->check(not_empty());
   add_precision_options(*command, options->precision);
   command->callback([options] { run_export(*options); });
 }

@@ -1,11 +1,12 @@
 #include "cli/job_arguments.hpp"
 
+#include "cli/checks.hpp"
 #include "kernels/base/error.hpp"
 
 namespace troupe::cli {
 
 void JobArguments::add_to(CLI::App& command, const std::string& file_text) {
-  command.add_option("--job", file, file_text);
+  command.add_option("--job", file, file_text)->check(not_empty());
   command.add_option("--set", overrides, "Change a setting of the job: section.key=value")
       ->expected(1)
       ->take_all();

@@ -6,6 +6,7 @@
 
 #include "actors/engine_setup.hpp"
 #include "actors/inference/translator.hpp"
+#include "cli/checks.hpp"
 #include "cli/commands.hpp"
 #include "cli/job_arguments.hpp"
 #include "kernels/base/hash.hpp"
@@ -22,7 +23,6 @@ struct LedgerOptions {
 };
 
 void verify(const LedgerOptions& options) {
-  const auto warn = [](const std::string& message) { fmt::print(stderr, "troupe: {}\n", message); };
   const auto backend = kernels::make_cpu_backend();
   const std::string newest = inference::find_checkpoint(options.out, warn);
   const model::Checkpoint checkpoint = model::load_checkpoint(newest, *backend);
@@ -49,7 +49,7 @@ void verify(const LedgerOptions& options) {
                                       {"epochs", found.epochs},
                                       {"slots", found.slots},
                                       {"chain", found.chain}}
-                           .dump());
+                           .dump(-1, ' ', false, nlohmann::json::error_handler_t::replace));
     return;
   }
   fmt::print(
@@ -70,8 +70,8 @@ void add_ledger(CLI::App& app, int&) {
   CLI::App* check =
       command->add_subcommand("verify", "Prove that every sample of each epoch was counted once");
   auto options = std::make_shared<LedgerOptions>();
-  check->add_option("out", options->out, "The --out folder of troupe train")->required();
-  check->add_option("--data", options->data, "The dataset of the job");
+  check->add_option("out", options->out, "The --out folder of troupe train")->required()->check(not_empty());
+  check->add_option("--data", options->data, "The dataset of the job")->check(not_empty());
   check->add_flag("--json", options->json, "One JSON object");
   check->callback([options] { verify(*options); });
 }

@@ -3,6 +3,7 @@
 #include <CLI/CLI.hpp>
 
 #include "actors/run_node.hpp"
+#include "cli/checks.hpp"
 #include "cli/commands.hpp"
 #include "kernels/base/error.hpp"
 
@@ -37,6 +38,9 @@ void add_node(CLI::App& app, int& code) {
   command->add_option(
       "--out", options->out,
       "This machine's folder for checkpoints and ledger, in place of the one that the job names");
+  for (const char* name :
+       {"--cluster", "--join", "--name", "--listen", "--device", "--certificates", "--data", "--out"})
+    command->get_option(name)->check(not_empty());
   command->add_flag("--one-job", options->one_job, "End with the first job")->group("");
   command->add_option("--announce-fd", options->announce_fd, "Write the address to this descriptor")
       ->group("");

@@ -2,7 +2,6 @@
 
 #include <atomic>
 #include <chrono>
-#include <cstdio>
 #include <cstdlib>
 #include <stop_token>
 #include <thread>
@@ -14,6 +13,7 @@
 #include "actors/cluster_client.hpp"
 #include "actors/prepare_cluster.hpp"
 #include "actors/stop_signals.hpp"
+#include "cli/checks.hpp"
 #include "cli/commands.hpp"
 #include "kernels/base/cores.hpp"
 #include "kernels/base/error.hpp"
@@ -21,6 +21,9 @@
 namespace troupe::cli {
 
 namespace {
+
+// As for every tokenizer that falls back to bytes. What a text needs beyond the least shows when it is read.
+constexpr int32_t kVocabularyMin = 272, kVocabularyMax = 1'000'000;
 
 struct PrepareArguments {
   data::PrepareOptions options;
@@ -75,11 +78,10 @@ data::ProgressFunction progress_line() {
     if (terminal) {
       const std::string share =
           p.total > 0 ? fmt::format("{:3.0f} %", 100.0 * double(p.done) / double(p.total)) : "";
-      fmt::print(stderr, "\r\033[K{} {}", p.phase, share);
-      std::fflush(stderr);
+      say_unended(fmt::format("\r\033[K{} {}", p.phase, share));
     } else if (last != p.phase) {
       last = p.phase;
-      fmt::print(stderr, "{}\n", p.phase);
+      say(last);
     }
   };
 }
@@ -87,7 +89,7 @@ data::ProgressFunction progress_line() {
 // Clears the live line when the work is done, or has failed and an error follows.
 struct ClearLine {
   ~ClearLine() {
-    if (on_terminal()) fmt::print(stderr, "\r\033[K");
+    if (on_terminal()) say_unended("\r\033[K");
   }
 };
 
@@ -105,7 +107,7 @@ class Cancellation {
     for (; !over.stop_requested(); std::this_thread::sleep_for(kPoll)) {
       if (!signals_.arrived()) continue;
       if (asked_.exchange(true)) std::_Exit(kInterrupted);
-      fmt::print(stderr, "{}stopping; once more to leave at once\n", on_terminal() ? "\r\033[K" : "");
+      say(fmt::format("{}stopping; once more to leave at once", on_terminal() ? "\r\033[K" : ""));
     }
   }
 
@@ -145,10 +147,14 @@ void run(PrepareArguments& a) {
 void add_source_options(CLI::App& command, PrepareArguments& a) {
   data::SourceOptions& o = a.options.source;
   command.add_option("--aligned", a.aligned, "Two files of the same number of lines: source, target")
-      ->expected(2);
-  auto* tsv = command.add_option("--tsv", a.tsv, "One file with a pair a line, separated by tabs");
-  auto* text = command.add_option("--text", a.text,
-                                  "One plain text file, for a language model; blank lines end documents");
+      ->expected(2)
+      ->check(not_empty());
+  auto* tsv = command.add_option("--tsv", a.tsv, "One file with a pair a line, separated by tabs")
+                  ->check(not_empty());
+  auto* text = command
+                   .add_option("--text", a.text,
+                               "One plain text file, for a language model; blank lines end documents")
+                   ->check(not_empty());
   auto* debian = command.add_option("--source", a.source, "debian: Debian's translated package descriptions")
                      ->check(CLI::IsMember({"debian"}));
   const auto set_pair = [&o](const std::string& pair) {
@@ -158,10 +164,13 @@ void add_source_options(CLI::App& command, PrepareArguments& a) {
       .add_option_function<std::string>(
           "--pair", set_pair, "Languages of source and target; of --source debian, unless given, en-fr")
       ->excludes(text);
-  auto* cache = command.add_option("--cache", o.cache, "Where downloaded lists are kept")->needs(debian);
+  auto* cache = command.add_option("--cache", o.cache, "Where downloaded lists are kept")
+                    ->needs(debian)
+                    ->check(not_empty());
   command.add_option("--apt-lists", o.apt_lists, "Use these downloaded lists instead of the network")
       ->needs(debian)
-      ->excludes(cache);
+      ->excludes(cache)
+      ->check(not_empty());
   command.add_option("--tsv-source-column", o.tsv_source_column, "Column of the source, from 1")->needs(tsv);
   command.add_option("--tsv-target-column", o.tsv_target_column, "Column of the target, from 1")->needs(tsv);
   command.add_option("--tsv-label-column", o.tsv_label_column, "Column of a label; 0: none")->needs(tsv);
@@ -174,6 +183,7 @@ void add_source_options(CLI::App& command, PrepareArguments& a) {
 void add_tokenizer_options(CLI::App& command, PrepareArguments& a) {
   auto* vocabulary =
       command.add_option("--vocabulary", a.options.tokenizer.vocabulary, "Entries of the tokenizer")
+          ->check(CLI::Range(kVocabularyMin, kVocabularyMax))
           ->capture_default_str();
   auto* kind = command.add_option("--tokenizer", a.tokenizer, "unigram or bpe")
                    ->check(CLI::IsMember({"unigram", "bpe"}))
@@ -185,6 +195,7 @@ void add_tokenizer_options(CLI::App& command, PrepareArguments& a) {
   command
       .add_option("--tokenizer-file", a.options.tokenizer_file,
                   "Use this SentencePiece model instead of training one")
+      ->check(not_empty())
       ->excludes(vocabulary)
       ->excludes(kind)
       ->excludes(sentences);
@@ -196,7 +207,7 @@ void add_prepare(CLI::App& app, int&) {
   auto a = std::make_shared<PrepareArguments>();
   CLI::App* command = app.add_subcommand("prepare", "Turn text into a dataset: clean, tokenise, split, pack");
   auto& o = a->options;
-  command->add_option("--out", o.out, "Dataset folder to write")->required();
+  command->add_option("--out", o.out, "Dataset folder to write")->required()->check(not_empty());
   command->add_flag("--overwrite", o.overwrite, "Replace a dataset that is there already");
   add_source_options(*command, *a);
   const CLI::Option* const characters_max =
@@ -221,7 +232,8 @@ void add_prepare(CLI::App& app, int&) {
   auto* nodes = command->add_option("--nodes", a->nodes, "Spread the loaders over this many node processes")
                     ->check(CLI::Range(1, 1024));
   command->add_option("--cluster", a->cluster, "Use the loaders of the running nodes of this cluster file")
-      ->excludes(nodes);
+      ->excludes(nodes)
+      ->check(not_empty());
   command->callback([a, characters_max] {
     if (a->unit == "token" && characters_max->count() > 0)
       throw error(ErrorKind::usage, "--characters-max leaves out samples; --split token leaves out none");

@@ -1,6 +1,7 @@
 #include <CLI/CLI.hpp>
 
 #include "actors/train_client.hpp"
+#include "cli/checks.hpp"
 #include "cli/commands.hpp"
 #include "cli/job_arguments.hpp"
 
@@ -29,8 +30,10 @@ void add_train(CLI::App& app, int& code) {
   auto a = std::make_shared<TrainArguments>();
   auto& o = a->options;
   a->job.add_to(*command, "Job file (TOML): model, optimizer, steps; see examples/jobs");
-  command->add_option("--data", o.data, "Dataset folder, as troupe prepare makes it");
-  command->add_option("--out", o.out, "Folder for checkpoints, logs and cluster.json")->required();
+  command->add_option("--data", o.data, "Dataset folder, as troupe prepare makes it")->check(not_empty());
+  command->add_option("--out", o.out, "Folder for checkpoints, logs and cluster.json")
+      ->required()
+      ->check(not_empty());
   auto* nodes = command->add_option("--nodes", o.nodes, "Node processes on this machine")
                     ->check(CLI::Range(1, 1024))
                     ->capture_default_str();
@@ -40,7 +43,7 @@ void add_train(CLI::App& app, int& code) {
                           "cuda:0,1,cuda:2,3 gives them to the nodes in turn");
   auto* cluster =
       command->add_option("--cluster", o.cluster_file, "Use the running nodes of this cluster file");
-  cluster->excludes(nodes)->excludes(devices);
+  cluster->excludes(nodes)->excludes(devices)->check(not_empty());
   command
       ->add_option("--min-nodes", o.min_nodes,
                    "Begin with at least so many of them; the others may come later")

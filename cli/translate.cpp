@@ -6,6 +6,7 @@
 #include <fmt/format.h>
 
 #include "actors/inference/translator.hpp"
+#include "cli/checks.hpp"
 #include "cli/commands.hpp"
 #include "cli/generate_options.hpp"
 #include "cli/lines.hpp"
@@ -32,7 +33,6 @@ std::string format_outputs(const std::vector<std::vector<inference::Output>>& ou
 }  // namespace
 
 int translate(const TranslateOptions& options) {
-  const auto warn = [](const std::string& message) { fmt::print(stderr, "troupe: {}\n", message); };
   const auto trained =
       inference::TrainedModel::load(options.checkpoint, warn, inference::Use::translation, options.precision);
   if (!trained->translates())
@@ -69,7 +69,8 @@ void add_translate(CLI::App& app, int& code) {
   command
       ->add_option("--checkpoint", options->checkpoint,
                    "A checkpoint, an exported model, or the --out folder of troupe train")
-      ->required();
+      ->required()
+      ->check(not_empty());
   add_generate_options(*command, options->generate, options->threads);
   add_precision_options(*command, options->precision);
   const CLI::Option* const n_best =

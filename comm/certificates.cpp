@@ -153,6 +153,15 @@ void write_new(const fs::path& path, const std::string& text, mode_t mode) {
   throw failure;
 }
 
+bool is_there(const fs::path& path) {
+  std::error_code failure;
+  const bool there = fs::exists(path, failure);
+  if (failure)
+    throw error(ErrorKind::file, "cannot look for {}: {}; check the path and its permissions", path.string(),
+                failure.message());
+  return there;
+}
+
 void check_options(const CertificateOptions& options) {
   if (options.folder.empty()) throw Error(ErrorKind::usage, "certificates need a folder to be written to");
   if (options.cluster.empty() || options.cluster.size() > 64)
@@ -177,7 +186,7 @@ void check_options(const CertificateOptions& options) {
                     request.name);
     const fs::path base = fs::path(options.folder) / request.name;
     for (const char* suffix : {".pem", ".key"})
-      if (fs::path path = base; fs::exists(path += suffix))
+      if (fs::path path = base; is_there(path += suffix))
         throw error(ErrorKind::file,
                     "{} exists and will not be overwritten: remove it first, or choose another folder",
                     path.string());
@@ -188,7 +197,7 @@ void check_options(const CertificateOptions& options) {
 Authority authority_in(const fs::path& folder, const std::string& cluster,
                        std::vector<std::string>& written) {
   const std::string certificate_file = folder / "ca.pem", key_file = folder / "ca.key";
-  const bool has_certificate = fs::exists(certificate_file), has_key = fs::exists(key_file);
+  const bool has_certificate = is_there(certificate_file), has_key = is_there(key_file);
   if (has_certificate != has_key)
     throw error(ErrorKind::file, "{} exists without {}: both are needed to sign certificates",
                 has_certificate ? certificate_file : key_file, has_certificate ? key_file : certificate_file);
@@ -208,6 +217,21 @@ Authority authority_in(const fs::path& folder, const std::string& cluster,
   return made;
 }
 
+// `written` has the paths of all that is there when it throws.
+void write_certificates(const CertificateOptions& options, std::vector<std::string>& written) {
+  const fs::path folder(options.folder);
+  const Authority authority = authority_in(folder, options.cluster, written);
+  for (const CertificateRequest& request : options.nodes) {
+    const Key key = new_key();
+    const Certificate certificate = new_certificate(request, key.get(), authority, options);
+    const std::string base = folder / request.name;
+    write_new(base + ".key", pem_of(key.get()), 0600);
+    written.push_back(base + ".key");
+    write_new(base + ".pem", pem_of(certificate.get()), 0644);
+    written.push_back(base + ".pem");
+  }
+}
+
 }  // namespace
 
 std::vector<std::string> make_certificates(const CertificateOptions& options) {
@@ -218,15 +242,11 @@ std::vector<std::string> make_certificates(const CertificateOptions& options) {
   if (failure)
     throw error(ErrorKind::file, "cannot create the folder {}: {}", options.folder, failure.message());
   std::vector<std::string> written;
-  const Authority authority = authority_in(folder, options.cluster, written);
-  for (const CertificateRequest& request : options.nodes) {
-    const Key key = new_key();
-    const Certificate certificate = new_certificate(request, key.get(), authority, options);
-    const std::string base = folder / request.name;
-    write_new(base + ".key", pem_of(key.get()), 0600);
-    written.push_back(base + ".key");
-    write_new(base + ".pem", pem_of(certificate.get()), 0644);
-    written.push_back(base + ".pem");
+  try {
+    write_certificates(options, written);
+  } catch (...) {  // what is there already is refused the next time: all of them, or none
+    for (const std::string& path : written) unlink(path.c_str());
+    throw;
   }
   return written;
 }

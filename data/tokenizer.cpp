@@ -2,13 +2,12 @@
 
 #include <algorithm>
 #include <cmath>
-#include <fstream>
-#include <iterator>
 #include <unordered_map>
 
 #include <sentencepiece_processor.h>
 #include <sentencepiece_trainer.h>
 
+#include "data/files.hpp"
 #include "kernels/base/error.hpp"
 #include "kernels/base/hash.hpp"
 
@@ -53,13 +52,24 @@ void check_options(const TokenizerOptions& options, size_t sentences) {
   const int32_t smallest = options.byte_fallback ? 272 : 16;
   if (options.vocabulary < smallest || options.vocabulary > 1'000'000)
     throw error(ErrorKind::usage, "cannot train a tokenizer with a vocabulary of {}: choose {} to 1000000{}",
-                options.vocabulary, smallest,
-                options.byte_fallback ? " (256 pieces are for bytes; fewer need byte fallback off)" : "");
+                options.vocabulary, smallest, options.byte_fallback ? " (256 pieces are for bytes)" : "");
   if (!(options.character_coverage >= 0.9 && options.character_coverage <= 1))
     throw error(ErrorKind::usage, "cannot train a tokenizer with character coverage {}: choose 0.9 to 1",
                 options.character_coverage);
   if (sentences == 0)
     throw error(ErrorKind::usage, "cannot train a tokenizer: there is no text to train it on");
+}
+
+// SentencePiece refuses a vocabulary in which the text's characters have no room with "... smaller than
+// required_chars. 300 vs 546. ..." and an option of its own. Returns the second number; empty: it says
+// something else.
+std::string least_vocabulary(std::string_view reason) {
+  constexpr std::string_view kBefore = "required_chars. ", kBetween = " vs ";
+  const size_t numbers = reason.rfind(kBefore);
+  const size_t between = numbers == std::string_view::npos ? numbers : reason.find(kBetween, numbers);
+  if (between == std::string_view::npos) return {};
+  const std::string_view second = reason.substr(between + kBetween.size());
+  return std::string(second.substr(0, second.find_first_not_of("0123456789")));
 }
 
 }  // namespace
@@ -93,12 +103,7 @@ Tokenizer::Tokenizer(Tokenizer&&) noexcept = default;
 Tokenizer& Tokenizer::operator=(Tokenizer&&) noexcept = default;
 
 Tokenizer Tokenizer::load(const std::string& path) {
-  std::ifstream file(path, std::ios::binary);
-  if (!file)
-    throw error(ErrorKind::file, "cannot read the tokenizer {}: give the path of a SentencePiece model",
-                path);
-  std::string bytes{std::istreambuf_iterator<char>(file), {}};
-  return Tokenizer(std::move(bytes), path);
+  return Tokenizer(read_file(path), path);
 }
 
 std::vector<int32_t> Tokenizer::encode(std::string_view text) const {
@@ -184,10 +189,16 @@ std::string train_tokenizer(const TokenizerOptions& options, std::span<const std
   SpanIterator iterator(sentences);
   std::string model;
   const auto status = sp::SentencePieceTrainer::Train(settings, &iterator, &model);
-  if (!status.ok() || model.empty())
-    throw error(ErrorKind::usage, "cannot train a {} tokenizer of {} pieces on {} sentences: {}",
-                model_type(options.kind), options.vocabulary, sentences.size(), status.ToString());
-  return model;
+  if (status.ok() && !model.empty()) return model;
+  const std::string reason = status.ToString();
+  if (const std::string least = least_vocabulary(reason); !least.empty())
+    throw error(ErrorKind::usage,
+                "cannot train a tokenizer with a vocabulary of {}: the characters of this text{} take {}; "
+                "choose at least so many",
+                options.vocabulary, options.byte_fallback && subwords ? " and 256 pieces for bytes" : "",
+                least);
+  throw error(ErrorKind::usage, "cannot train a {} tokenizer of {} pieces on {} sentences: {}",
+              model_type(options.kind), options.vocabulary, sentences.size(), reason);
 }
 
 }  // namespace troupe::data

@@ -59,6 +59,7 @@ wire::Envelope order(const std::string& out) {
   message.mutable_start_job()->set_job_toml(
       config::canonical_text(config::parse_job("follow_cluster", "", tiny)));
   message.mutable_start_job()->set_out_folder(std::filesystem::absolute(out));
+  message.mutable_start_job()->add_orders(actors::new_order());  // a later one of the same job has another
   return message;
 }
 

@@ -121,19 +121,33 @@ SavedWeights load_weights_only(const fs::path& path, kernels::Backend& backend) 
 }
 
 std::optional<fs::path> latest_checkpoint(const fs::path& path, const Warn& warn) {
-  if (!fs::is_directory(path)) {
-    if (fs::exists(path)) return path;
+  std::error_code failed;
+  const fs::file_status there = fs::status(path, failed);
+  if (!fs::status_known(there))
+    throw error(ErrorKind::file, "cannot look for a checkpoint at {}: {}; check the path and its permissions",
+                path.string(), failed.message());
+  if (!fs::is_directory(there)) {
+    if (fs::exists(there)) return path;
     throw error(ErrorKind::file, "there is no file or folder {}", path.string());
   }
-  for (const Found& found : checkpoints_in(path)) {
+  CheckpointsFound found = find_checkpoints(path);
+  for (const Error& reason : found.passed_over)
+    if (warn) warn(fmt::format("skipped: {}", reason.what()));
+  return std::move(found.newest);
+}
+
+CheckpointsFound find_checkpoints(const fs::path& folder) {
+  CheckpointsFound all;
+  for (const Found& found : checkpoints_in(folder)) {
     try {
       verify_checkpoint(found.path);
-      return found.path;
+      all.newest = found.path;
+      break;
     } catch (const Error& reason) {
-      if (warn) warn(fmt::format("skipped: {}", reason.what()));
+      all.passed_over.push_back(reason);
     }
   }
-  return std::nullopt;
+  return all;
 }
 
 void prune_checkpoints(const fs::path& folder, int keep, int64_t newest) {

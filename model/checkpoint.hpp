@@ -14,7 +14,9 @@
 #include <limits>
 #include <optional>
 #include <string>
+#include <vector>
 
+#include "kernels/base/error.hpp"
 #include "model/config.hpp"
 #include "model/optimizer.hpp"
 #include "model/state.hpp"
@@ -63,6 +65,14 @@ SavedWeights load_weights_only(const std::filesystem::path& path, kernels::Backe
 // Broken ones are skipped with a call of `warn`. nullopt: none.
 using Warn = std::function<void(const std::string& message)>;
 std::optional<std::filesystem::path> latest_checkpoint(const std::filesystem::path& path, const Warn& warn);
+
+// The newest checkpoint of a folder that verifies, and why each that is newer does not (corrupt, file,
+// version), newest first.
+struct CheckpointsFound {
+  std::optional<std::filesystem::path> newest;
+  std::vector<Error> passed_over;
+};
+CheckpointsFound find_checkpoints(const std::filesystem::path& folder);
 
 // Deletes all but the `keep` newest checkpoints of a folder (by step, those of one step count once) and
 // temporary files that a crash left. Those of steps beyond `newest` neither count nor go: broken ones, before

@@ -1,9 +1,11 @@
 #include "actors/config/cluster.hpp"
 
 #include <algorithm>
+#include <array>
 #include <charconv>
 #include <set>
 
+#include <arpa/inet.h>
 #include <fmt/format.h>
 
 #include "actors/config/device.hpp"
@@ -14,6 +16,17 @@ namespace troupe::config {
 
 namespace {
 
+constexpr std::array kLevels = {"auto", "v2", "v3", "v4"};
+
+// By its place in kLevels.
+void describe_level(std::string& level, FieldVisitor& v) {
+  std::vector<Choice> choices;
+  for (const char* name : kLevels) choices.push_back({name, int64_t(choices.size())});
+  int64_t chosen = std::find(kLevels.begin(), kLevels.end(), level) - kLevels.begin();
+  v.choice("cluster.instruction_set", chosen, choices);
+  level = kLevels.at(size_t(chosen));
+}
+
 void describe(ClusterConfig& c, FieldVisitor& v) {
   v.text("cluster.name", c.name);
   v.number("cluster.heartbeat_interval_ms", c.heartbeat_interval_ms, {10, 60'000});
@@ -22,7 +35,7 @@ void describe(ClusterConfig& c, FieldVisitor& v) {
   v.number("cluster.guests", c.guests, {0, 1023});
   v.pick("cluster.transport", c.transport,
          {{"auto", int64_t(Transport::automatic)}, {"tcp", int64_t(Transport::tcp)}, {"shm", int64_t(Transport::shm)}});
-  v.text("cluster.instruction_set", c.instruction_set);
+  describe_level(c.instruction_set, v);
   v.text("security.certificates", c.certificates);
   v.boolean("security.insecure", c.insecure);
 }
@@ -35,16 +48,27 @@ void describe(NodeConfig& n, FieldVisitor& v) {
   v.text("device", n.device);
 }
 
-// host:port with a port of 0..65535; IPv6 hosts in brackets.
+// What comm::parse_address, which is not known here, takes for one: a name, or an address, of IPv6 in brackets.
+bool is_host(std::string_view host) {
+  if (host.size() >= 2 && host.front() == '[' && host.back() == ']') {
+    in6_addr ignored{};
+    return inet_pton(AF_INET6, std::string(host.substr(1, host.size() - 2)).c_str(), &ignored) == 1;
+  }
+  constexpr std::string_view kOfNames = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789.-_";
+  return !host.empty() && host.size() <= 253 && host.find_first_not_of(kOfNames) == std::string_view::npos;
+}
+
+// host:port with a port of 0..65535.
 void check_address(std::string_view file, std::string_view node, std::string_view key, std::string_view address) {
   const auto colon = address.rfind(':');
   unsigned port = 0;
   const auto digits = colon == std::string_view::npos ? std::string_view{} : address.substr(colon + 1);
   const auto result = std::from_chars(digits.data(), digits.data() + digits.size(), port);
   const bool number = !digits.empty() && result.ec == std::errc{} && result.ptr == digits.data() + digits.size();
-  if (!number || port > 65535 || colon == 0)
-    throw error(ErrorKind::usage, "{}: {} of node {} is \"{}\"; it must be host:port, as in \"127.0.0.1:7000\"", file,
-                key, node, address);
+  if (!number || port > 65535 || !is_host(address.substr(0, colon)))
+    throw error(ErrorKind::usage,
+                "{}: {} of node {} is \"{}\"; it must be host:port, as in \"127.0.0.1:7000\" or \"[::1]:7000\"",
+                file, key, node, address);
 }
 
 // What links and certificates take for one.
@@ -81,10 +105,6 @@ void check(std::string_view file, const ClusterConfig& c) {
     throw error(ErrorKind::usage,
                 "{}: cluster.patience_ms ({}) must be at least twice cluster.heartbeat_interval_ms ({})", file,
                 c.patience_ms, c.heartbeat_interval_ms);
-  const std::string& level = c.instruction_set;
-  if (level != "auto" && level != "v2" && level != "v3" && level != "v4")
-    throw error(ErrorKind::usage,
-                "{}: cluster.instruction_set is \"{}\"; it must be one of \"auto\" \"v2\" \"v3\" \"v4\"", file, level);
 }
 
 }  // namespace

@@ -18,6 +18,12 @@ namespace {
 
 std::string number_text(double value) { return fmt::format("{}", value); }
 
+// As TOML has it, where a number without a point or an exponent is an integer.
+std::string real_text(double value) {
+  const std::string text = number_text(value);
+  return text.find_first_not_of("-0123456789") == std::string::npos ? text + ".0" : text;
+}
+
 std::string range_text(Range range, bool integer) {
   if (integer) return fmt::format("a whole number from {} to {}", int64_t(range.least), int64_t(range.most));
   return fmt::format("a number from {} to {}", number_text(range.least), number_text(range.most));
@@ -78,7 +84,7 @@ struct Place {
 std::string kind_of(const toml::node& node) {
   if (node.is_string()) return fmt::format("the string \"{}\"", **node.as_string());
   if (node.is_integer()) return fmt::format("{}", **node.as_integer());
-  if (node.is_floating_point()) return number_text(**node.as_floating_point());
+  if (node.is_floating_point()) return real_text(**node.as_floating_point());
   if (node.is_boolean()) return **node.as_boolean() ? "true" : "false";
   if (node.is_array()) return "a list";
   if (node.is_table()) return "a table";
@@ -165,11 +171,7 @@ class TableReader final : public FieldVisitor {
 class TextWriter final : public FieldVisitor {
  public:
   void integer(std::string_view key, int64_t& value, Range) override { line(key, fmt::format("{}", value)); }
-  void real(std::string_view key, double& value, Range) override {
-    std::string text = number_text(value);
-    if (text.find_first_of(".e") == std::string::npos) text += ".0";
-    line(key, text);
-  }
+  void real(std::string_view key, double& value, Range) override { line(key, real_text(value)); }
   void boolean(std::string_view key, bool& value) override { line(key, value ? "true" : "false"); }
   void text(std::string_view key, std::string& value) override { line(key, quoted(value)); }
   void choice(std::string_view key, int64_t& value, const std::vector<Choice>& choices) override {

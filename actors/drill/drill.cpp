@@ -18,6 +18,7 @@
 #include "actors/wire.hpp"
 #include "comm/messages.pb.h"
 #include "data/dataset.hpp"
+#include "kernels/base/say.hpp"
 
 namespace troupe::drill {
 
@@ -45,10 +46,6 @@ int signal_of(FaultKind kind) {
   }
 }
 
-void say(const std::string& text) {
-  fmt::print(stderr, "{}\n", text);
-}
-
 wire::Envelope start_order(const DrillOptions& options, const config::JobConfig& job,
                            const std::string& out) {
   wire::Envelope message;
@@ -57,6 +54,7 @@ wire::Envelope start_order(const DrillOptions& options, const config::JobConfig&
   if (!options.data.empty()) order.set_data_folder(std::filesystem::absolute(options.data));
   order.set_out_folder(std::filesystem::absolute(out));
   order.set_threads(uint32_t(options.threads));
+  order.add_orders(actors::new_order());
   return message;
 }
 
@@ -338,7 +336,7 @@ std::string undisturbed_digest(const DrillOptions& options, int64_t steps) {
   const std::string out = options.out + "/undisturbed";
   std::filesystem::remove_all(out);
   actors::LocalCluster cluster(config::local_cluster(1, options.threads, options.devices), out,
-                               options.program);
+                               options.program, {"--drill"});
   cluster.start();
   actors::ClusterClient client(cluster.config());
   client.wait_for_links(std::chrono::seconds(30));

@@ -115,7 +115,7 @@ std::string to_json(const DrillResult& result) {
                                 {"digest", result.digest},
                                 {"expected_digest", result.expected_digest},
                                 {"faults", faults}}
-      .dump(2);
+      .dump(2, ' ', false, nlohmann::json::error_handler_t::replace);
 }
 
 }  // namespace troupe::drill

@@ -10,6 +10,7 @@
 #include "actors/roles.hpp"
 #include "actors/step_total.hpp"
 #include "actors/train_engine.hpp"
+#include "actors/wire.hpp"
 
 namespace troupe::actors {
 
@@ -55,8 +56,12 @@ struct aggregator_state {
   std::vector<std::pair<SaveFinal, caf::typed_response_promise<Saved>>> finals_wanted;
   using Done = std::function<void(const std::shared_ptr<const StepOutcome>&)>;
 
-  EngineBuilt build(const BuildEngine& from) {
+  EngineBuilt build(Self self, const BuildEngine& from) {
     Beginning beginning = find_beginning(*setup.context);
+    if (!beginning.passed_over.empty())
+      self->send(setup.supervisor,
+                 Publish{notice(*setup.context, fmt::format("passes over newer checkpoints: {}",
+                                                            fmt::join(beginning.passed_over, "; ")))});
     dataset = from.dataset;
     engine = build_engine(*setup.context, *dataset, beginning);
     if (setup.context->services->drill) write_memory_map(*setup.context, *engine);
@@ -297,7 +302,7 @@ aggregator_actor::behavior_type aggregator(aggregator_actor::stateful_pointer<ag
   const supervisor_actor supervisor = self->state.setup.supervisor;
   return {
       [self, supervisor](const BuildEngine& from) {
-        return guarded_answer<EngineBuilt>(self, supervisor, [&] { return self->state.build(from); });
+        return guarded_answer<EngineBuilt>(self, supervisor, [&] { return self->state.build(self, from); });
       },
       [self](const TakePart& peers) { self->state.peers = peers; },
       [self, supervisor](const scheduler::BeginView& begins) {

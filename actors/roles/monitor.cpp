@@ -4,12 +4,12 @@
 #include <caf/actor_system.hpp>
 #include <caf/stateful_actor.hpp>
 #include <caf/typed_event_based_actor.hpp>
-#include <spdlog/sinks/basic_file_sink.h>
 #include <spdlog/spdlog.h>
 
 #include "actors/guarded.hpp"
 #include "actors/ledger.hpp"
 #include "actors/roles.hpp"
+#include "actors/roles/train_log.hpp"
 #include "actors/train_engine.hpp"
 #include "actors/wire.hpp"
 #include "data/dataset.hpp"
@@ -32,24 +32,24 @@ struct monitor_state {
   std::shared_ptr<spdlog::logger> log;  // once this node has spoken
   std::optional<LedgerWriter> ledger;
   std::deque<LedgerRecord> unwritten;  // as when the disk is full
+  std::string why_unwritten;           // empty: nobody has been told yet
   Clock::time_point write_again_at;
   model::LossTotals since;  // the last report
   int64_t steps_since = 0;
+  std::shared_ptr<const StepOutcome> unreported;  // the newest of those
   Clock::time_point reported_at = Clock::now();
   Validated validated;
   size_t members = 1;
 
   void open_log() {
-    const JobContext& context = *setup.context;
-    if (log || !context.speaks()) return;
-    const auto path = std::filesystem::path(context.out_folder) / "train.log";
-    log = std::make_shared<spdlog::logger>("train");  // says nothing where the file cannot be opened
-    log->flush_on(spdlog::level::info);
-    try {
-      log->sinks().push_back(std::make_shared<spdlog::sinks::basic_file_sink_mt>(path.string()));
-    } catch (const spdlog::spdlog_ex& problem) {
-      spdlog::warn("trains without {}: {}", path.string(), problem.what());
-    }
+    if (!log && setup.context->speaks()) log = open_train_log(*setup.context);
+  }
+
+  // What nobody would look for in this node's own log.
+  void tell(Self self, const std::string& what) {
+    spdlog::warn("{}", what);
+    if (log && setup.context->speaks()) log->warn("{}", what);
+    self->send(setup.supervisor, Publish{notice(*setup.context, what)});
   }
 
   void begin(const scheduler::View& view) {
@@ -59,7 +59,7 @@ struct monitor_state {
       log->info("view {}: {} nodes from step {}", view.ballot.number, members, view.step);
   }
 
-  void record(const StepReport& report) {
+  void record(Self self, const StepReport& report) {
     const JobContext& context = *setup.context;
     const StepOutcome& outcome = *report.outcome;
     LedgerRecord line;
@@ -75,29 +75,36 @@ struct monitor_state {
     line.committed_us = std::chrono::system_clock::now().time_since_epoch() / std::chrono::microseconds(1);
     line.chain = to_hex(report.chain.data(), report.chain.size());
     unwritten.push_back(std::move(line));
-    write_ledger();
+    write_ledger(self);
   }
 
   // What cannot be written now is written later: a full disk is no reason to stop.
-  void write_ledger() {
+  void write_ledger(Self self) {
     const bool late = unwritten.size() > 1;
     if (late && Clock::now() < write_again_at) return;
     try {
       if (!ledger)
         ledger.emplace(ledger_path(setup.context->out_folder, setup.context->node()), unwritten.front().step);
       for (; !unwritten.empty(); unwritten.pop_front()) ledger->append(unwritten.front());
+      why_unwritten.clear();
       if (late) spdlog::info("the ledger is complete again");
     } catch (const std::exception& problem) {
       ledger.reset();
       write_again_at = Clock::now() + std::chrono::seconds(1);
-      if (!late) spdlog::warn("the ledger waits: {}", problem.what());
+      const bool told = !std::exchange(why_unwritten, problem.what()).empty();
+      if (!told) tell(self, "the ledger waits: " + why_unwritten);
       if (unwritten.size() > kUnwrittenMax) throw;
     }
   }
 
-  void flush() {
+  // Nothing is written, or due, after this unless the job goes on.
+  void flush(Self self) {
     write_again_at = {};
-    if (!unwritten.empty()) write_ledger();
+    if (!unwritten.empty()) write_ledger(self);
+    if (!unwritten.empty())
+      tell(self, fmt::format("the ledger lacks its last {} steps, from step {} on: {}", unwritten.size(),
+                             unwritten.front().step, why_unwritten));
+    if (unreported) report(self);  // a job may end between two reports, and before the first
   }
 
   // What happened before this node took part.
@@ -119,22 +126,29 @@ struct monitor_state {
                 100 * result.accuracy, result.best ? ", the best so far" : "");
   }
 
-  void on_step(Self self, const StepOutcome& outcome) {
+  void on_step(Self self, const std::shared_ptr<const StepOutcome>& committed) {
+    const StepOutcome& outcome = *committed;
     since += outcome.training;
     ++steps_since;
+    unreported = committed;
     const bool speaks = setup.context->speaks();
     if (outcome.plan.skipped && log && speaks)
       log->warn("step {} was skipped: {}", outcome.plan.step,
                 outcome.plan.flags != 0 ? "a gradient was not finite or too large" : "no target token");
     const int64_t done = outcome.plan.step + 1;
-    if (done % setup.context->job.report_every != 0 && done != setup.context->job.steps) return;
-    if (speaks) report(self, outcome);
+    if (done % setup.context->job.report_every == 0 || done == setup.context->job.steps) report(self);
+  }
+
+  // REQUIRES a step that was not. All nodes count from the same steps on; one speaks.
+  void report(Self self) {
+    if (setup.context->speaks()) publish_report(self, *unreported);
     since = {};
     steps_since = 0;
+    unreported.reset();
     reported_at = Clock::now();
   }
 
-  void report(Self self, const StepOutcome& outcome) {
+  void publish_report(Self self, const StepOutcome& outcome) {
     const JobContext& context = *setup.context;
     const auto now = Clock::now();
     const double seconds = std::max(1e-9, std::chrono::duration<double>(now - reported_at).count());
@@ -171,8 +185,8 @@ monitor_actor::behavior_type monitor(monitor_actor::stateful_pointer<monitor_sta
   return {
       [self, supervisor](const StepReport& step) {
         guarded(self, supervisor, [&] {
-          self->state.record(step);
-          self->state.on_step(self, *step.outcome);
+          self->state.record(self, step);
+          self->state.on_step(self, step.outcome);
         });
       },
       [self](const Validated& result) { self->state.on_validated(result); },
@@ -182,7 +196,7 @@ monitor_actor::behavior_type monitor(monitor_actor::stateful_pointer<monitor_sta
       },
       [self, supervisor](const FlushReports&) {
         return guarded_answer<ReportsFlushed>(self, supervisor, [&] {
-          self->state.flush();
+          self->state.flush(self);
           return ReportsFlushed{};
         });
       },

@@ -62,6 +62,24 @@ TEST_CASE("a node whose link comes back is counted on again, but not for what it
   CHECK_FALSE(nodes.others_go_on("alpha"));
 }
 
+TEST_CASE("of an idle node nothing is expected until it tells of a view") {
+  KnownNodes nodes({"alpha", "beta"});
+  nodes.saw_view("alpha", {"alpha"});
+  CHECK_FALSE(nodes.is_last("alpha"));
+  CHECK(nodes.gone("alpha"));
+  CHECK_FALSE(nodes.any_in_view());
+  CHECK(nodes.is_last("beta"));
+  CHECK(nodes.idle("beta"));
+  CHECK_FALSE(nodes.idle("beta"));
+  CHECK_FALSE(nodes.any_takes_part());
+  nodes.saw_view("alpha", {"alpha", "beta"});  // it has refused
+  CHECK_FALSE(nodes.any_in_view());
+  nodes.saw_view("beta", {"beta"});
+  CHECK(nodes.takes_part("beta"));
+  CHECK(nodes.any_in_view());
+  CHECK_FALSE(nodes.idle("gamma"));
+}
+
 TEST_CASE("each order has a number of its own") {
   CHECK(new_order() != new_order());
 }

@@ -95,20 +95,21 @@ TEST_CASE("every mistake in a job file is named by file, line and key, with what
       {"[model]\ncompute = \"bf16\"\nproducts = \"tf32\"",
        "job.toml: model.products is tf32, which needs model.compute f32, not bf16"},
       {"[model]\nnorm = 3", "job.toml:2: model.norm is 3; it must be one of"},
-      {"[model]\ndropout = 1.0", "job.toml:2: model.dropout is 1; it must be a number from 0 to 0.999"},
+      {"[model]\ndropout = 1.0", "job.toml:2: model.dropout is 1.0; it must be a number from 0 to 0.999"},
       {"[model]\ntied_embeddings = \"yes\"",
        "job.toml:2: model.tied_embeddings is the string \"yes\"; it must be true or false"},
       {"[model]\nwidth = 100\nheads = 3", "job.toml: "},
       {"[training]\nsteps = 0", "job.toml:2: training.steps is 0; it must be a whole number from 1"},
+      {"[training]\nsteps = 1e3", "job.toml:2: training.steps is 1000.0; it must be a whole number from 1"},
       {"[training]\nslots = 5000", "job.toml:2: training.slots is 5000"},
       {"[training]\nbits = 60", "job.toml:2: training.bits is 60; it must be a whole number from 2 to 24"},
       {"[training]\nslots = 1000\n[evaluation]\nslots = 100",
        "job.toml: training.slots + evaluation.slots is 1100"},
       {"[optimizer]\nbeta1 = nan", "job.toml:2: optimizer.beta1 is nan"},
       {"[optimizer]\nepsilon = 1.0",
-       "job.toml:2: optimizer.epsilon is 1; it must be a number from 1e-20 to 0.999"},
+       "job.toml:2: optimizer.epsilon is 1.0; it must be a number from 1e-20 to 0.999"},
       {"[optimizer]\nweight_decay = 1.0",
-       "job.toml:2: optimizer.weight_decay is 1; it must be a number from 0 to 0.999"},
+       "job.toml:2: optimizer.weight_decay is 1.0; it must be a number from 0 to 0.999"},
       {"training = 3", "job.toml:1: training is not a setting"},
   };
   for (const Mistake& mistake : mistakes) {
@@ -209,7 +210,7 @@ TEST_CASE("every mistake in a cluster file is named") {
       {"[cluster]\npatience_ms = 600\nheartbeat_interval_ms = 400\n[[nodes]]\nname = \"a\"",
        "cluster.toml: cluster.patience_ms (600) must be at least twice"},
       {"[cluster]\ninstruction_set = \"v9\"\n[[nodes]]\nname = \"a\"",
-       "cluster.toml: cluster.instruction_set is"},
+       "cluster.toml:2: cluster.instruction_set is the string \"v9\"; it must be one of \"auto\" \"v2\""},
       {"[[nodes]]\nname = \"a\"\ndevice = \"gpu\"",
        "cluster.toml: device of node a is \"gpu\"; it must be \"cpu\", or a GPU as in \"cuda:0\""},
       {"[cluster]\ntransport = \"pigeon\"\n[[nodes]]\nname = \"a\"", "cluster.toml:2: cluster.transport is"},
@@ -219,6 +220,19 @@ TEST_CASE("every mistake in a cluster file is named") {
     const std::string message = message_of([&] { parse_cluster("cluster.toml", mistake.text); });
     CAPTURE(message);
     CHECK(message.starts_with(mistake.message));
+  }
+}
+
+TEST_CASE("a node's host is a name or an address, of IPv6 in brackets") {
+  const auto cluster_at = [](const std::string& address) {
+    return parse_cluster("c", "[[nodes]]\nname = \"a\"\naddress = \"" + address + "\"\n");
+  };
+  for (const char* address : {"alpha.example:7000", "10.0.0.1:0", "[::1]:7000", "[fe80::1]:65535"})
+    CHECK(cluster_at(address).nodes[0].address == address);
+  for (const char* address :
+       {"::1:7000", "fe80::1:7000", "[::1:7000", "[zeta]:7000", "[]:7000", "al pha:7000", ":7000"}) {
+    CAPTURE(address);
+    CHECK(message_of([&] { cluster_at(address); }).find("it must be host:port, as in") != std::string::npos);
   }
 }
 

@@ -1,9 +1,12 @@
 #include "actors/local_cluster.hpp"
 
 #include <filesystem>
+#include <optional>
+#include <utility>
 
 #include <doctest/doctest.h>
 
+#include "actors/node_lock.hpp"
 #include "kernels/base/error.hpp"
 #include "tests/support/process.hpp"
 
@@ -31,6 +34,38 @@ TEST_CASE("what a local cluster has written can be undone, where its folder was 
   CHECK(std::filesystem::exists(old_folder + "/cluster.toml"));
   CHECK(std::filesystem::exists(used + "/more"));
   CHECK_FALSE(std::filesystem::exists(used + "/logs"));
+}
+
+TEST_CASE("a folder belongs to one local cluster at a time") {
+  const test::TemporaryFolder folder;
+  const std::string out = folder / "run";
+  {
+    const LocalCluster first(config::local_cluster(1, 1, {}), out, "/bin/false");
+    CHECK_THROWS_WITH_AS(LocalCluster(config::local_cluster(2, 1, {}), out, "/bin/false"),
+                         doctest::Contains(("another troupe is at work in " + out).c_str()), Error);
+  }
+  LocalCluster(config::local_cluster(1, 1, {}), out, "/bin/false");
+}
+
+TEST_CASE("a node has its name in a folder to itself while it has a job there") {
+  const test::TemporaryFolder folder;
+  const std::string out = folder / "run";
+  CHECK_FALSE(find_locking_node(out));
+  std::optional<NodeLock> lock(std::in_place, out, "alpha");
+  const NodeLock other(out, "beta");
+  CHECK_THROWS_WITH_AS(NodeLock(out, "alpha"),
+                       doctest::Contains(("another troupe is at work in " + out).c_str()), Error);
+  CHECK(find_locking_node(out));
+  lock.reset();
+  CHECK(find_locking_node(out).value_or("") == "beta");
+  lock.emplace(out, "alpha");
+}
+
+TEST_CASE("where no lock is to be had a node goes on without") {
+  const test::TemporaryFolder folder;
+  folder.write("ledger", "");  // a file, in which there can be none
+  const NodeLock one(folder.path(), "alpha"), another(folder.path(), "alpha");
+  CHECK_FALSE(find_locking_node(folder.path()));
 }
 
 TEST_CASE("a start that is given up ends its processes") {

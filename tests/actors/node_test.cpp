@@ -71,6 +71,14 @@ TEST_CASE("a peer's offer begins on an idle node that heeds it, and is not answe
       }
 }
 
+TEST_CASE("a peer's word is of another order when both know the job by numbers, and by none alike") {
+  using Orders = std::vector<uint64_t>;
+  CHECK(are_other_orders(Orders{1, 2}, Orders{3}));
+  CHECK_FALSE(are_other_orders(Orders{1, 2}, Orders{3, 2}));
+  CHECK_FALSE(are_other_orders(Orders{}, Orders{3}));
+  CHECK_FALSE(are_other_orders(Orders{1}, Orders{}));
+}
+
 TEST_CASE("a failure ends the job, this node's part, or what is in its memory") {
   using Ends = FailureEnds;
   using Phase = JobPhase;

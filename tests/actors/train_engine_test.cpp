@@ -310,5 +310,8 @@ TEST_CASE("nodes with other cluster files have other fingerprints, however many 
     CHECK(text() != first);
     CHECK(first.find(nodes == 2 ? "\nnodes=node0, node1\n" : "\nnodes=1024 with SHA-256 ") !=
           std::string::npos);
+    const std::string turned = text();
+    context.cluster.quorum = !context.cluster.quorum;
+    CHECK(text() != turned);
   }
 }

@@ -83,6 +83,14 @@ TEST_CASE("introductions arrive as they were sent") {
   CHECK(arrived.introduction().reply());
 }
 
+TEST_CASE("a notice arrives as an event of its job, however long it is") {
+  const JobContextPtr context = test_context(1, 0, 10, 8);
+  const wire::Envelope arrived = travel(notice(*context, std::string(2 * wire::kTextBytesMax, 'n')));
+  CHECK(same_job(*context, arrived));
+  CHECK(arrived.event().kind() == wire::Event::NOTICE);
+  CHECK(arrived.event().why() == std::string(wire::kTextBytesMax, 'n'));
+}
+
 TEST_CASE("messages of another job are told apart") {
   const JobContextPtr context = test_context(2, 0, 10, 8);
   CHECK(same_job(*context, envelope(*context)));

@@ -93,6 +93,10 @@ TEST_CASE("prepare: every mistake gets one clear error and an exit code") {
       {"TSV without the second column", prepare({"--tsv", one_column}), 1, {"one_column.tsv:1", "column"}},
       {"line too long", prepare({"--text", long_line}), 1, {"long.txt:1"}},
       {"no tokenizer file", prepare_with_model(folder / "gone.model"), 1, {"gone.model"}},
+      {"a folder for a tokenizer file",
+       prepare_with_model(folder.path()),
+       1,
+       {"cannot open " + folder.path(), "Is a directory"}},
       {"tokenizer file that is none", prepare_with_model(not_a_model), 1, {"not_a_model", "SentencePiece"}},
       {"a vocabulary for a tokenizer that is there",
        prepare_with_model(not_a_model, {"--vocabulary", "300"}),
@@ -158,6 +162,10 @@ TEST_CASE("prepare: every mistake gets one clear error and an exit code") {
        {"prepare", "--out", out, "--aligned", source, target, "--vocabulary", "3"},
        2,
        {"vocabulary", "3"}},
+      {"vocabulary without room for the characters",
+       {"prepare", "--out", out, "--threads", "1", "--aligned", source, target, "--vocabulary", "272"},
+       2,
+       {"vocabulary of 272", "choose at least so many"}},
       {"output under a file", {"prepare", "--out", source + "/out", "--text", source}, 1, {source}},
       {"no lists of packages",
        prepare({"--source", "debian", "--apt-lists", folder / "no-lists"}),
@@ -166,6 +174,10 @@ TEST_CASE("prepare: every mistake gets one clear error and an exit code") {
   };
   for (const Mistake& mistake : mistakes) check_mistake(mistake);
   CHECK(run({"test", "-e", out}).code == 1);
+  const ProcessResult at_once =
+      run({TROUPE_PROGRAM, "prepare", "--out", out, "--text", source, "--vocabulary", "0"});
+  CHECK(at_once.err ==
+        "troupe: --vocabulary: Value 0 not in range 272 to 1000000; see troupe prepare --help\n");
 }
 
 TEST_CASE("prepare: a dataset that is there is not replaced unless asked") {

@@ -15,6 +15,31 @@ TEST_CASE("the program says what it is and how it is used") {
     CHECK(help.out.find(command) != std::string::npos);
 }
 
+TEST_CASE("help is of the command that is named, and a word that is none is refused also beside --help") {
+  const ProcessResult help = run({TROUPE_PROGRAM, "ledger", "verify", "--help"});
+  CHECK(help.code == 0);
+  CHECK(help.out.find("--data") != std::string::npos);
+  struct Wrong {
+    std::vector<std::string> words;
+    const char* says;
+  };
+  const Wrong mistakes[] = {
+      {{"nonsense"}, "there is no command \"nonsense\"; see troupe --help"},
+      {{"nonsense", "--help"}, "there is no command \"nonsense\"; see troupe --help"},
+      {{"--job", "my.toml"}, "A subcommand is required; see troupe --help"},
+      {{"ledger", "bogus"}, "there is no command \"ledger bogus\"; see troupe ledger --help"},
+      {{"ledger"}, "A subcommand is required; see troupe ledger --help"},
+      {{"ledger", "verify"}, "out is required; see troupe ledger verify --help"},
+  };
+  for (const Wrong& mistake : mistakes) {
+    std::vector<std::string> command{TROUPE_PROGRAM};
+    command.insert(command.end(), mistake.words.begin(), mistake.words.end());
+    const ProcessResult result = run(command);
+    CHECK(result.code == 2);
+    CHECK(result.err == std::string("troupe: ") + mistake.says + "\n");
+  }
+}
+
 TEST_CASE("output that nothing takes is a failure") {
   for (const char* words : {"--version", "--help", "doctor"}) {
     CAPTURE(words);
@@ -41,6 +66,18 @@ TEST_CASE("certificates of a cluster file are for its hosts, IPv6 addresses too"
   CHECK(certificate("b").find("DNS:b.example") != std::string::npos);
 }
 
+TEST_CASE("certificates are made all or none, so that the same command can be tried again") {
+  const TemporaryFolder folder;
+  const std::string words = "'" TROUPE_PROGRAM "' certs --node a --out " + (folder / "certs");
+  // Of 512 bytes, in which a key has room and a certificate has not.
+  const ProcessResult full = run({"sh", "-c", "ulimit -f 1; exec " + words});
+  CAPTURE(full.err);
+  CHECK(full.code == 1);
+  CHECK(full.err.find("ca.pem: File too large") != std::string::npos);
+  CHECK(run({"ls", folder / "certs"}).out.empty());
+  CHECK(run({"sh", "-c", words}).code == 0);
+}
+
 TEST_CASE("doctor finds nothing wrong here, and names a node that cannot be reached") {
   const ProcessResult good = run({TROUPE_PROGRAM, "doctor"});
   CAPTURE(good.out);
@@ -58,6 +95,12 @@ TEST_CASE("doctor finds nothing wrong here, and names a node that cannot be reac
   const ProcessResult secret = run({TROUPE_PROGRAM, "doctor", "--cluster", nowhere});
   CHECK(secret.code == 1);
   CHECK(secret.out.find("nowhere/ca.pem") != std::string::npos);
+  const std::string unbracketed =
+      folder.write("unbracketed.toml", "[[nodes]]\nname = \"a\"\naddress = \"::1:7000\"\n");
+  const ProcessResult misread = run({TROUPE_PROGRAM, "doctor", "--cluster", unbracketed});
+  CHECK(misread.code == 1);
+  CHECK(misread.out.find("WRONG cluster file") != std::string::npos);
+  CHECK(misread.out.find("things are wrong") != std::string::npos);
   const ProcessResult small = run({"/bin/sh", "-c", "ulimit -f 20000; exec " TROUPE_PROGRAM " doctor"});
   CHECK(small.code == 1);
   CHECK(small.out.find("WRONG shared memory") != std::string::npos);

@@ -46,7 +46,10 @@ TEST_CASE("train and node: every mistake on the way to a job gets one clear erro
                                    "[[nodes]]\nname = \"beta\"\naddress = \"127.0.0.1:0\"\n");
   const std::string no_certs =
       folder.write("certs.toml", one_node("127.0.0.1:0", "[security]\ncertificates = \"nowhere\"\n"));
-  const std::string out = folder / "out";
+  const std::string out = folder / "out", long_name = folder / std::string(300, 'x');
+  const std::string looped = folder / "looped";  // whose checkpoints not even root can look at
+  REQUIRE(run({"sh", "-c", "mkdir " + looped + " && ln -s checkpoints " + looped + "/checkpoints"}).code ==
+          0);
   const Mistake mistakes[] = {
       {"no subcommand", {}, 2, {"--help"}},
       {"more nodes than there are",
@@ -55,6 +58,28 @@ TEST_CASE("train and node: every mistake on the way to a job gets one clear erro
        {"--min-nodes is 3", "lists only 2"}},
       {"unknown subcommand", {"trian"}, 2, {"trian"}},
       {"no output folder", {"train", "--job", job}, 2, {"--out is required", "troupe train --help"}},
+      {"an empty output folder", {"train", "--job", job, "--out", ""}, 2, {"--out: its value is empty"}},
+      {"an empty job file", {"train", "--job", "", "--out", out}, 2, {"--job: its value is empty"}},
+      {"an empty cluster file",
+       {"train", "--job", job, "--out", out, "--cluster", ""},
+       2,
+       {"--cluster: its value is empty"}},
+      {"an empty file for translations",
+       {"evaluate", "--checkpoint", out, "--data", out, "--output", ""},
+       2,
+       {"--output: its value is empty"}},
+      {"checkpoints that cannot be looked at",
+       {"train", "--job", job, "--out", looped},
+       1,
+       {"cannot look for checkpoints in " + looped, "another --out"}},
+      {"a checkpoint that cannot be looked at",
+       {"digest", long_name},
+       1,
+       {"cannot look for a checkpoint at " + long_name, "check the path"}},
+      {"certificates that cannot be looked at",
+       {"certs", "--out", long_name, "--node", "a"},
+       1,
+       {"cannot look for " + long_name, "check the path"}},
       {"job file missing",
        {"train", "--job", folder / "gone.toml", "--out", out},
        1,
@@ -112,6 +137,18 @@ TEST_CASE("train and node: every mistake on the way to a job gets one clear erro
        {"drill", "--job", job, "--out", out, "--device", "cuda:0", "--kinds", "kill,flip"},
        2,
        {"GPU", "leave out the kind flip"}},
+      {"a drill that kills its only node",
+       {"drill", "--job", job, "--out", out, "--nodes", "1", "--kinds", "terminate"},
+       2,
+       {"after a terminate", "leave out the kinds kill, terminate and flip"}},
+      {"a seed below 0",
+       {"drill", "--job", job, "--out", out, "--seed", "-1"},
+       2,
+       {"--seed: -1 is no whole number from 0 to 18446744073709551615"}},
+      {"a seed beyond 64 bits",
+       {"drill", "--job", job, "--out", out, "--seed", "99999999999999999999999"},
+       2,
+       {"--seed: 99999999999999999999999 is no whole number"}},
       {"a drill without data", {"drill", "--job", translator, "--out", out}, 2, {"say with --data"}},
       {"data folder missing",
        {"train", "--job", translator, "--out", out, "--data", folder / "nodata"},

@@ -95,6 +95,33 @@ TEST_CASE("a word tokenizer has one token a word") {
   CHECK(tokenizer.encode("unheard").at(0) == tokenizer.unk_id());
 }
 
+TEST_CASE("a vocabulary in which a text's characters have no room is refused with the least that has") {
+  std::string alphabet;  // of 128 letters, of two bytes each
+  for (int i = 0; i < 128; ++i) {
+    alphabet += char(0xd0 + i / 64);
+    alphabet += char(0x80 + i % 64);
+  }
+  std::vector<std::string> text;
+  for (size_t first = 0; first < alphabet.size(); first += 2) {
+    text.push_back(alphabet.substr(first) + alphabet.substr(0, first));
+    for (size_t at = alphabet.size() - 16; at > 0; at -= 16) text.back().insert(at, " ");
+  }
+  for (const auto kind : {TokenizerKind::unigram, TokenizerKind::bpe}) {
+    std::string why;
+    try {
+      train_tokenizer({.kind = kind, .vocabulary = 300}, text);
+    } catch (const Error& refused) {
+      why = refused.what();
+    }
+    CAPTURE(why);
+    const std::string before = "256 pieces for bytes take ";
+    REQUIRE(why.find(before) != std::string::npos);
+    const int32_t least = std::stoi(why.substr(why.find(before) + before.size()));
+    CHECK(Tokenizer(train_tokenizer({.kind = kind, .vocabulary = least}, text)).vocabulary_size() <= least);
+    CHECK_THROWS_AS(train_tokenizer({.kind = kind, .vocabulary = least - 1}, text), Error);
+  }
+}
+
 TEST_CASE("impossible tokenizers are refused with the way out") {
   const auto text = sentences();
   const auto train = [&](TokenizerOptions options) { return train_tokenizer(options, text); };
@@ -106,6 +133,7 @@ TEST_CASE("impossible tokenizers are refused with the way out") {
   test::check_error(ErrorKind::corrupt, {"tokenizer"}, [] { Tokenizer(""); });
   const test::TemporaryFolder folder;
   test::check_error(ErrorKind::file, {"gone.model"}, [&] { Tokenizer::load(folder / "gone.model"); });
+  test::check_error(ErrorKind::file, {folder.path()}, [&] { Tokenizer::load(folder.path()); });
   std::string model = train({.vocabulary = 320});
   model.resize(model.size() / 2);
   CHECK_THROWS_AS(Tokenizer{model}, Error);

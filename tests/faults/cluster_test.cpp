@@ -117,17 +117,26 @@ TEST_CASE("a node with other numerics is named before anything is trained") {
   CHECK(result.err.find("node beta differs from alpha: it has \"numerics=") != std::string::npos);
 }
 
-TEST_CASE("a node whose cluster file has other guests is named before anything is trained") {
-  const TemporaryFolder folder;
-  const Node alpha(folder, "alpha", "guests = 1\n"), beta(folder, "beta", "guests = 2\n");
-  const std::string cluster = cluster_file(folder, alpha, beta);
-  const ProcessResult result =
-      run(train_command(folder / "run", 20, {"--cluster", cluster}), {}, kRunDeadline);
-  CAPTURE(result.err);
-  CHECK(result.code == 1);
-  CHECK(
-      result.err.find("node beta differs from alpha: it has \"nodes=alpha, beta, guest-1, guest-2\" instead "
-                      "of \"nodes=alpha, beta, guest-1\"") != std::string::npos);
+TEST_CASE(
+    "a node whose cluster file has other guests or another quorum is named before anything is trained") {
+  struct Case {
+    const char *ours, *theirs, *says;
+  };
+  const Case cases[] = {{"guests = 1\n", "guests = 2\n",
+                         "\"nodes=alpha, beta, guest-1, guest-2\" instead of \"nodes=alpha, beta, guest-1\""},
+                        {"", "quorum = true\n", "\"quorum=true\" instead of \"quorum=false\""}};
+  for (const Case& c : cases) {
+    CAPTURE(c.says);
+    const TemporaryFolder folder;
+    const Node alpha(folder, "alpha", c.ours), beta(folder, "beta", c.theirs);
+    const std::string cluster = cluster_file(folder, alpha, beta);
+    const ProcessResult result =
+        run(train_command(folder / "run", 20, {"--cluster", cluster}), {}, kRunDeadline);
+    CAPTURE(result.err);
+    CHECK(result.code == 1);
+    CHECK(result.err.find(std::string("node beta differs from alpha: it has ") + c.says) !=
+          std::string::npos);
+  }
 }
 
 TEST_CASE("a node whose cluster file has another order is named before anything is trained") {
@@ -197,7 +206,7 @@ TEST_CASE("an order that one node refuses is taken back from the others") {
           kRunDeadline);
   CAPTURE(result.err);
   CHECK(result.code == 1);
-  CHECK(result.err.find("cannot make the folder " + nowhere) != std::string::npos);
+  CHECK(result.err.find("troupe: node beta: cannot make the folder " + nowhere) != std::string::npos);
   CHECK(alpha.process.wait_for_output("the job has ended with code 130: stopped: ", kRunDeadline));
 }
 
@@ -239,6 +248,7 @@ TEST_CASE("a busy cluster refuses a second job, also the same one, and goes on")
       run(train_command(folder / "other", 100'000, {"--cluster", cluster}, 5), {}, kRunDeadline);
   CHECK(second.code == 1);
   CHECK(second.err.find("is busy with another job") != std::string::npos);
+  CHECK(second.err.find("no node is left") == std::string::npos);  // whatever it has heard of the first
   first.signal(SIGINT);
   const auto end = first.wait(kRunDeadline);
   REQUIRE(end);
@@ -415,6 +425,28 @@ TEST_CASE("a client that was cut off while a view began hears of it when it is b
   there.cut(false);
   there.run.wait_for_view("alpha");
   there.run.finish_and_check();
+}
+
+TEST_CASE("a client whose only working node dies ends, though one without a part in the job is linked") {
+  constexpr char kPatience[] = "patience_ms = 1000\n";
+  const TemporaryFolder folder;
+  const std::string nowhere = folder.write("file", "") + "/out";
+  troupe::comm::FaultProxy way(troupe::comm::FaultProxyOptions{});  // to beta, once it is there
+  Node alpha(
+      node_command({"--cluster", folder.write("alpha.toml", cluster_text(kAnyPort, way.address(), kPatience)),
+                    "--name", "alpha"}));
+  const std::string cluster =
+      folder.write("cluster.toml", cluster_text(alpha.address, way.address(), kPatience));
+  Run run(folder / "run",
+          train_command(folder / "run", 100'000, {"--cluster", cluster, "--min-nodes", "1"}, 5));
+  const Node beta(folder, "beta", kPatience, {"--out", nowhere});
+  way.set_target(beta.address);
+  run.wait_for("node beta is here again");
+  alpha.process.signal(SIGKILL);
+  const ProcessResult result = run.wait();
+  CHECK(result.code == 1);
+  CHECK(result.err.find("troupe: lost node alpha: ") != std::string::npos);
+  CHECK(result.err.find("no node is left") != std::string::npos);
 }
 
 TEST_CASE("Ctrl-C stops a job also when the client cannot reach the leader any more") {

@@ -1,4 +1,5 @@
 // The drill itself: faults from a seed and from a plan, and what it says of them.
+#include <csignal>
 #include <filesystem>
 
 #include <doctest/doctest.h>
@@ -76,6 +77,20 @@ TEST_CASE("a drill whose job ends before its faults has not passed") {
   const auto said = nlohmann::json::parse(result.out);
   CHECK(said["digest"] == said["expected_digest"]);
   CHECK(said["faults_missed"] == 1);
+}
+
+TEST_CASE("the nodes of a drill that is killed die with it, also one that it has stopped") {
+  const TemporaryFolder folder;
+  const std::string plan =
+      folder.write("plan.toml",
+                   "[[faults]]\nkind = \"stop\"\nnode = \"node1\"\nat_step = 5\nlasts_ms = 1000000\n"
+                   "[[faults]]\nkind = \"kill\"\nnode = \"node0\"\nat_step = 1000000\n");
+  Process killed(drill_command(folder / "run", {"--nodes", "3", "--plan", plan}));
+  REQUIRE(killed.wait_for_output("] stop node1", kRunDeadline));
+  killed.signal(SIGKILL);
+  const auto end = killed.wait(kRunDeadline);
+  REQUIRE(end);
+  CHECK(all_nodes_end(folder / "run", kRunDeadline));
 }
 
 TEST_CASE("a node that is told to leave while it heals leaves") {

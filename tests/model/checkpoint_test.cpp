@@ -278,6 +278,22 @@ TEST_CASE("the newest whole checkpoint of a folder is found, broken ones are ski
   CHECK_THROWS_AS(latest_checkpoint(saved.folder.path() / "nowhere", warn), Error);
 }
 
+TEST_CASE("whoever looks for checkpoints is told why each newer one is of no use, newest first") {
+  Saved saved;
+  for (const int64_t step : {300, 400, 500})
+    save_checkpoint(checkpoint_path(saved.folder.path(), step, "a"), saved.info, saved.state);
+  fs::resize_file(checkpoint_path(saved.folder.path(), 400, "a"), 3000);
+  saved.path = checkpoint_path(saved.folder.path(), 500, "a");
+  std::string newer = saved.read();
+  newer[8] = char(kRecordFormat + 1);
+  saved.write(newer);
+  const CheckpointsFound found = find_checkpoints(saved.folder.path());
+  CHECK(found.newest == checkpoint_path(saved.folder.path(), 300, "a"));
+  REQUIRE(found.passed_over.size() == 2);
+  CHECK(found.passed_over[0].kind() == ErrorKind::version);
+  CHECK(found.passed_over[1].kind() == ErrorKind::corrupt);
+}
+
 TEST_CASE("pruning keeps the newest steps and sweeps up what a crash left") {
   Saved saved;
   for (int64_t step : {300, 400, 500})
