@@ -1,6 +1,9 @@
 #include "actors/device_engine.hpp"
 
 #include <algorithm>
+#include <array>
+
+#include "kernels/base/hash.hpp"
 
 namespace troupe::actors {
 
@@ -27,12 +30,21 @@ std::shared_ptr<SharedWork> no_work() {
   return std::make_shared<SharedWork>(0, SharedWork::Body());
 }
 
+constexpr int64_t kNoSlot = -1;
+
+// Stands for a slot of a step, or for a member that is at it.
+uint64_t mark_of(int64_t step, int64_t slot) {
+  const std::array<int64_t, 2> words = {step, slot};
+  return checksum64(words.data(), sizeof words);
+}
+
 }  // namespace
 
 DeviceEngine::DeviceEngine(EngineDevices devices, config::JobConfig job, scheduler::SlotPlan plan,
                            std::unique_ptr<model::Model> model, const model::TrainState& state)
     : TrainEngine(std::move(job), plan, std::move(model)),
       numerics_(std::move(devices.numerics)),
+      slots_(plan),
       replicas_(make_replicas(std::move(devices.all), this->model(), this->job(), state)),
       sums_(replicas_, std::move(devices.inside), layout()),
       group_(std::move(devices.group)) {
@@ -108,8 +120,23 @@ void DeviceEngine::add_in_group(size_t bucket, comm::Deadline deadline) {
   sums_.add_in(*group_, bucket, rounding(), deadline);
 }
 
+// The members' own steps would not do: one at s - 1 and one at s + 1 come to the sum of two at s.
+SlotTally DeviceEngine::slot_tally(size_t members) const {
+  const int64_t step = state().step;
+  const uint64_t of_member = mark_of(step, kNoSlot);
+  SlotTally tally{of_member, uint64_t(members) * of_member};
+  for (uint32_t slot = 0; slot < slots_.slots(step); ++slot) {
+    const uint64_t mark = mark_of(step, slot);
+    scheduler::SlotSet one;
+    one.insert(slot);
+    tally.whole += mark;
+    if (progress().wait(one, 0, std::chrono::milliseconds(0))) tally.own += mark;
+  }
+  return tally;
+}
+
 comm::SumMeta DeviceEngine::finish_in_group(size_t members, comm::Deadline deadline) {
-  const comm::SumMeta sum = sums_.finish_in(*group_, own_sum(), state().step, members, deadline);
+  const comm::SumMeta sum = sums_.finish_in(*group_, own_sum(), slot_tally(members), deadline);
   total_is_on_devices_ = true;
   return sum;
 }

@@ -68,10 +68,12 @@ class DeviceEngine final : public TrainEngine {
 
   Replica& first() const { return *replicas_.front(); }
   kernels::RoundOptions rounding() const;
+  SlotTally slot_tally(size_t members) const;  // of the slots that have been folded here
   void round_own();
   std::shared_ptr<SharedWork> on_each(std::function<void(Replica&)> body);  // of any worker
 
   std::string numerics_;
+  scheduler::SlotPlan slots_;
   Replicas replicas_;
   DeviceSums sums_;
   std::unique_ptr<comm::DeviceGroup> group_;

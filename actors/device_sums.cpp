@@ -23,9 +23,9 @@ kernels::CudaStream& copies_of(Replica& replica) {
   return replica.copies();
 }
 
-std::array<int64_t, kIntegers> integers_of(const comm::SumMeta& sum, int64_t step) {
+std::array<int64_t, kIntegers> integers_of(const comm::SumMeta& sum, uint64_t tally) {
   const auto raised = [&](uint32_t flag) { return int64_t((sum.flags & flag) != 0 ? 1 : 0); };
-  return {step,
+  return {int64_t(tally),
           sum.target_tokens,
           sum.correct,
           sum.loss,
@@ -66,8 +66,8 @@ void DeviceSums::reserve() {
 }
 
 // Before the first group has work under way: the first copies and the first rounding of a process take memory
-// and load a kernel, which waits for all of a device's work, and nobody could give the group up meanwhile. The
-// total's first block is rounded again later.
+// and load a kernel, which waits for all of a device's work, and nobody could give the group up meanwhile.
+// The total's first block is rounded again later.
 void DeviceSums::warm_up(const kernels::RoundOptions& options) {
   if (std::exchange(warm_, true) || layout_.blocks() == 0) return;
   host_.assign(size_t(layout_.elements_in(0, 1)), 0);
@@ -166,9 +166,9 @@ void DeviceSums::add_in(comm::DeviceGroup& group, size_t index, const kernels::R
 }
 
 // The first device brings what is the node's, the others nothing.
-comm::SumMeta DeviceSums::finish_in(comm::DeviceGroup& group, const comm::SumMeta& own, int64_t step,
-                                    size_t members, comm::Deadline deadline) {
-  std::array<int64_t, kIntegers> integers = integers_of(own, step);
+comm::SumMeta DeviceSums::finish_in(comm::DeviceGroup& group, const comm::SumMeta& own,
+                                    const SlotTally& tally, comm::Deadline deadline) {
+  std::array<int64_t, kIntegers> integers = integers_of(own, tally.own);
   std::vector<comm::Addend> addends;
   for (const auto& replica : replicas_) {
     comm::Addend& added = addends.emplace_back();
@@ -179,8 +179,9 @@ comm::SumMeta DeviceSums::finish_in(comm::DeviceGroup& group, const comm::SumMet
   group.add(addends, kIntegers, deadline);
   group.wait(addends, deadline);
   addends.front().runtime->copy_out(integers.data(), addends.front().values, sizeof integers);
-  if (integers[0] != int64_t(members) * step)
-    throw error(ErrorKind::protocol, "members of a group have come to it with different steps");
+  if (uint64_t(integers[0]) != tally.whole)
+    throw error(ErrorKind::protocol,
+                "members of a group have come to it with different steps, or not with each slot once");
   return meta_of(integers);
 }
 

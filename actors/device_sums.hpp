@@ -9,6 +9,13 @@
 
 namespace troupe::actors {
 
+// Which slots of which step are in a sum, as numbers that are added with it, modulo 2^64: those of all
+// members together must come to `whole`.
+struct SlotTally {
+  uint64_t own = 0;
+  uint64_t whole = 0;
+};
+
 class DeviceSums {
  public:
   // `inside` is a group of these devices alone, or null. The replicas outlive this.
@@ -22,12 +29,12 @@ class DeviceSums {
 
   // The same with all devices of a group that has been joined, by way of the copies' streams: first each of
   // buckets(), in their order and when its blocks are final; then the integers beside the gradient, after
-  // which every device has the total. `own` is the node's; the others are at `step` too, or this throws
-  // Error(protocol). Throw like DeviceGroup.
+  // which every device has the total. `own` is the node's. Throw like DeviceGroup; finish_in() also
+  // Error(protocol), when what has been summed up is not what the tally says.
   std::span<const comm::Bucket> buckets() const { return buckets_; }
   void add_in(comm::DeviceGroup& group, size_t bucket, const kernels::RoundOptions& options,
               comm::Deadline deadline);
-  comm::SumMeta finish_in(comm::DeviceGroup& group, const comm::SumMeta& own, int64_t step, size_t members,
+  comm::SumMeta finish_in(comm::DeviceGroup& group, const comm::SumMeta& own, const SlotTally& tally,
                           comm::Deadline deadline);
 
  private:

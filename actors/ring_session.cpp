@@ -202,6 +202,12 @@ void RingSession::stop_fed() {
   fed_from_.reset();
 }
 
+bool RingSession::adds_in_group() {
+  if (!fed_from_ || !in_group_.value_or(false)) return false;
+  if (*give_up_) stop_fed();
+  return fed_from_ != nullptr;
+}
+
 // Bucket by bucket, from the last layer on, as the running slots fold them for the last time.
 void RingSession::feed_ring(TrainEngine& engine, const scheduler::Seal& seal, comm::Ring& ring) {
   comm::ExactReduction reduction = engine.exact_reduction();
@@ -230,14 +236,25 @@ void RingSession::feed_group(TrainEngine& engine, const scheduler::Seal& seal) {
 }
 
 comm::SumMeta RingSession::reduce(TrainEngine& engine, const scheduler::Seal& seal) {
+  try {
+    const comm::SumMeta sum = sum_of_all(engine, seal);
+    fed_from_.reset();
+    return sum;
+  } catch (...) {
+    // What lies in the devices' streams would wait for members that are gone. A ring keeps its links until
+    // the next one: its neighbours are to find out who is gone, and not to take this member for it.
+    if (in_group_.value_or(false)) fed_from_ ? stop_fed() : engine.group()->leave();
+    throw;
+  }
+}
+
+comm::SumMeta RingSession::sum_of_all(TrainEngine& engine, const scheduler::Seal& seal) {
   const comm::SumMeta own = engine.own_sum();
   const std::shared_ptr<comm::Ring> ring = this->ring();
   if (alone()) return own;
   if (in_group(engine, *ring)) {
     if (!fed_from_) feed_group(engine, seal);
-    const comm::SumMeta sum = finish_in_group(engine);
-    fed_from_.reset();
-    return sum;
+    return finish_in_group(engine);
   }
   const comm::Deadline deadline = comm::deadline_in_ms(kStepPatienceMs);
   if (!engine.exact()) {
@@ -248,9 +265,7 @@ comm::SumMeta RingSession::reduce(TrainEngine& engine, const scheduler::Seal& se
   }
   if (!fed_from_) feed_ring(engine, seal, *ring);
   ring->finish(own);
-  const comm::SumMeta sum = ring->wait(deadline);
-  fed_from_.reset();
-  return sum;
+  return ring->wait(deadline);
 }
 
 void RingSession::broadcast(scheduler::Rank root, std::vector<std::byte>& bytes, size_t bytes_max) {

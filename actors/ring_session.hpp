@@ -38,8 +38,11 @@ class RingSession {
   void feed(const std::shared_ptr<TrainEngine>& engine, const scheduler::Seal& seal);
   // Ends a reduction that was fed only. When it returns, nothing uses the engine's sum or total.
   void stop_fed();
+  // Whether what was fed is under way in a group of devices: a snapshot of the engine would then wait for the
+  // slowest member, and nothing would tell it that the view is over. A group whose view is over is left here.
+  bool adds_in_group();
   // The sum over all members of the current step; the engine's total (or floats) as well. With one member its
-  // own. Throws PeerError, or Error(cancelled).
+  // own. Throws PeerError, or Error(cancelled); a group of devices has been left then.
   comm::SumMeta reduce(TrainEngine& engine, const scheduler::Seal& seal);
   bool alone() const { return view_.members.size() == 1; }
   // Everyone ends with the bytes of `root`. Throws like reduce().
@@ -61,6 +64,7 @@ class RingSession {
   bool in_group(TrainEngine& engine, comm::Ring& ring);
   bool form_group(comm::DeviceGroup& group, comm::Ring& ring);
   std::string new_group_id(const comm::DeviceGroup& group);
+  comm::SumMeta sum_of_all(TrainEngine& engine, const scheduler::Seal& seal);
   comm::SumMeta finish_in_group(TrainEngine& engine);
   void try_group(const std::function<void()>& run);
   void require_current() const;  // REQUIRES mutex_

@@ -38,8 +38,7 @@ struct Head {
   }
 };
 
-Head head_of(const StepTotal& total) {
-  const scheduler::Seal& seal = total.seal;
+Head head_of(const scheduler::Seal& seal, const comm::SumMeta& sum, const kernels::RoundedTotal& total) {
   Head head;
   head.ballot_number = seal.fence.ballot.number;
   head.leader = seal.fence.ballot.leader;
@@ -47,12 +46,11 @@ Head head_of(const StepTotal& total) {
   for (const auto& [rank, slots] : seal.contributions)
     std::copy(slots.words().begin(), slots.words().end(), head.contributions[rank].begin());
   head.end_step = seal.end_step.value_or(-1);
-  const comm::SumMeta& sum = total.sum;
   head.sum = {sum.target_tokens, sum.correct, sum.loss,    sum.nll,
               sum.samples,       sum.more[0], sum.more[1], sum.more[2]};
   head.flags = sum.flags;
-  head.elements = total.total.mantissa.size();
-  head.blocks = total.total.shift.size();
+  head.elements = total.mantissa.size();
+  head.blocks = total.shift.size();
   return head;
 }
 
@@ -97,15 +95,16 @@ void put(std::vector<std::byte>& out, const void* data, size_t bytes) {
 
 }  // namespace
 
-std::vector<std::byte> to_bytes(const StepTotal& total) {
+std::vector<std::byte> to_bytes(const scheduler::Seal& seal, const comm::SumMeta& sum,
+                                const kernels::RoundedTotal& total) {
   std::ostringstream stream;
   {
     cereal::PortableBinaryOutputArchive archive(stream);
-    archive(head_of(total));
+    archive(head_of(seal, sum, total));
   }
   const std::string head = stream.str();
   const uint64_t head_bytes = head.size();
-  const auto& [mantissa, shift] = total.total;
+  const auto& [mantissa, shift] = total;
   std::vector<std::byte> out(sizeof(uint64_t));
   out.reserve(2 * sizeof(uint64_t) + head.size() + mantissa.size() * sizeof(int32_t) + shift.size());
   put(out, &head_bytes, sizeof head_bytes);

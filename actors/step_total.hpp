@@ -18,7 +18,12 @@ struct StepTotal {
   kernels::RoundedTotal total;
 };
 
-std::vector<std::byte> to_bytes(const StepTotal& total);
+// Of its parts where they are: a total is as large as the model.
+std::vector<std::byte> to_bytes(const scheduler::Seal& seal, const comm::SumMeta& sum,
+                                const kernels::RoundedTotal& total);
+inline std::vector<std::byte> to_bytes(const StepTotal& total) {
+  return to_bytes(total.seal, total.sum, total.total);
+}
 // Throws Error(corrupt).
 StepTotal step_total_of(std::span<const std::byte> bytes);
 // How many bytes the total of a layout takes at most.

@@ -2,10 +2,14 @@
 
 #include <algorithm>
 
+#include "kernels/block_codec.hpp"
+
 namespace troupe::comm {
 namespace {
 
 using kernels::BlockLayout;
+
+constexpr size_t kLastBlocksBytes = 4096;  // what a chunk may have beyond its share: see elements_in_frame()
 
 int64_t first_element(const BlockLayout& layout, int64_t block) {
   return block == layout.blocks() ? layout.elements() : layout.block(block).offset;
@@ -34,6 +38,18 @@ void check_cover(std::vector<Bucket> buckets, int64_t end) {
     at = bucket.end;
   }
   TROUPE_CHECK(at == end, "buckets cover {} of {}", at, end);
+}
+
+// How many elements fit in a frame, whichever blocks they are of, and `most` at most. Blocks are packed by
+// eight elements, so that those of short rows take more room for each. At the end of a long row there is one
+// such block alone: it counts no more than the last block of a chunk, which is taken whole.
+int64_t elements_in_frame(const BlockLayout& layout, int64_t most) {
+  for (const BlockLayout::Segment& segment : layout.segments()) {
+    if (segment.row >= kernels::kBlockMax) continue;
+    const size_t bytes = kernels::encoded_bytes_max(layout, segment.first_block, segment.first_block + 1);
+    most = std::min(most, int64_t((kFrameBytesMax - kLastBlocksBytes) / bytes) * segment.row);
+  }
+  return most;
 }
 
 // `cut(element)` gives the unit at which a chunk that should begin at `element` begins.
@@ -72,6 +88,7 @@ bool disjoint(const SlotWords& a, const SlotWords& b) {
 RingPlan plan_blocks(const BlockLayout& layout, std::span<const Bucket> buckets, size_t members,
                      size_t position, int64_t chunk_elements_max) {
   check_cover({buckets.begin(), buckets.end()}, layout.blocks());
+  chunk_elements_max = elements_in_frame(layout, chunk_elements_max);
   RingPlan plan{members, position, {}, {}, {0}};
   for (size_t i = 0; i < buckets.size(); ++i) {
     const Bucket& bucket = buckets[i];

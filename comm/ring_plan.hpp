@@ -28,6 +28,8 @@ struct RingPlan {
   }  // who gets the total of k last
 };
 
+// Chunks of `chunk_elements_max` elements, and up to a block more; fewer where blocks are so small that as
+// many would not fit in a frame. It is at most 100,000.
 RingPlan plan_blocks(const kernels::BlockLayout& layout, std::span<const Bucket> buckets, size_t members,
                      size_t position, int64_t chunk_elements_max);
 RingPlan plan_elements(int64_t elements, std::span<const Bucket> buckets, size_t members, size_t position,

@@ -80,12 +80,13 @@ struct aggregator_state {
       if (view.total_source) pass_total(lacks);
     });
     if (lacks) self->send(peers.member, TotalFetched{fence, well});
+    take_up(self);
   }
 
   // R(step - 1) goes from who has it to who lacks it, by way of all.
   void pass_total(bool lacks) {
     std::vector<std::byte> bytes;
-    if (*view.total_source == setup.context->rank()) bytes = to_bytes({seal, sum, engine->total()});
+    if (*view.total_source == setup.context->rank()) bytes = to_bytes(seal, sum, engine->total());
     ring->broadcast(*view.total_source, bytes, step_total_bytes_max(engine->model().parameters().layout()));
     if (lacks) take_total(bytes);
   }
@@ -104,6 +105,7 @@ struct aggregator_state {
   // The sum's way begins while the last slots run.
   void feed(Self self, const Feed& start) {
     try_ring(self, [&] { ring->feed(engine, start.seal); });
+    take_up(self);
   }
 
   // It counts only when the weights that it was computed with are still what they were.
@@ -122,6 +124,7 @@ struct aggregator_state {
         self->send(peers.member, Reduced{seal.fence});
       else
         self->send(peers.member, ReduceFailed{seal.fence});
+      take_up(self);  // before the commit: the state is still that of this step
     });
   }
 
@@ -159,7 +162,7 @@ struct aggregator_state {
           done(outcome);
           self->send(peers.evaluator, StepReport{outcome, seal, engine->chain()});
           offer(self);
-          save_finals(self);
+          take_up(self);
         });
       });
     });
@@ -182,14 +185,21 @@ struct aggregator_state {
   void offer(Self self) {
     if (keep_totals)
       self->send(peers.source, TotalKept{seal.fence.step, std::make_shared<const std::vector<std::byte>>(
-                                                              to_bytes({seal, sum, engine->total()}))});
-    for (const int64_t step : std::exchange(states_wanted, {})) give_state(self, step);
+                                                              to_bytes(seal, sum, engine->total()))});
     snapshot_if_due(self);
+  }
+
+  // What is asked of the state waits while it is written, and while a group of devices adds: a snapshot would
+  // wait there for the slowest member, on the thread that alone can leave the group.
+  void take_up(Self self) {
+    if (committing || ring->adds_in_group()) return;
+    for (const int64_t step : std::exchange(states_wanted, {})) give_state(self, step);
+    save_finals(self);
   }
 
   void give_state(Self self, int64_t wanted) {
     const int64_t step = engine->state().step;
-    if (wanted > step || committing) return states_wanted.push_back(wanted);
+    if (wanted > step) return states_wanted.push_back(wanted);
     StateTaken taken{wanted, nullptr, step};
     if (wanted == step) taken.state = std::make_shared<const model::TrainState>(engine->snapshot());
     self->send(peers.source, taken);
@@ -217,6 +227,7 @@ struct aggregator_state {
   caf::result<Installed> install(Self self, const std::string& what, const std::function<void()>& take,
                                  const std::function<void(std::function<void()>)>& work) {
     ring->stop_fed();
+    take_up(self);
     try {
       take();
     } catch (const Error& problem) {
@@ -240,7 +251,7 @@ struct aggregator_state {
         [this, self](std::function<void()> done) {
           share_out(self, engine->clear_work(), [this, self, done] {
             done();
-            save_finals(self);
+            take_up(self);
           });
         });
   }
@@ -253,11 +264,19 @@ struct aggregator_state {
         });
   }
 
+  void clear(Self self) {
+    ring->stop_fed();
+    share_out(self, engine->clear_work(), [this, self] {
+      self->send(peers.member, SumCleared{});
+      take_up(self);
+    });
+  }
+
   // A node that has yet to catch up may hear that the job is done in the middle of a commit.
   caf::result<Saved> save_final(Self self, const SaveFinal& wanted) {
     auto promise = self->make_response_promise<Saved>();
     finals_wanted.emplace_back(wanted, promise);
-    if (!committing) save_finals(self);
+    take_up(self);
     return promise;
   }
 
@@ -322,14 +341,13 @@ aggregator_actor::behavior_type aggregator(aggregator_actor::stateful_pointer<ag
         });
       },
       [self, supervisor](const scheduler::ClearSum&) {
-        guarded(self, supervisor, [&] {
-          self->state.ring->stop_fed();
-          self->state.share_out(self, self->state.engine->clear_work(),
-                                [self] { self->send(self->state.peers.member, SumCleared{}); });
-        });
+        guarded(self, supervisor, [&] { self->state.clear(self); });
       },
       [self, supervisor](const StateWanted& wanted) {
-        guarded(self, supervisor, [&] { self->state.give_state(self, wanted.step); });
+        guarded(self, supervisor, [&] {
+          self->state.states_wanted.push_back(wanted.step);
+          self->state.take_up(self);
+        });
       },
       [self](const KeepTotals& wanted) { self->state.keep_totals = wanted.keep; },
       [self, supervisor](const InstallState& from) {

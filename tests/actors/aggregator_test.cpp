@@ -9,6 +9,7 @@
 #include "data/tiny.hpp"
 #include "model/checkpoint.hpp"
 #include "support.hpp"
+#include "tests/actors/two_nodes.hpp"
 #include "tests/support/process.hpp"
 
 using namespace troupe;
@@ -52,24 +53,45 @@ trainer_actor spawn_trainer(caf::actor_system& system, Gate& gate) {
   });
 }
 
+// What a source on the pool has been given.
+struct Given {
+  std::vector<int64_t> states;  // their steps; -1: none, as it was past
+  std::counting_semaphore<> came{0}, asked{0};
+};
+
+source_actor spawn_source(caf::actor_system& system, Given& given) {
+  return system.spawn([&given]() -> source_actor::behavior_type {
+    return {[](const Post&) {},
+            [&given](const StateTaken& taken) {
+              given.states.push_back(taken.state ? taken.state->step : -1);
+              given.came.release();
+            },
+            [](const TotalKept&) {}, [&given](Tick) { given.asked.release(); }};
+  });
+}
+
 std::shared_ptr<const data::Dataset> dataset() {
   return data::make_tiny_dataset({.pairs = 100, .pack_tokens = 64});
 }
 
-// An aggregator at step 0 without a cluster, whose trainer does each piece of work when the gate lets it.
+// An aggregator at step 0 without a cluster, or with a ring that others have fed, whose trainer does each
+// piece of work when the gate lets it.
 struct AggregatorAlone {
-  explicit AggregatorAlone(const std::string& out)
+  explicit AggregatorAlone(const std::string& out, std::shared_ptr<RingSession> ring = nullptr)
       : context(context_of_small_job(out)),
-        aggregator(spawn_aggregator(system, {context, {}}, std::make_shared<RingSession>(context))) {
+        aggregator(spawn_aggregator(system, {context, {}},
+                                    ring ? std::move(ring) : std::make_shared<RingSession>(context))) {
     TakePart peers;
     peers.trainers = {trainer};
+    peers.source = source;
     self->send(aggregator, peers);
     self->request(aggregator, kDeadline, BuildEngine{dataset()})
         .receive([&](const EngineBuilt& built) { gate.engine = built.engine; }, no_error);
     gate.engine->open_worker(0);
   }
   ~AggregatorAlone() {
-    for (const auto& actor : {caf::actor_cast<caf::actor>(trainer), caf::actor_cast<caf::actor>(aggregator)})
+    for (const auto& actor : {caf::actor_cast<caf::actor>(trainer), caf::actor_cast<caf::actor>(source),
+                              caf::actor_cast<caf::actor>(aggregator)})
       caf::anon_send_exit(actor, caf::exit_reason::user_shutdown);
   }
   static void no_error(const caf::error& problem) { FAIL(to_string(problem)); }
@@ -77,13 +99,21 @@ struct AggregatorAlone {
   auto ask(const Message& message) {
     return self->request(aggregator, kDeadline, message);
   }
+  // What the aggregator has given before this is read.
+  std::vector<int64_t> states_so_far() {
+    self->send(source, Tick{});
+    REQUIRE(given.asked.try_acquire_for(kDeadline));
+    return given.states;
+  }
 
   Gate gate;  // outlives the actors
+  Given given;
   caf::actor_system_config config;
   caf::actor_system system{config};
   caf::scoped_actor self{system};
   JobContextPtr context;
   trainer_actor trainer = spawn_trainer(system, gate);
+  source_actor source = spawn_source(system, given);
   aggregator_actor aggregator;  // without a supervisor: a failure is the error of what is asked for
 };
 
@@ -144,4 +174,38 @@ TEST_CASE("a final state that is asked for before its step is that of a state ta
         CHECK(state.weights_digest == digest);
       },
       behind.no_error);
+}
+
+TEST_CASE("what is asked of the state while a group of devices adds waits for the end of the group") {
+  const test::TemporaryFolder folder;
+  const testing::Fixture fixture;
+  testing::TwoNodes nodes(fixture, testing::Way::group);
+  nodes.begin_view(1);
+  nodes.run_and_feed(0);
+  const testing::TestNode& first = nodes.nodes[0];
+  AggregatorAlone node(folder / "out", first.session);
+  node.self->send(node.aggregator, StateWanted{0});
+  SUBCASE("which a reduction finds to be of a view that is over") {
+    auto saved = node.ask(SaveFinal{false});
+    node.self->send(node.aggregator, Reduce{nodes.seal(0)});
+    REQUIRE(node.gate.came.try_acquire_for(kDeadline));  // it has read all three, and checks its weights
+    CHECK(node.states_so_far().empty());
+    CHECK(first.group->left == 0);
+    first.session->supersede({2, 0});
+    node.gate.open.release();
+    saved.receive([](const Saved& state) { CHECK(state.step == 0); }, node.no_error);
+  }
+  SUBCASE("which the next question finds to be of a view that is over") {
+    first.session->supersede({2, 0});
+    node.ask(SaveFinal{false}).receive([](const Saved& state) { CHECK(state.step == 0); }, node.no_error);
+  }
+  SUBCASE("which a sum that is dropped ends") {
+    node.self->send(node.aggregator, scheduler::ClearSum{});
+    REQUIRE(node.gate.came.try_acquire_for(kDeadline));
+    CHECK(node.states_so_far().empty());
+    node.gate.open.release();
+  }
+  REQUIRE(node.given.came.try_acquire_for(kDeadline));
+  CHECK(node.given.states == std::vector<int64_t>{0});
+  CHECK(first.group->left == 1);
 }

@@ -102,6 +102,39 @@ scheduler::SlotSet slots_of(const Fixture& fixture, uint32_t first, int64_t step
   return slots;
 }
 
+// What a member of a group has run.
+struct Part {
+  int64_t step = 0;
+  std::vector<uint32_t> slots;
+};
+
+// What each of the members has against the sum of all, if anything.
+std::vector<std::string> finish_together(const Fixture& fixture, const std::vector<Part>& parts) {
+  const auto meeting = std::make_shared<Meeting>(int(parts.size()));
+  std::vector<std::unique_ptr<TrainEngine>> members;
+  for (const Part& part : parts) {
+    TrainEngine& member = *members.emplace_back(member_of(fixture, 1, meeting));
+    for (int64_t step = 0; step < part.step; ++step) run_step(fixture, member, step);
+    for (const uint32_t slot : part.slots)
+      member.run_slot(0, part.step, slot, fixture.batch(part.step, slot));
+  }
+  std::vector<std::string> refusals(parts.size());
+  std::vector<std::thread> threads;
+  for (size_t i = 0; i < parts.size(); ++i)
+    threads.emplace_back([&, i] {
+      scheduler::SlotSet own;
+      for (const uint32_t slot : parts[i].slots) own.insert(slot);
+      add_buckets(*members[i], own);
+      try {
+        members[i]->finish_in_group(parts.size(), comm::deadline_in_ms(60'000));
+      } catch (const Error& refusal) {
+        refusals[i] = refusal.what();
+      }
+    });
+  for (std::thread& thread : threads) thread.join();
+  return refusals;
+}
+
 // Two members whose group is formed, beside one device.
 void check_in_group(const Fixture& fixture, const std::vector<std::unique_ptr<TrainEngine>>& members,
                     TrainEngine& alone) {
@@ -229,14 +262,27 @@ TEST_CASE("GPUs of two nodes add over NCCL with the bits of one") {
   check_in_group(fixture, members, *fixture.engine(DeviceKind::cuda));
 }
 
-TEST_CASE("members that come to a group with different steps are found out") {
+TEST_CASE(
+    "members that come to a group with different steps, or other slots, are found out, by all of them") {
   const Fixture fixture;
-  const auto meeting = std::make_shared<Meeting>(1);
-  const auto member = member_of(fixture, 2, meeting);
-  run_step(fixture, *member, 0);
-  add_buckets(*member, {});
-  CHECK_THROWS_WITH_AS(member->finish_in_group(2, comm::deadline_in_ms(60'000)),
-                       doctest::Contains("different steps"), Error);
+  std::vector<Part> parts;
+  bool whole = false;
+  SUBCASE("of one step, with each slot once") {
+    parts = {{0, {0, 2, 4}}, {0, {1, 3}}, {0, {5}}};
+    whole = true;
+  }
+  SUBCASE("of a step, the one before and the one after") {
+    parts = {{0, {0, 1, 4}}, {1, {2}}, {2, {3, 5}}};
+  }
+  SUBCASE("with one slot twice, as if by another seal") {
+    parts = {{0, {0, 2, 4}}, {0, {1, 3, 5, 4}}};
+  }
+  SUBCASE("with no one's slot, as if by another seal") {
+    parts = {{0, {0, 2, 4}}, {0, {1, 3}}};
+  }
+  REQUIRE(fixture.plan.slots(0) == 6);
+  for (const std::string& said : finish_together(fixture, parts))
+    CHECK((whole ? said.empty() : said.find("different steps, or not with each slot once") != said.npos));
 }
 
 TEST_CASE("a group is formed of devices that are apart and add in the same way") {

@@ -37,7 +37,8 @@ class GroupOfThreads final : public comm::DeviceGroup {
       device.runtime->copy_out(own.data(), device.values, own.size() * sizeof(int64_t));
       const std::lock_guard lock(meeting_->mutex);
       meeting_->sums.resize(own.size());
-      for (size_t i = 0; i < own.size(); ++i) meeting_->sums[i] += own[i];
+      for (size_t i = 0; i < own.size(); ++i)  // modulo 2^64, as devices do
+        meeting_->sums[i] = int64_t(uint64_t(meeting_->sums[i]) + uint64_t(own[i]));
     }
     meeting_->all.arrive_and_wait();
     for (const comm::Addend& device : devices)

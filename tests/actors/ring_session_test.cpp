@@ -5,101 +5,14 @@
 #include <functional>
 #include <future>
 
-#include "actors/device_engine.hpp"
-#include "comm/shared_memory.hpp"
-#include "kernels/cuda/emulated.hpp"
-#include "tests/actors/engine_fixture.hpp"
-#include "tests/actors/group_of_threads.hpp"
+#include "tests/actors/two_nodes.hpp"
 
 using namespace troupe;
 using namespace troupe::testing;
 
 namespace {
 
-enum class Way : uint8_t { cpu, emulated, group };
-
-struct TestNode {
-  std::shared_ptr<NodeServices> services = std::make_shared<NodeServices>();
-  JobContextPtr context;
-  std::unique_ptr<RingSession> session;
-  std::shared_ptr<TrainEngine> engine;
-  GroupOfThreads* group = nullptr;
-};
-
-struct Cluster {
-  Cluster(const Fixture& f, Way way) : fixture(f) {
-    config::ClusterConfig cluster;
-    cluster.nodes.resize(2);
-    const auto meeting = std::make_shared<Meeting>(2);
-    for (uint32_t i = 0; i < 2; ++i) {
-      cluster.nodes[i].name = "node" + std::to_string(i);
-      TestNode& node = nodes[i];
-      node.services->node = cluster.nodes[i].name;
-      node.services->rank = i;
-      node.services->bulk = std::make_shared<comm::BulkListener>(comm::BulkListenerOptions{});
-      node.services->host_id = comm::host_id();
-      node.engine = make_engine(i, way, meeting);
-    }
-    for (TestNode& node : nodes) {
-      auto context = std::make_shared<JobContext>();
-      context->services = node.services;
-      context->cluster = cluster;
-      context->job = fixture.job;
-      context->job_id = std::string(32, 'j');
-      node.context = context;
-      node.session = std::make_unique<RingSession>(context);
-    }
-  }
-
-  std::shared_ptr<TrainEngine> make_engine(uint32_t i, Way way, const std::shared_ptr<Meeting>& meeting) {
-    if (way != Way::group) return fixture.engine(way == Way::cpu ? DeviceKind::cpu : DeviceKind::emulated, 2);
-    EngineDevices devices;
-    devices.numerics = "a device";
-    for (int d = 0; d < 2; ++d)
-      devices.all.push_back({config::name_of(DeviceKind::emulated, d), open_stream(), open_stream()});
-    auto group = std::make_unique<GroupOfThreads>(meeting, fmt::format("{}a,{}b THREADS", i, i));
-    nodes[i].group = group.get();
-    devices.group = std::move(group);
-    auto model = model::make_model(fixture.job.model);
-    const auto state = model::first_state(kernels::allocate_host, *model, uint64_t(fixture.job.seed));
-    return std::make_shared<DeviceEngine>(std::move(devices), fixture.job, fixture.plan, std::move(model),
-                                          state);
-  }
-  static std::unique_ptr<kernels::CudaStream> open_stream() {
-    return kernels::make_emulated_stream(kernels::ThreadOrder::forward);
-  }
-
-  // Both at once, each on a thread of its own.
-  void on_both(const std::function<void(uint32_t)>& run) {
-    std::vector<std::future<void>> running;
-    for (uint32_t i = 0; i < 2; ++i) running.push_back(std::async(std::launch::async, run, i));
-    for (auto& one : running) one.get();
-  }
-
-  void begin_view(uint64_t number) {
-    view.ballot = {number, 0};
-    view.bulk_key = std::string(32, 'k');
-    view.members.clear();
-    for (const TestNode& node : nodes)
-      view.members.push_back({node.services->rank, node.services->node, node.services->bulk->address(),
-                              std::string(16, 'i'), node.services->host_id});
-    on_both([&](uint32_t i) { nodes[i].session->connect(view); });
-  }
-
-  scheduler::Seal seal(int64_t step) const {
-    scheduler::Seal seal;
-    seal.fence = {view.ballot, step};
-    for (uint32_t slot = 0; slot < fixture.plan.slots(step); ++slot)
-      seal.contributions[slot % 2].insert(slot);
-    return seal;
-  }
-
-  const Fixture& fixture;
-  TestNode nodes[2];
-  scheduler::View view;
-};
-
-void commit_both(Cluster& cluster, const comm::SumMeta (&sums)[2], TrainEngine& alone) {
+void commit_both(TwoNodes& cluster, const comm::SumMeta (&sums)[2], TrainEngine& alone) {
   CHECK(sums[0] == sums[1]);
   for (TestNode& node : cluster.nodes) {
     commit(*node.engine, sums[0], true);
@@ -108,7 +21,7 @@ void commit_both(Cluster& cluster, const comm::SumMeta (&sums)[2], TrainEngine& 
   }
 }
 
-void check_step(const Fixture& fixture, Cluster& cluster, TrainEngine& alone, int64_t step) {
+void check_step(const Fixture& fixture, TwoNodes& cluster, TrainEngine& alone, int64_t step) {
   run_step(fixture, alone, step);
   comm::SumMeta sums[2];
   cluster.on_both([&](uint32_t i) {
@@ -122,11 +35,20 @@ void check_step(const Fixture& fixture, Cluster& cluster, TrainEngine& alone, in
   commit_both(cluster, sums, alone);
 }
 
+// Of slots that have been run.
+void check_reduction(TwoNodes& cluster, TrainEngine& alone, int64_t step) {
+  comm::SumMeta sums[2];
+  cluster.on_both([&](uint32_t i) {
+    sums[i] = cluster.nodes[i].session->reduce(*cluster.nodes[i].engine, cluster.seal(step));
+  });
+  commit_both(cluster, sums, alone);
+}
+
 // Two nodes in their first view, beside one that trains alone, for each way.
-void for_each_way(const Fixture& fixture, const std::function<void(Cluster&, TrainEngine&)>& run) {
+void for_each_way(const Fixture& fixture, const std::function<void(TwoNodes&, TrainEngine&)>& run) {
   for (const Way way : {Way::cpu, Way::emulated, Way::group}) {
     CAPTURE(int(way));
-    Cluster cluster(fixture, way);
+    TwoNodes cluster(fixture, way);
     const auto alone = fixture.engine(way == Way::cpu ? DeviceKind::cpu : DeviceKind::emulated);
     cluster.begin_view(1);
     run(cluster, *alone);
@@ -139,14 +61,14 @@ TEST_CASE(
     "two nodes that feed their ring, or a group of their devices, while slots run have the sums of one") {
   Fixture fixture;
   fixture.job.model.decoder_layers = 3;
-  for_each_way(fixture, [&](Cluster& cluster, TrainEngine& alone) {
+  for_each_way(fixture, [&](TwoNodes& cluster, TrainEngine& alone) {
     for (int64_t step = 0; step < 3; ++step) check_step(fixture, cluster, alone, step);
   });
 }
 
 TEST_CASE("a view that ends while its sums are fed leaves the slots' own sums, and the next one adds them") {
   const Fixture fixture;
-  for_each_way(fixture, [&](Cluster& cluster, TrainEngine& alone) {
+  for_each_way(fixture, [&](TwoNodes& cluster, TrainEngine& alone) {
     check_step(fixture, cluster, alone, 0);
     // No slot runs, so both wait for the first bucket until the view is over.
     std::promise<void> waiting[2];
@@ -172,31 +94,45 @@ TEST_CASE("a view that ends while its sums are fed leaves the slots' own sums, a
 
 TEST_CASE("what was fed and is given up before it is reduced is reduced anew in the next view") {
   const Fixture fixture;
-  for_each_way(fixture, [&](Cluster& cluster, TrainEngine& alone) {
+  for_each_way(fixture, [&](TwoNodes& cluster, TrainEngine& alone) {
     run_step(fixture, alone, 0);
-    cluster.on_both([&](uint32_t i) {
-      TestNode& node = cluster.nodes[i];
-      run_slots(fixture, *node.engine, 0, i, 2);
-      node.session->feed(node.engine, cluster.seal(0));
-    });
+    cluster.run_and_feed(0);
     for (TestNode& node : cluster.nodes) {
+      CHECK(node.session->adds_in_group() == (node.group != nullptr));
       node.session->supersede({2, 0});
       if (node.group != nullptr) CHECK(node.group->left == 0);
     }
     cluster.begin_view(2);
     for (TestNode& node : cluster.nodes)
       if (node.group != nullptr) CHECK(node.group->left == 1);
-    comm::SumMeta sums[2];
-    cluster.on_both([&](uint32_t i) {
-      sums[i] = cluster.nodes[i].session->reduce(*cluster.nodes[i].engine, cluster.seal(0));
-    });
-    commit_both(cluster, sums, alone);
+    check_reduction(cluster, alone, 0);
+  });
+}
+
+TEST_CASE("a reduction that meets the end of its view has left its group when it says so") {
+  const Fixture fixture;
+  for_each_way(fixture, [&](TwoNodes& cluster, TrainEngine& alone) {
+    run_step(fixture, alone, 0);
+    cluster.run_and_feed(0);
+    for (TestNode& node : cluster.nodes) {
+      node.session->supersede({2, 0});
+      try {
+        node.session->reduce(*node.engine, cluster.seal(0));
+        FAIL_CHECK("a view that is over was reduced");
+      } catch (const Error& over) {
+        CHECK(over.kind() == ErrorKind::cancelled);
+      }
+      if (node.group != nullptr) CHECK(node.group->left == 1);
+      CHECK_FALSE(node.session->adds_in_group());
+    }
+    cluster.begin_view(2);
+    check_reduction(cluster, alone, 0);
   });
 }
 
 TEST_CASE("where no group of the devices can be made, the ring adds, and it is not tried for ever") {
   const Fixture fixture;
-  Cluster cluster(fixture, Way::group);
+  TwoNodes cluster(fixture, Way::group);
   const auto alone = fixture.engine(DeviceKind::emulated);
   cluster.nodes[0].group->has_ids = false;
   for (int64_t step = 0; step < 2; ++step) {

@@ -11,6 +11,7 @@
 #include <doctest/doctest.h>
 
 #include "comm/ring_plan.hpp"
+#include "kernels/block_codec.hpp"
 #include "tests/comm/ring_harness.hpp"
 
 using namespace troupe;
@@ -342,6 +343,22 @@ TEST_CASE("a reduction that others do not join ends at its deadline") {
     CHECK_THROWS_WITH_AS(std::rethrow_exception(thrown[0]), doctest::Contains("not done in time"), PeerError);
     CHECK_THROWS_WITH_AS(std::rethrow_exception(thrown[1]), doctest::Contains("node-0"), PeerError);
   }
+}
+
+TEST_CASE("chunks of short rows fit in frames, whatever their values are") {
+  for (const int64_t most : {65'536, 100'000})
+    for (const int64_t row : {1, 2, 3, 4, 5, 6, 7, 9, 10, 17, 255, 257}) {
+      CAPTURE(most);
+      CAPTURE(row);
+      const int64_t rows = 2 * most / row;  // as many as make whole chunks
+      for (const BlockLayout& layout :
+           {layout_of({{rows * row, row}}), layout_of({{1000, 1000}, {rows * row, row}, {513, 513}})}) {
+        const RingPlan plan = plan_blocks(layout, buckets_last_first(layout, 0), 2, 0, most);
+        for (const Bucket& chunk : plan.chunks)
+          CHECK(kernels::encoded_bytes_max(layout, chunk.begin, chunk.end) <= kFrameBytesMax);
+      }
+    }
+  check_exact(2, layout_of({{131'072, 4}}), {{0, 131'072 / 4}}, {});  // and they are reduced
 }
 
 TEST_CASE("a plan covers every block once, in chunks of bounded size") {
