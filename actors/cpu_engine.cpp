@@ -4,6 +4,7 @@
 #include <cstring>
 
 #include "kernels/base/hash.hpp"
+#include "model/slot_arena.hpp"
 #include "model/step.hpp"
 
 namespace troupe::actors {
@@ -87,10 +88,7 @@ CpuEngine::Worker& CpuEngine::fitted(uint32_t index, const Batch& batch, bool tr
   Worker& worker = *workers_.at(index);
   const int64_t rows = batch.target_in.rows;
   const int64_t length = std::max(batch.source.cols, batch.target_in.cols);
-  const size_t bytes = model().arena_bytes(rows, rows * length, training);
-  if (worker.arena && worker.arena->capacity() >= bytes) return worker;
-  worker.arena.reset();  // the old one first: never hold both
-  worker.arena.emplace(backend_->allocate(bytes));
+  model::with_room(worker.arena, model().arena_bytes(rows, rows * length, training), *backend_);
   return worker;
 }
 

@@ -89,6 +89,7 @@ using node_actor =
 
 // Bounds of requests between roles. What computes may take long; what only answers may not.
 inline constexpr std::chrono::minutes kWorkPatience{60};
+inline constexpr std::chrono::seconds kReportPatience{10};  // of FlushReports: for what a slow disk has to do
 inline constexpr std::chrono::minutes kSetupPatience{30};
 
 }  // namespace troupe::actors

@@ -67,7 +67,7 @@ LocalCluster::LocalCluster(config::ClusterConfig nodes, const std::string& out_f
     throw error(ErrorKind::file, "cannot make the folder {}: {}; choose another --out", logs(),
                 failed.message());
   lock_ = comm::Descriptor(::open(logs().c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC));
-  if (lock_.valid() && !try_lock(lock_, LOCK_EX))
+  if (lock_.valid() && !try_lock(lock_.get(), LOCK_EX))
     throw error(ErrorKind::usage,
                 "another troupe is at work in {}; wait for its end, or choose another --out", out_folder_);
   for (config::NodeConfig& node : config_.nodes)

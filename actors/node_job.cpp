@@ -17,8 +17,7 @@ namespace {
 constexpr std::chrono::seconds kLastJobPatience{60};  // of the next order with them
 constexpr std::chrono::seconds kLeavePatience{30};
 constexpr std::chrono::seconds kFirstViewPatience{3};  // of a node that is to stop or to leave
-constexpr std::chrono::seconds kReportPatience{10};    // for what a slow disk has to do
-constexpr size_t kOrdersMax = 64;  // that are remembered, of one job and of those that were stopped
+constexpr size_t kStoppedMax = 64;  // orders of jobs that were stopped, which are remembered
 
 }  // namespace
 
@@ -189,7 +188,7 @@ void node_state::learn_orders(const std::vector<uint64_t>& more) {
   for (const uint64_t one : more) {
     const auto& known = order.orders();
     if (std::find(known.begin(), known.end(), one) != known.end()) continue;
-    if (size_t(known.size()) < kOrdersMax) order.add_orders(one);
+    if (known.size() < wire::kOrdersMax) order.add_orders(one);
   }
 }
 
@@ -207,7 +206,7 @@ void node_state::remember_stopped() {
   for (const uint64_t one : order.orders()) {
     if (std::find(stopped_orders.begin(), stopped_orders.end(), one) != stopped_orders.end()) continue;
     stopped_orders.push_back(one);
-    if (stopped_orders.size() > kOrdersMax) stopped_orders.pop_front();
+    if (stopped_orders.size() > kStoppedMax) stopped_orders.pop_front();
   }
 }
 

@@ -4,27 +4,21 @@
 // is empty and stays: one that is removed could be locked by two.
 #pragma once
 
-#include <cerrno>
 #include <filesystem>
 #include <optional>
 #include <string>
 #include <system_error>
 
 #include <fcntl.h>
-#include <sys/file.h>
 
 #include "comm/socket.hpp"
 #include "kernels/base/error.hpp"
+#include "kernels/base/file_lock.hpp"
 
 namespace troupe::actors {
 
 inline std::filesystem::path node_lock_path(const std::filesystem::path& out, const std::string& node) {
   return out / "ledger" / (node + ".lock");
-}
-
-// `how`: LOCK_EX or LOCK_SH. False: another process has it. A file system without locks gives it to everyone.
-inline bool try_lock(const comm::Descriptor& file, int how) {
-  return ::flock(file.get(), how | LOCK_NB) == 0 || errno != EWOULDBLOCK;
 }
 
 // Of nodes that keep a lock there, one; nullopt: none does. Leaves nothing behind.
@@ -34,7 +28,7 @@ inline std::optional<std::string> find_locking_node(const std::filesystem::path&
     if (entry.path().extension() != ".lock") continue;
     // For writing as well, which is what network file systems ask of who wants a lock.
     const comm::Descriptor file(::open(entry.path().c_str(), O_RDWR | O_CLOEXEC));
-    if (file.valid() && !try_lock(file, LOCK_SH)) return entry.path().stem().string();
+    if (file.valid() && !try_lock(file.get(), LOCK_SH)) return entry.path().stem().string();
   }
   return std::nullopt;
 }
@@ -48,7 +42,7 @@ class NodeLock {
     std::error_code none;
     std::filesystem::create_directories(path.parent_path(), none);
     file_ = comm::Descriptor(::open(path.c_str(), O_RDWR | O_CREAT | O_CLOEXEC, 0644));
-    if (file_.valid() && !try_lock(file_, LOCK_EX))
+    if (file_.valid() && !try_lock(file_.get(), LOCK_EX))
       throw error(
           ErrorKind::usage,
           "another troupe is at work in {}: it has a node {} there; wait for its end, or choose another "

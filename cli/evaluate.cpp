@@ -158,9 +158,6 @@ int evaluate(const EvaluateOptions& options) {
   check_output(options);
   const auto trained =
       inference::TrainedModel::load(options.checkpoint, warn, inference::Use::loss, options.precision);
-  if (trained->exported())
-    throw error(ErrorKind::usage, "{} is an exported model; evaluate the checkpoint that it was made from",
-                trained->path());
   const auto dataset = data::Dataset::open(options.data);
   inference::check_belongs(*trained, *dataset);
   const data::Split split = options.split == "valid" ? data::Split::valid : data::Split::test;

@@ -10,6 +10,7 @@
 #include <unistd.h>
 
 #include "kernels/base/error.hpp"
+#include "kernels/base/host_name.hpp"
 
 namespace troupe::comm {
 
@@ -29,17 +30,8 @@ Address parse_address(std::string_view text) {
   if (colon == std::string_view::npos) throw bad("it has no port");
   std::string_view host = text.substr(0, colon);
   const std::string_view port = text.substr(colon + 1);
-  if (host.size() >= 2 && host.front() == '[' && host.back() == ']') {
-    host = host.substr(1, host.size() - 2);
-    in6_addr ignored{};
-    if (inet_pton(AF_INET6, std::string(host).c_str(), &ignored) != 1)
-      throw bad("no IPv6 address in the brackets");
-  } else if (host.find_first_not_of("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789.-_") !=
-             std::string_view::npos) {
-    throw bad("the host has a character that no name has (an IPv6 address goes in brackets)");
-  }
-  if (host.empty()) throw bad("it has no host");
-  if (host.size() > 253) throw bad("the host is longer than 253 characters");
+  if (const char* why = why_no_host(host)) throw bad(why);
+  if (host.front() == '[') host = host.substr(1, host.size() - 2);
   Address address{std::string(host), 0};
   const auto [end, failure] = std::from_chars(port.data(), port.data() + port.size(), address.port);
   if (failure != std::errc() || end != port.data() + port.size() || port.empty())

@@ -24,6 +24,7 @@ inline constexpr size_t kJobTextBytesMax = size_t{256} << 10;  // StartJob.job_t
 inline constexpr size_t kTextBytesMax = 4096;                  // reasons, errors
 inline constexpr size_t kNameBytesMax = 255;                   // names, addresses, states
 inline constexpr uint32_t kRanksMax = 4096;
+inline constexpr int kOrdersMax = 64;  // by which one job is known
 inline constexpr int kSlotWordsMax = 16;
 inline constexpr size_t kIncarnationBytes = 16;
 inline constexpr size_t kHashBytes = 32;

@@ -153,6 +153,7 @@ void check(Check& c, const StartJob& m) {
   c.at_most("start_job.threads", m.threads(), 4096);
   c.at_least("start_job.stop_at", m.stop_at(), 0);
   c.one_of("start_job.transport", m.transport(), {"", "auto", "tcp", "shm"});
+  c.count("start_job.orders", m.orders_size(), kOrdersMax);
   c.count("start_job.nodes", m.nodes_size(), kRanksMax);
   for (const NodeAddress& node : m.nodes()) {
     c.text("start_job.nodes.name", node.name(), kNameBytesMax);
@@ -170,6 +171,7 @@ void check(Check& c, const Report& m) {
 }
 
 void check(Check& c, const JobEnded& m) {
+  c.count("job_ended.orders", m.orders_size(), kOrdersMax);
   if (m.exit_code() < 0 || m.exit_code() > 255) c.fail("job_ended.exit_code", "is not between 0 and 255");
   c.text("job_ended.error", m.error(), kTextBytesMax);
   c.at_least("job_ended.step", m.step(), -1);
@@ -182,6 +184,7 @@ void check(Check& c, const NodeStatus& m) {
   c.at_least("node_status.step", m.step(), -1);
   c.text("node_status.leader", m.leader(), kNameBytesMax);
   c.text("node_status.version", m.version(), kNameBytesMax);
+  c.count("node_status.orders", m.orders_size(), kOrdersMax);
 }
 
 void check(Check& c, const Event& m) {

@@ -8,12 +8,12 @@
 #include <vector>
 
 #include <fcntl.h>
-#include <sys/file.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
 #include "kernels/base/error.hpp"
+#include "kernels/base/file_lock.hpp"
 #include "kernels/base/sync_folder.hpp"
 
 namespace troupe::model {
@@ -46,11 +46,6 @@ SectionHeader section_header(const char* tag, uint64_t bytes, uint64_t checksum)
   header.bytes = bytes;
   header.checksum = checksum;
   return header;
-}
-
-// False: another has the lock. A file system without locks gives it to everyone.
-bool take_lock(int descriptor) {
-  return ::flock(descriptor, LOCK_EX | LOCK_NB) == 0 || errno != EWOULDBLOCK;
 }
 
 // Whether it is this open file that has the name, now. While one holds its lock, that remains so.
@@ -86,7 +81,7 @@ void SectionWriter::create() {
   for (int attempt = 0; attempt < kAttemptsMax; ++attempt) {
     descriptor_ = ::open(partial_.c_str(), O_WRONLY | O_CREAT | O_CLOEXEC, 0644);
     if (descriptor_ < 0) fail("create", errno);
-    const bool locked = take_lock(descriptor_);
+    const bool locked = try_lock(descriptor_, LOCK_EX);
     const bool ours = locked && has_name(descriptor_, partial_);
     if (ours && ::ftruncate(descriptor_, 0) == 0) return;
     const int reason = errno;
@@ -100,7 +95,7 @@ void SectionWriter::create() {
 void SectionWriter::remove_if_abandoned(const std::filesystem::path& partial) {
   const int descriptor = ::open(partial.c_str(), O_RDONLY | O_CLOEXEC);
   if (descriptor < 0) return;
-  if (take_lock(descriptor) && has_name(descriptor, partial)) ::unlink(partial.c_str());
+  if (try_lock(descriptor, LOCK_EX) && has_name(descriptor, partial)) ::unlink(partial.c_str());
   ::close(descriptor);
 }
 

@@ -5,12 +5,12 @@
 #include <charconv>
 #include <set>
 
-#include <arpa/inet.h>
 #include <fmt/format.h>
 
 #include "actors/config/device.hpp"
 #include "actors/config/reader.hpp"
 #include "kernels/base/error.hpp"
+#include "kernels/base/host_name.hpp"
 
 namespace troupe::config {
 
@@ -48,16 +48,6 @@ void describe(NodeConfig& n, FieldVisitor& v) {
   v.text("device", n.device);
 }
 
-// What comm::parse_address, which is not known here, takes for one: a name, or an address, of IPv6 in brackets.
-bool is_host(std::string_view host) {
-  if (host.size() >= 2 && host.front() == '[' && host.back() == ']') {
-    in6_addr ignored{};
-    return inet_pton(AF_INET6, std::string(host.substr(1, host.size() - 2)).c_str(), &ignored) == 1;
-  }
-  constexpr std::string_view kOfNames = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789.-_";
-  return !host.empty() && host.size() <= 253 && host.find_first_not_of(kOfNames) == std::string_view::npos;
-}
-
 // host:port with a port of 0..65535.
 void check_address(std::string_view file, std::string_view node, std::string_view key, std::string_view address) {
   const auto colon = address.rfind(':');
@@ -65,7 +55,7 @@ void check_address(std::string_view file, std::string_view node, std::string_vie
   const auto digits = colon == std::string_view::npos ? std::string_view{} : address.substr(colon + 1);
   const auto result = std::from_chars(digits.data(), digits.data() + digits.size(), port);
   const bool number = !digits.empty() && result.ec == std::errc{} && result.ptr == digits.data() + digits.size();
-  if (!number || port > 65535 || !is_host(address.substr(0, colon)))
+  if (!number || port > 65535 || why_no_host(address.substr(0, colon)) != nullptr)
     throw error(ErrorKind::usage,
                 "{}: {} of node {} is \"{}\"; it must be host:port, as in \"127.0.0.1:7000\" or \"[::1]:7000\"",
                 file, key, node, address);

@@ -33,8 +33,6 @@ bool is_misconfigured(const comm::PeerError& failure) {
   return failure.kind() == ErrorKind::usage || failure.kind() == ErrorKind::security;
 }
 
-constexpr std::chrono::seconds kReportPatience{10};  // for what a slow disk has to do
-
 struct aggregator_state {
   aggregator_state() = default;
   static inline const char* name = "aggregator";

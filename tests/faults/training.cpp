@@ -56,9 +56,9 @@ std::string expected_digest(int steps) {
   return digest;
 }
 
-Run::Run(std::string out, std::vector<std::string> command)
+Run::Run(std::string out, std::vector<std::string> command, const std::string& first)
     : out_(std::move(out)), client_(std::move(command)) {
-  wait_for("step 5/");
+  wait_for(first);
 }
 
 void Run::wait_for(const std::string& text) {

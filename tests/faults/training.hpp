@@ -32,8 +32,9 @@ std::string expected_digest(int steps);
 // A client whose job is ended by Ctrl-C once a test has seen what it came for.
 class Run {
  public:
-  // `command` is, or runs, what train_command(out, 100'000, ..., 5) gives; it has reported when this returns.
-  Run(std::string out, std::vector<std::string> command);
+  // `command` is, or runs, what train_command(out, 100'000, ..., 5) gives; it has reported `first` when this
+  // returns, which is another step where a run is resumed.
+  Run(std::string out, std::vector<std::string> command, const std::string& first = "step 5/");
   const std::string& out() const { return out_; }
   void wait_for(const std::string& text);
   // For "from step N on: NODES", of which this one has not been waited for yet.
