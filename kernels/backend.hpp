@@ -180,7 +180,7 @@ class Stream {
 
   // --- attention.cpp: softmax(q k^T / sqrt(D)) v, blocked over keys (Dao et al. 2022): no (B, H, Tq, Tk) is kept ---
   // q (B*Tq, H*D), k and v (B*Tk, H*D) may be column ranges of one matrix (or see keys_by_head); out (B*Tq, H*D); lse (B*H, Tq) f32 is kept
-  // for the backward pass (may be empty for inference). A query that sees no key gets zeros.
+  // for the backward pass (may be empty for inference). A query that sees no key gets zeros. Weights may be rounded to bf16 where q is bf16.
   virtual void attention_forward(const AttentionShape& shape, ConstView q, ConstView k, ConstView v, View out,
                                  View lse) = 0;
   virtual void attention_backward(const AttentionShape& shape, ConstView q, ConstView k, ConstView v, ConstView out,

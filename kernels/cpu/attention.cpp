@@ -11,25 +11,40 @@ namespace {
 constexpr int64_t kCausalQueryBlock = 24;  // smaller blocks reach less far past the diagonal
 constexpr int64_t kPadding = 16;           // keys and channels lie in whole registers
 
-AttentionWork take_work(Scratch::Frame& frame, const AttentionShape& shape, bool backward) {
+AttentionWork take_work(Scratch::Frame& frame, const AttentionShape& shape, bool in_pairs, bool backward) {
   const int64_t keys = round_up(shape.keys, kPadding) * round_up(shape.head_size, kPadding);
   const int64_t queries = kAttentionQueries * round_up(shape.head_size, kPadding);
   const int64_t scores = kAttentionQueries * kAttentionStride;
   const int64_t words = shape.dropout.rate > 0 ? kAttentionQueries * (kAttentionKeys + 128) : 0;
   AttentionWork work{};
-  work.keys = frame.take<float>(keys);
-  work.keys_t = frame.take<float>(keys);
-  work.values = frame.take<float>(keys);
-  work.queries = frame.take<float>(queries);
   work.out = frame.take<float>(queries);
   work.scores = frame.take<float>(scores);
   work.words = frame.take<uint32_t>(words);
+  if (backward) {
+    work.dscores = frame.take<float>(scores);
+    work.dout = frame.take<float>(queries);
+    work.dkeys = frame.take<float>(keys);
+    work.dvalues = frame.take<float>(keys);
+  }
+  if (!in_pairs) {
+    work.f32 = {frame.take<float>(keys), frame.take<float>(keys), frame.take<float>(keys),
+                frame.take<float>(queries), backward ? frame.take<float>(keys) : nullptr};
+    return work;
+  }
+  AttentionWork::Pairs& pairs = work.pairs;
+  pairs.rows = frame.take<uint16_t>(keys);
+  pairs.key_channels = frame.take<uint32_t>(keys / 2);
+  pairs.row_pairs = frame.take<uint32_t>(keys / 2);
+  pairs.queries = frame.take<uint16_t>(queries);
+  pairs.weights = frame.take<uint16_t>(scores);
   if (!backward) return work;
-  work.values_t = frame.take<float>(keys);
-  work.dscores = frame.take<float>(scores);
-  work.dout = frame.take<float>(queries);
-  work.dkeys = frame.take<float>(keys);
-  work.dvalues = frame.take<float>(keys);
+  pairs.value_channels = frame.take<uint32_t>(keys / 2);
+  pairs.dout = frame.take<uint16_t>(queries);
+  pairs.dscores = frame.take<uint16_t>(scores);
+  pairs.query_pairs = frame.take<uint32_t>(queries / 2);
+  pairs.dout_pairs = frame.take<uint32_t>(queries / 2);
+  pairs.weight_pairs = frame.take<uint32_t>(scores / 2);
+  pairs.dscore_pairs = frame.take<uint32_t>(scores / 2);
   return work;
 }
 
@@ -97,8 +112,9 @@ void CpuStream::attention_forward(const AttentionShape& shape, ConstView q, Cons
   check_inputs(shape, q, k, v, lse);
   check_matrix(shape, out, shape.queries, q.dtype);
   Scratch::Frame frame(scratch_);
-  const AttentionWork work = take_work(frame, shape, false);
-  const auto run = q.dtype == DType::f32 ? loops_.attention->forward_f32 : loops_.attention->forward_bf16;
+  const bool bf16 = q.dtype == DType::bf16;
+  const AttentionWork work = take_work(frame, shape, bf16 && loops_.attention->pairs, false);
+  const auto run = bf16 ? loops_.attention->forward_bf16 : loops_.attention->forward_f32;
   const int64_t Tq = shape.queries, D = shape.head_size;
   for (int64_t b = 0; b < shape.batch; ++b)
     for (int64_t h = 0; h < shape.heads; ++h) {
@@ -117,9 +133,9 @@ void CpuStream::attention_backward(const AttentionShape& shape, ConstView q, Con
   for (const ConstView& view : {out, dout, ConstView(dq)}) check_matrix(shape, view, shape.queries, q.dtype);
   for (const View& view : {dk, dv}) check_matrix(shape, view, shape.keys, q.dtype);
   Scratch::Frame frame(scratch_);
-  const AttentionWork work = take_work(frame, shape, true);
-  const auto run = q.dtype == DType::f32 ? loops_.attention_backward->backward_f32
-                                         : loops_.attention_backward->backward_bf16;
+  const bool bf16 = q.dtype == DType::bf16;
+  const AttentionWork work = take_work(frame, shape, bf16 && loops_.attention->pairs, true);
+  const auto run = bf16 ? loops_.attention_backward->backward_bf16 : loops_.attention_backward->backward_f32;
   const int64_t Tq = shape.queries, Tk = shape.keys, D = shape.head_size;
   for (int64_t b = 0; b < shape.batch; ++b)
     for (int64_t h = 0; h < shape.heads; ++h)

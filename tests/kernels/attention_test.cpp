@@ -93,7 +93,9 @@ TEST_CASE("attention agrees with plain loops at every level, type and odd shape"
         CpuStream stream(level);
         const Inputs in(c);
         const Results expected = expected_of(in), actual = run(stream, in, dtype, c.size % 3);
-        const double bound = dtype == DType::f32 ? 1e-5 : 1.6e-2;
+        // Level v4 rounds the weights and their gradients to bf16. The worst is a sequence of one key, whose
+        // gradient is all rounding.
+        const double bound = dtype == DType::f32 ? 1e-5 : level == IsaLevel::v4 ? 3e-2 : 1.6e-2;
         CHECK(distance(actual.out, expected.out) < bound);
         CHECK(distance(actual.dq, expected.dq) < bound);
         CHECK(distance(actual.dk, expected.dk) < bound);
@@ -182,6 +184,39 @@ TEST_CASE("few queries have the same bits as many, though their keys are read wh
         CHECK(few.values().values == many.values().values);
         CHECK(few_lse.values == many_lse.values);
       }
+}
+
+TEST_CASE("attention in bf16 gives a sequence the same bits alone as in a batch, and the same twice") {
+  CpuStream stream(best_isa_level());
+  const Case both{2, 61, 147, 2, 40, false, 0, {147, 130}};
+  const Inputs in(both);
+  const Results all = run(stream, in, DType::bf16, 3), again = run(stream, in, DType::bf16, 0);
+  CHECK(all.out.values == again.out.values);
+  CHECK(all.dq.values == again.dq.values);
+  CHECK(all.dk.values == again.dk.values);
+  CHECK(all.dv.values == again.dv.values);
+  for (int64_t b = 0; b < 2; ++b) {
+    Case alone = both;
+    alone.batch = 1;
+    alone.lengths = {both.lengths[size_t(b)]};
+    Inputs one(alone);
+    const auto part = [&](const Matrix& from, Matrix& to) {
+      const auto size = int64_t(to.values.size());
+      std::copy_n(from.values.begin() + b * size, size, to.values.begin());
+    };
+    part(in.q, one.q);
+    part(in.k, one.k);
+    part(in.v, one.v);
+    part(in.dout, one.dout);
+    const Results results = run(stream, one, DType::bf16, 0);
+    const auto same = [&](const Matrix& x, const Matrix& y) {
+      return std::equal(x.values.begin(), x.values.end(), y.values.begin() + b * int64_t(x.values.size()));
+    };
+    CHECK(same(results.out, all.out));
+    CHECK(same(results.dq, all.dq));
+    CHECK(same(results.dk, all.dk));
+    CHECK(same(results.dv, all.dv));
+  }
 }
 
 TEST_CASE("attention on column ranges of one matrix gives the bits of separate matrices") {

@@ -122,7 +122,7 @@ TEST_CASE("in bf16 losses and gradients stay near those in f32") {
     const Batch batch = random_batch(config, {8, 12, 11}, 3);
     kernels::LossSums a, b;
     const auto coarse_gradient = coarse.gradient(batch, 0.1f, {}, &a);
-    CHECK(relative_distance(coarse_gradient, exact.gradient(batch, 0.1f, {}, &b)) < 0.04);
+    CHECK(relative_distance(coarse_gradient, exact.gradient(batch, 0.1f, {}, &b)) < 0.05);
     CHECK(a.loss == doctest::Approx(b.loss).epsilon(2e-3));
   }
 }

@@ -16,32 +16,33 @@ struct SoftmaxRow {
   float sum;
 };
 
-// Turns a row of scores into weights, not yet divided by the sum: exp(score - max), dropped or scaled, zeros
-// from `visible` to `keys`. Returns what the row's output so far must be multiplied by.
-float weigh_row(const AttentionHead& head, const uint32_t* words, float* scores, int64_t visible,
-                int64_t keys, SoftmaxRow& row) {
+// Turns a row of scores into weights, not yet divided by the sum: exp(scale * score - max), dropped or
+// scaled, zeros from `visible` to `keys`. Returns what the row's output so far must be multiplied by.
+template <typename Weight>
+float weigh_row(const AttentionHead& head, const uint32_t* words, float scale, const float* scores,
+                int64_t visible, int64_t keys, Weight* weights, SoftmaxRow& row) {
   const int64_t whole = visible / kLanes * kLanes;
   const IVec rest = first_lanes(visible - whole);
   Vec largest = broadcast(kMinusInfinity);
   for (int64_t c = 0; c < whole; c += kLanes) largest = max(largest, load(scores + c));
   if (whole < visible) largest = max(largest, select(rest, load(scores + whole), broadcast(kMinusInfinity)));
-  const float block_max = max_lanes(largest);
+  const float block_max = max_lanes(largest) * scale;
   const float row_max = block_max > row.max ? block_max : row.max;
-  const Vec shift = broadcast(row_max);
+  const Vec factor = broadcast(scale), shift = broadcast(-row_max);
   Vec sum = zero();
   for (int64_t c = 0; c < whole; c += kLanes) {
-    const Vec weight = exp(load(scores + c) - shift);
+    const Vec weight = exp(fmadd(load(scores + c), factor, shift));
     sum = sum + weight;
-    store(scores + c, weight * weight_factors(head, words, c));
+    store(weights + c, weight * weight_factors(head, words, c));
   }
   int64_t c = whole;
   if (whole < visible) {
-    const Vec weight = keep_where(rest, exp(load(scores + whole) - shift));
+    const Vec weight = keep_where(rest, exp(fmadd(load(scores + whole), factor, shift)));
     sum = sum + weight;
-    store(scores + whole, keep_where(rest, weight * weight_factors(head, words, whole)));
+    store(weights + whole, keep_where(rest, weight * weight_factors(head, words, whole)));
     c += kLanes;
   }
-  for (; c < keys; c += kLanes) store(scores + c, zero());
+  for (; c < keys; c += kLanes) store(weights + c, zero());
   const float kept = row.sum == 0 ? 0 : max_lanes(exp(broadcast(row.max - row_max)));
   row.sum = row.sum * kept + sum_lanes(sum);
   row.max = row_max;
@@ -53,30 +54,6 @@ void scale_row(float* x, int64_t count, float factor) {
   for (int64_t i = 0; i < count; i += kLanes) store(x + i, load(x + i) * f);
 }
 
-// Keys and values that are read again and again: copied to f32, the keys as columns.
-struct CopiedRows {
-  const AttentionWork& work;
-  int64_t padded, keys_padded;
-
-  void score(const WeightBlock& block, int64_t size) const {
-    multiply({work.queries, padded, 1, work.keys_t + block.key, keys_padded, work.scores, kAttentionStride,
-              block.rows, round_up(block.keys), size, false});
-  }
-  void add_values(const WeightBlock& block) const {
-    multiply({work.scores, kAttentionStride, 1, work.values + block.key * padded, padded, work.out, padded,
-              block.rows, padded, block.keys, block.key > 0});
-  }
-};
-
-template <typename T>
-CopiedRows copy_rows(const AttentionHead& head, const AttentionForward& args, const AttentionWork& work) {
-  const int64_t padded = round_up(head.size), keys_padded = round_up(head.keys);
-  read_keys<T>(head, args.k, work.keys);
-  transpose(work.keys, keys_padded, padded, work.keys_t);
-  read_keys<T>(head, args.v, work.values);
-  return {work, padded, keys_padded};
-}
-
 // One block of keys: scores, weights, and their part of the output.
 template <typename Rows>
 void attend_block(const AttentionHead& head, const AttentionWork& work, const Rows& keys_values,
@@ -84,27 +61,29 @@ void attend_block(const AttentionHead& head, const AttentionWork& work, const Ro
   const int64_t padded = round_up(head.size), width = round_up(block.keys);
   const uint32_t* row_words[kAttentionQueries];
   draw_words(head, block, work.words, row_words);
-  keys_values.score(block, head.size);
+  keys_values.score(block);
   for (int64_t r = 0; r < block.rows; ++r) {
     const int64_t seen = smaller(visible_keys(head, block.query + r) - block.key, block.keys);
-    float* scores = work.scores + r * kAttentionStride;
+    auto* const weights = keys_values.weights() + r * kAttentionStride;
     if (seen <= 0) {
-      clear(scores, width);
+      clear(weights, width);
       continue;
     }
-    const float kept = weigh_row(head, row_words[r], scores, seen, width, rows[r]);
+    const float kept = weigh_row(head, row_words[r], keys_values.score_scale(),
+                                 work.scores + r * kAttentionStride, seen, width, weights, rows[r]);
     if (block.key > 0) scale_row(work.out + r * padded, padded, kept);
   }
   keys_values.add_values(block);
 }
 
 template <typename T, typename Rows>
-void attend(const AttentionHead& head, const AttentionForward& args, const AttentionWork& work,
-            const Rows& keys_values) {
+void attend(const AttentionHead& head, const AttentionForward& args, const AttentionWork& work) {
+  const Rows keys_values{{head, args, work}};
+  keys_values.read();
   const int64_t padded = round_up(head.size);
   for (int64_t query = 0; query < head.queries; query += head.query_block) {
     const int64_t count = smaller(head.query_block, head.queries - query);
-    read_rows<T>(args.q, query, count, head.size, head.scale, work.queries);
+    keys_values.read_queries(query, count);
     SoftmaxRow rows[kAttentionQueries];
     for (int64_t r = 0; r < count; ++r) rows[r] = {kMinusInfinity, 0};
     const int64_t limit = visible_keys(head, query + count - 1);
@@ -124,13 +103,13 @@ void attend(const AttentionHead& head, const AttentionForward& args, const Atten
 template <typename T>
 void forward(const AttentionHead& head, const AttentionForward& args, const AttentionWork& work) {
 #if defined(__AVX2__)
-  if (reads_in_place(head)) return attend<T>(head, args, work, RowsInPlace<T>{head, args, work});
+  if (reads_in_place(head)) return attend<T, RowsInPlace<T>>(head, args, work);
 #endif
-  attend<T>(head, args, work, copy_rows<T>(head, args, work));
+  attend<T, typename Forward<T>::Rows>(head, args, work);
 }
 
 }  // namespace
 
-extern const AttentionLoops attention_loops = {forward<float>, forward<uint16_t>};
+extern const AttentionLoops attention_loops = {forward<float>, forward<uint16_t>, kMultipliesPairs};
 
 }  // namespace troupe::kernels::TROUPE_ISA

@@ -34,21 +34,39 @@ struct HeadRowsOut {
   int64_t stride;
 };
 
-// Scratch of one head, f32; Dp and Tp are D and Tk rounded up to 16. The second half is used by the backward
-// pass.
+// Scratch of one head; Dp and Tp are D and Tk rounded up to 16. What only the backward pass or only products
+// of pairs use is null elsewhere.
 struct AttentionWork {
-  float* keys;      // (Tp, Dp)
-  float* keys_t;    // (Dp, Tp)
-  float* values;    // (Tp, Dp)
-  float* queries;   // (kAttentionQueries, Dp), scaled
   float* out;       // (kAttentionQueries, Dp): of the output, or of dq
   float* scores;    // (kAttentionQueries, kAttentionStride)
   uint32_t* words;  // kAttentionQueries * (kAttentionKeys + 128): random words of the weights
-  float* values_t;  // (Dp, Tp)
-  float* dscores;   // (kAttentionQueries, kAttentionStride)
+  float* dscores;   // (kAttentionQueries, kAttentionStride); this and the next: backward
   float* dout;      // (kAttentionQueries, Dp)
   float* dkeys;     // (Tp, Dp)
   float* dvalues;   // (Tp, Dp)
+
+  struct F32 {
+    float* keys;      // (Tp, Dp)
+    float* keys_t;    // (Dp, Tp)
+    float* values;    // (Tp, Dp)
+    float* queries;   // (kAttentionQueries, Dp), scaled
+    float* values_t;  // (Dp, Tp); backward
+  } f32;
+
+  struct Pairs {               // of bf16
+    uint16_t* rows;            // (Tp, Dp): keys or values as they are
+    uint32_t* key_channels;    // (Dp / 2, Tp): keys by pairs of channels
+    uint32_t* value_channels;  // the same of values; backward
+    uint32_t* row_pairs;       // (Tp / 2, Dp): values by pairs of them; keys in the backward pass
+    uint16_t* queries;         // (kAttentionQueries, Dp)
+    uint16_t* weights;         // (kAttentionQueries, kAttentionStride)
+    uint16_t* dout;            // (kAttentionQueries, Dp); this and the next: backward
+    uint16_t* dscores;         // (kAttentionQueries, kAttentionStride)
+    uint32_t* query_pairs;     // (kAttentionQueries / 2, Dp): by pairs of queries, as the next
+    uint32_t* dout_pairs;      // (kAttentionQueries / 2, Dp)
+    uint32_t* weight_pairs;    // (kAttentionQueries / 2, kAttentionStride)
+    uint32_t* dscore_pairs;    // (kAttentionQueries / 2, kAttentionStride)
+  } pairs;
 };
 
 struct AttentionForward {
@@ -62,13 +80,15 @@ struct AttentionBackward {
   HeadRowsOut dq, dk, dv;
 };
 
+// With `pairs` bf16 is multiplied by bf16, the weights and their gradients rounded to it; without, in f32.
+using AttentionForwardLoop = void (*)(const AttentionHead&, const AttentionForward&, const AttentionWork&);
+using AttentionBackwardLoop = void (*)(const AttentionHead&, const AttentionBackward&, const AttentionWork&);
 struct AttentionLoops {
-  void (*forward_f32)(const AttentionHead&, const AttentionForward&, const AttentionWork&);
-  void (*forward_bf16)(const AttentionHead&, const AttentionForward&, const AttentionWork&);
+  AttentionForwardLoop forward_f32, forward_bf16;
+  bool pairs;
 };
 struct AttentionBackwardLoops {
-  void (*backward_f32)(const AttentionHead&, const AttentionBackward&, const AttentionWork&);
-  void (*backward_bf16)(const AttentionHead&, const AttentionBackward&, const AttentionWork&);
+  AttentionBackwardLoop backward_f32, backward_bf16;
 };
 
 TROUPE_DECLARE_LOOPS(AttentionLoops, attention_loops)

@@ -23,21 +23,22 @@ TROUPE_INLINE int64_t visible_keys(const AttentionHead& head, int64_t i) {
 
 constexpr int64_t kRowsAhead = 12;
 
-// to (rows, Dp) f32 = from (rows, D) * scale, the columns from D on zero.
-template <typename T>
-static void read_rows(HeadRows from, int64_t first, int64_t rows, int64_t size, float scale, float* to) {
+// to (rows, Dp) = from (rows, D) * scale, the columns from D on zero.
+template <typename T, typename To>
+static void read_rows(HeadRows from, int64_t first, int64_t rows, int64_t size, float scale, To* to) {
   const int64_t padded = round_up(size), whole = size / kLanes * kLanes;
   const Vec factor = broadcast(scale);
   for (int64_t r = 0; r < rows; ++r) {
     const T* x = static_cast<const T*>(from.data) + (first + r) * from.stride;
-    float* y = to + r * padded;
+    To* y = to + r * padded;
     __builtin_prefetch(x + kRowsAhead * from.stride);  // too far apart for the hardware to guess
     for (int64_t d = 0; d < whole; d += kLanes) store(y + d, load(x + d) * factor);
     if (whole < size) store(y + whole, load(x + whole, size - whole) * factor);
   }
 }
 
-static void clear(float* to, int64_t count) {
+template <typename T>
+static void clear(T* to, int64_t count) {
   for (int64_t i = 0; i < count; i += kLanes) store(to + i, zero());
 }
 
