@@ -8,8 +8,8 @@
 #include <thread>
 #include <vector>
 
-#include "links.hpp"
-#include "products.hpp"
+#include "bench/links.hpp"
+#include "bench/products.hpp"
 
 namespace {
 

@@ -9,8 +9,8 @@
 #include <omp.h>
 #include <oneapi/dnnl/dnnl.hpp>
 
-#include "matrices.hpp"
-#include "products.hpp"
+#include "bench/matrices.hpp"
+#include "bench/products.hpp"
 
 namespace {
 

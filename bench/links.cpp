@@ -1,4 +1,4 @@
-#include "links.hpp"
+#include "bench/links.hpp"
 
 #include <atomic>
 #include <chrono>

@@ -1,4 +1,4 @@
-#include "products.hpp"
+#include "bench/products.hpp"
 
 #include <chrono>
 #include <cstdlib>

@@ -12,10 +12,10 @@
 
 #include <fmt/format.h>
 
-#include "matrices.hpp"
+#include "bench/matrices.hpp"
+#include "bench/products.hpp"
+#include "bench/workload.hpp"
 #include "model/model.hpp"
-#include "products.hpp"
-#include "workload.hpp"
 
 namespace {
 

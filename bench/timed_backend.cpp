@@ -1,4 +1,4 @@
-#include "timed_backend.hpp"
+#include "bench/timed_backend.hpp"
 
 #include <chrono>
 

@@ -14,13 +14,13 @@
 #include <CLI/CLI.hpp>
 #include <fmt/format.h>
 
-#include "actors/cpu_engine.hpp"
+#include "actors/engines/cpu_engine.hpp"
+#include "bench/timed_backend.hpp"
+#include "bench/workload.hpp"
 #include "kernels/base/random.hpp"
 #include "kernels/cpu/backend.hpp"
 #include "kernels/scratch.hpp"
 #include "model/step.hpp"
-#include "timed_backend.hpp"
-#include "workload.hpp"
 
 namespace {
 

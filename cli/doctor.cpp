@@ -16,7 +16,7 @@
 #include <unistd.h>
 
 #include "actors/config/cluster.hpp"
-#include "actors/devices.hpp"
+#include "actors/engines/devices.hpp"
 #include "actors/security.hpp"
 #include "cli/checks.hpp"
 #include "cli/commands.hpp"

@@ -4,7 +4,7 @@
 #include <fmt/format.h>
 #include <nlohmann/json.hpp>
 
-#include "actors/engine_setup.hpp"
+#include "actors/engines/engine_setup.hpp"
 #include "actors/inference/translator.hpp"
 #include "cli/checks.hpp"
 #include "cli/commands.hpp"

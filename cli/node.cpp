@@ -2,7 +2,7 @@
 
 #include <CLI/CLI.hpp>
 
-#include "actors/run_node.hpp"
+#include "actors/node/run_node.hpp"
 #include "cli/checks.hpp"
 #include "cli/commands.hpp"
 #include "kernels/base/error.hpp"

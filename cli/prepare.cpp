@@ -10,9 +10,9 @@
 #include <fmt/format.h>
 #include <unistd.h>
 
-#include "actors/cluster_client.hpp"
-#include "actors/prepare_cluster.hpp"
-#include "actors/stop_signals.hpp"
+#include "actors/client/cluster_client.hpp"
+#include "actors/client/prepare_cluster.hpp"
+#include "actors/client/stop_signals.hpp"
 #include "cli/checks.hpp"
 #include "cli/commands.hpp"
 #include "kernels/base/cores.hpp"

@@ -1,6 +1,6 @@
 #include <CLI/CLI.hpp>
 
-#include "actors/train_client.hpp"
+#include "actors/client/train_client.hpp"
 #include "cli/checks.hpp"
 #include "cli/commands.hpp"
 #include "cli/job_arguments.hpp"

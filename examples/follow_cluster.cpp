@@ -13,7 +13,7 @@
 #include <spawn.h>
 #include <sys/wait.h>
 
-#include "actors/cluster_client.hpp"
+#include "actors/client/cluster_client.hpp"
 #include "actors/config/job.hpp"
 #include "kernels/base/error.hpp"
 

@@ -12,9 +12,9 @@
 
 #include <fmt/format.h>
 
+#include "actors/client/train_client.hpp"
 #include "actors/config/job.hpp"
 #include "actors/inference/evaluation.hpp"
-#include "actors/train_client.hpp"
 #include "data/prepare.hpp"
 #include "kernels/base/cores.hpp"
 #include "kernels/base/error.hpp"

@@ -8,13 +8,13 @@
 #include <optional>
 #include <utility>
 
-#include "actors/cluster_client.hpp"
+#include "actors/client/cluster_client.hpp"
+#include "actors/client/local_cluster.hpp"
+#include "actors/client/stop_signals.hpp"
 #include "actors/drill/network.hpp"
 #include "actors/drill/process_faults.hpp"
-#include "actors/engine_setup.hpp"
+#include "actors/engines/engine_setup.hpp"
 #include "actors/ledger.hpp"
-#include "actors/local_cluster.hpp"
-#include "actors/stop_signals.hpp"
 #include "actors/wire.hpp"
 #include "comm/messages.pb.h"
 #include "data/dataset.hpp"

@@ -5,11 +5,11 @@
 #include <caf/typed_event_based_actor.hpp>
 #include <spdlog/spdlog.h>
 
-#include "actors/engine_setup.hpp"
+#include "actors/engines/engine_setup.hpp"
+#include "actors/engines/train_engine.hpp"
 #include "actors/guarded.hpp"
-#include "actors/roles.hpp"
-#include "actors/step_total.hpp"
-#include "actors/train_engine.hpp"
+#include "actors/roles/roles.hpp"
+#include "actors/roles/step_total.hpp"
 #include "actors/wire.hpp"
 
 namespace troupe::actors {

@@ -3,10 +3,10 @@
 #include <caf/typed_event_based_actor.hpp>
 #include <spdlog/spdlog.h>
 
-#include "actors/engine_setup.hpp"
+#include "actors/engines/engine_setup.hpp"
 #include "actors/guarded.hpp"
 #include "actors/ledger.hpp"
-#include "actors/roles.hpp"
+#include "actors/roles/roles.hpp"
 #include "actors/roles/train_log.hpp"
 #include "actors/wire.hpp"
 

@@ -2,9 +2,9 @@
 #include <caf/stateful_actor.hpp>
 #include <caf/typed_event_based_actor.hpp>
 
+#include "actors/engines/train_engine.hpp"
 #include "actors/guarded.hpp"
-#include "actors/roles.hpp"
-#include "actors/train_engine.hpp"
+#include "actors/roles/roles.hpp"
 
 namespace troupe::actors {
 

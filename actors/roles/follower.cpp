@@ -7,11 +7,11 @@
 #include <caf/typed_event_based_actor.hpp>
 #include <spdlog/spdlog.h>
 
-#include "actors/blob_assembly.hpp"
-#include "actors/clock.hpp"
 #include "actors/guarded.hpp"
 #include "actors/ledger.hpp"
-#include "actors/roles.hpp"
+#include "actors/node/clock.hpp"
+#include "actors/roles/blob_assembly.hpp"
+#include "actors/roles/roles.hpp"
 #include "actors/wire.hpp"
 
 namespace troupe::actors {

@@ -4,9 +4,9 @@
 #include <caf/stateful_actor.hpp>
 #include <caf/typed_event_based_actor.hpp>
 
-#include "actors/clock.hpp"
 #include "actors/guarded.hpp"
-#include "actors/roles.hpp"
+#include "actors/node/clock.hpp"
+#include "actors/roles/roles.hpp"
 #include "actors/wire.hpp"
 
 namespace troupe::actors {

@@ -8,9 +8,9 @@
 #include <openssl/rand.h>
 #include <spdlog/spdlog.h>
 
-#include "actors/clock.hpp"
 #include "actors/guarded.hpp"
-#include "actors/roles.hpp"
+#include "actors/node/clock.hpp"
+#include "actors/roles/roles.hpp"
 #include "actors/wire.hpp"
 #include "actors/wire_values.hpp"
 #include "comm/link.hpp"

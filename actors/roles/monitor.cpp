@@ -6,11 +6,11 @@
 #include <caf/typed_event_based_actor.hpp>
 #include <spdlog/spdlog.h>
 
+#include "actors/engines/train_engine.hpp"
 #include "actors/guarded.hpp"
 #include "actors/ledger.hpp"
-#include "actors/roles.hpp"
+#include "actors/roles/roles.hpp"
 #include "actors/roles/train_log.hpp"
-#include "actors/train_engine.hpp"
 #include "actors/wire.hpp"
 #include "data/dataset.hpp"
 #include "kernels/base/hash.hpp"

@@ -8,7 +8,7 @@
 #include <caf/typed_event_based_actor.hpp>
 
 #include "actors/guarded.hpp"
-#include "actors/roles.hpp"
+#include "actors/roles/roles.hpp"
 #include "actors/wire.hpp"
 #include "comm/messages.hpp"
 #include "comm/messages.pb.h"

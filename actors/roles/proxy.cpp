@@ -1,7 +1,7 @@
 #include <caf/typed_event_based_actor.hpp>
 #include <spdlog/spdlog.h>
 
-#include "actors/roles.hpp"
+#include "actors/roles/roles.hpp"
 #include "actors/wire.hpp"
 #include "comm/messages.hpp"
 

@@ -6,12 +6,12 @@
 #include <caf/typed_event_based_actor.hpp>
 #include <spdlog/spdlog.h>
 
-#include "actors/clock.hpp"
-#include "actors/engine_setup.hpp"
+#include "actors/engines/engine_setup.hpp"
 #include "actors/guarded.hpp"
-#include "actors/kept_totals.hpp"
 #include "actors/ledger.hpp"
-#include "actors/roles.hpp"
+#include "actors/node/clock.hpp"
+#include "actors/roles/kept_totals.hpp"
+#include "actors/roles/roles.hpp"
 #include "actors/wire.hpp"
 #include "comm/messages.hpp"
 #include "kernels/base/hash.hpp"

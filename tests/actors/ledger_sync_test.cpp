@@ -16,7 +16,7 @@
 #include "data/tiny.hpp"
 #include "kernels/cpu/backend.hpp"
 #include "model/state.hpp"
-#include "support.hpp"
+#include "tests/actors/support.hpp"
 #include "tests/support/process.hpp"
 
 using namespace troupe;

@@ -11,10 +11,10 @@
 #include <caf/send.hpp>
 #include <caf/typed_event_based_actor.hpp>
 
+#include "actors/engines/train_engine.hpp"
 #include "actors/handles.hpp"
 #include "actors/job_context.hpp"
-#include "actors/roles.hpp"
-#include "actors/train_engine.hpp"
+#include "actors/roles/roles.hpp"
 #include "comm/messages.pb.h"
 
 namespace troupe::actors {

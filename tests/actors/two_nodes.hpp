@@ -7,12 +7,12 @@
 #include <string>
 #include <vector>
 
-#include "actors/device_engine.hpp"
-#include "actors/ring_session.hpp"
+#include "actors/engines/device_engine.hpp"
+#include "actors/roles/ring_session.hpp"
 #include "comm/shared_memory.hpp"
 #include "kernels/cuda/emulated.hpp"
-#include "tests/actors/engine_fixture.hpp"
-#include "tests/actors/group_of_threads.hpp"
+#include "tests/actors/engines/engine_fixture.hpp"
+#include "tests/actors/engines/group_of_threads.hpp"
 
 namespace troupe::testing {
 

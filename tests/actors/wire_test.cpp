@@ -3,7 +3,7 @@
 #include <doctest/doctest.h>
 
 #include "comm/messages.hpp"
-#include "support.hpp"
+#include "tests/actors/support.hpp"
 
 using namespace troupe;
 using namespace troupe::actors;

@@ -9,8 +9,8 @@
 
 #include "comm/fault_proxy.hpp"
 #include "comm/socket.hpp"
-#include "nodes.hpp"
-#include "training.hpp"
+#include "tests/faults/nodes.hpp"
+#include "tests/faults/training.hpp"
 
 using namespace troupe::test;
 

@@ -1,4 +1,4 @@
-#include "company.hpp"
+#include "tests/faults/company.hpp"
 
 #include <algorithm>
 #include <chrono>
@@ -12,8 +12,8 @@
 #include <doctest/doctest.h>
 #include <nlohmann/json.hpp>
 
-#include "folder_watch.hpp"
-#include "training.hpp"
+#include "tests/faults/folder_watch.hpp"
+#include "tests/faults/training.hpp"
 
 namespace troupe::test {
 

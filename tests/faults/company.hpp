@@ -7,8 +7,8 @@
 #include <string>
 #include <vector>
 
-#include "hosts.hpp"
-#include "nodes.hpp"
+#include "tests/faults/hosts.hpp"
+#include "tests/faults/nodes.hpp"
 #include "tests/support/process.hpp"
 
 namespace troupe::test {

@@ -5,7 +5,7 @@
 
 #include <doctest/doctest.h>
 
-#include "training.hpp"
+#include "tests/faults/training.hpp"
 
 using namespace troupe::test;
 

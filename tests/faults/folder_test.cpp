@@ -10,8 +10,8 @@
 #include <doctest/doctest.h>
 #include <nlohmann/json.hpp>
 
-#include "nodes.hpp"
-#include "training.hpp"
+#include "tests/faults/nodes.hpp"
+#include "tests/faults/training.hpp"
 
 using namespace troupe::test;
 namespace fs = std::filesystem;

@@ -1,4 +1,4 @@
-#include "hosts.hpp"
+#include "tests/faults/hosts.hpp"
 
 #include <cerrno>
 #include <csignal>

@@ -6,8 +6,8 @@
 
 #include <doctest/doctest.h>
 
-#include "company.hpp"
-#include "training.hpp"
+#include "tests/faults/company.hpp"
+#include "tests/faults/training.hpp"
 
 using namespace troupe::test;
 

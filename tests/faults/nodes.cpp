@@ -1,8 +1,8 @@
-#include "nodes.hpp"
+#include "tests/faults/nodes.hpp"
 
 #include <doctest/doctest.h>
 
-#include "training.hpp"
+#include "tests/faults/training.hpp"
 
 namespace troupe::test {
 

@@ -4,8 +4,8 @@
 #include <doctest/doctest.h>
 
 #include "comm/fault_proxy.hpp"
-#include "nodes.hpp"
-#include "training.hpp"
+#include "tests/faults/nodes.hpp"
+#include "tests/faults/training.hpp"
 
 using namespace troupe::test;
 

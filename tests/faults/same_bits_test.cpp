@@ -2,7 +2,7 @@
 #include <doctest/doctest.h>
 #include <sched.h>
 
-#include "training.hpp"
+#include "tests/faults/training.hpp"
 
 using namespace troupe::test;
 

@@ -12,9 +12,9 @@
 #include <sys/stat.h>
 
 #include "comm/fault_proxy.hpp"
-#include "nodes.hpp"
+#include "tests/faults/nodes.hpp"
+#include "tests/faults/training.hpp"
 #include "tests/support/silent_port.hpp"
-#include "training.hpp"
 
 using namespace troupe::test;
 

@@ -1,4 +1,4 @@
-#include "training.hpp"
+#include "tests/faults/training.hpp"
 
 #include <algorithm>
 #include <csignal>
@@ -9,7 +9,7 @@
 #include <doctest/doctest.h>
 #include <nlohmann/json.hpp>
 
-#include "folder_watch.hpp"
+#include "tests/faults/folder_watch.hpp"
 
 namespace troupe::test {
 

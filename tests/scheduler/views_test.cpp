@@ -2,7 +2,7 @@
 
 #include <doctest/doctest.h>
 
-#include "support.hpp"
+#include "tests/scheduler/support.hpp"
 
 using namespace troupe::scheduler;
 

@@ -1,4 +1,4 @@
-#include "simulation.hpp"
+#include "tests/scheduler/simulation/simulation.hpp"
 
 namespace troupe::simulation {
 

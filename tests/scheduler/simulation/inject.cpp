@@ -1,6 +1,6 @@
 #include <algorithm>
 
-#include "simulation.hpp"
+#include "tests/scheduler/simulation/simulation.hpp"
 
 namespace troupe::simulation {
 

@@ -6,7 +6,7 @@
 #include <mutex>
 #include <thread>
 
-#include "simulation.hpp"
+#include "tests/scheduler/simulation/simulation.hpp"
 
 using namespace troupe::simulation;
 

@@ -17,11 +17,11 @@
 #include <variant>
 #include <vector>
 
-#include "faults.hpp"
 #include "scheduler/coordinator.hpp"
 #include "scheduler/member.hpp"
 #include "scheduler/membership.hpp"
-#include "tiny_model.hpp"
+#include "tests/scheduler/simulation/faults.hpp"
+#include "tests/scheduler/simulation/tiny_model.hpp"
 
 namespace troupe::simulation {
 
