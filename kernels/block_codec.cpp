@@ -19,6 +19,7 @@ constexpr int64_t kLanes = 8;
 constexpr size_t kHeaderBytes = 2;
 constexpr size_t kTotalHeaderBytes = 3;
 constexpr int kMantissaBits = 32;
+constexpr int64_t kStreamedElements = 4 << 20;  // larger totals are out of the caches when they are read
 template <typename Value>
 using BlockValues = std::array<Value, size_t(kBlockMax)>;
 
@@ -36,8 +37,10 @@ const BlockCodecLoops& codec_loops() {
 
 size_t bytes_max(const BlockLayout& layout, int64_t begin, int64_t end, size_t header, int width) {
   size_t bytes = 0;
-  layout.for_each(begin, end, [&](int64_t, BlockLayout::Block block) {
-    bytes += header + packed_bytes(rows_of(block.count), width);
+  layout.for_each_segment(begin, end, [&](const BlockLayout::Segment& segment, int64_t first, int64_t stop) {
+    const int64_t a_row = segment.blocks_a_row(), ends = stop / a_row - first / a_row;
+    const auto of = [&](int64_t count) { return header + packed_bytes(rows_of(count), width); };
+    bytes += size_t(ends) * of(segment.block(a_row - 1).count) + size_t(stop - first - ends) * of(kBlockMax);
   });
   return bytes;
 }
@@ -128,8 +131,9 @@ const uint8_t* packed(std::span<const std::byte> bytes) {
   return reinterpret_cast<const uint8_t*>(bytes.data());
 }
 
-template <typename Value>
-void decode_values(Reader& reader, const PackLoops<Value>& loops, int64_t index, int64_t count, int width_max,
+// Unpack(bytes, rows, width, zeros, values) writes whole rows.
+template <typename Value, typename Unpack>
+void decode_values(Reader& reader, Unpack unpack, int64_t index, int64_t count, int width_max,
                    Value* values) {
   const int64_t rows = rows_of(count);
   const auto [width, zeros] = reader.header(index, width_max);
@@ -138,9 +142,9 @@ void decode_values(Reader& reader, const PackLoops<Value>& loops, int64_t index,
     return;
   }
   const uint8_t* from = packed(reader.take(packed_bytes(rows, width), index));
-  if (count % kLanes == 0) return loops.unpack(from, rows, width, zeros, values);
+  if (count % kLanes == 0) return unpack(from, rows, width, zeros, values);
   BlockValues<Value> padded;
-  loops.unpack(from, rows, width, zeros, padded.data());
+  unpack(from, rows, width, zeros, padded.data());
   std::copy_n(padded.begin(), count, values);
 }
 
@@ -211,7 +215,7 @@ void decode_blocks(const BlockLayout& layout, int64_t begin, int64_t end, std::s
   Reader reader(bytes);
   int64_t* to = values.data();
   layout.for_each(begin, end, [&](int64_t index, BlockLayout::Block block) {
-    decode_values(reader, loops.sums, index, block.count, 64, to);
+    decode_values(reader, loops.sums.unpack, index, block.count, 64, to);
     to += block.count;
   });
   reader.finish();
@@ -265,16 +269,21 @@ void decode_total(const BlockLayout& layout, int64_t begin, int64_t end, std::sp
                   RoundedTotal& total) {
   check_total(layout, total);
   const BlockCodecLoops& loops = codec_loops();
+  const bool keeps = layout.elements() < kStreamedElements;
+  const auto unpack = [&](const uint8_t* from, int64_t rows, int width, int zeros, int32_t* values) {
+    const bool aligned = reinterpret_cast<uintptr_t>(values) % 16 == 0;
+    (keeps || !aligned ? loops.totals.unpack : loops.stream_total)(from, rows, width, zeros, values);
+  };
   Reader reader(bytes);
   layout.for_each(begin, end, [&](int64_t index, BlockLayout::Block block) {
     const auto shift = std::to_integer<uint8_t>(reader.take(1, index)[0]);
     if (shift > 62)
       throw error(ErrorKind::corrupt, "packed block {} claims a shift of {}, beyond 62", index, shift);
     total.shift[size_t(index)] = shift;
-    decode_values(reader, loops.totals, index, block.count, kMantissaBits,
-                  total.mantissa.data() + block.offset);
+    decode_values(reader, unpack, index, block.count, kMantissaBits, total.mantissa.data() + block.offset);
   });
   reader.finish();
+  if (!keeps) loops.fence();
 }
 
 }  // namespace troupe::kernels

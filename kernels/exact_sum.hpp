@@ -53,6 +53,10 @@ class BlockLayout {
   // Calls visit(index, Block) for blocks [begin, end) in order, without a search per block.
   template <typename Visit>
   void for_each(int64_t begin, int64_t end, Visit&& visit) const;
+  // Calls visit(segment, first, stop), blocks counted from the segment's first, for the segments of blocks
+  // [begin, end).
+  template <typename Visit>
+  void for_each_segment(int64_t begin, int64_t end, Visit&& visit) const;
 
  private:
   size_t segment_of_block(int64_t index) const;
@@ -111,16 +115,29 @@ void round_float_total(const BlockLayout& layout, std::span<const float> total, 
 double fixed_tree_sum(std::span<const double> values);
 
 template <typename Visit>
-void BlockLayout::for_each(int64_t begin, int64_t end, Visit&& visit) const {
+void BlockLayout::for_each_segment(int64_t begin, int64_t end, Visit&& visit) const {
   TROUPE_CHECK(begin >= 0 && begin <= end && end <= blocks_, "blocks [{}, {}) of {}", begin, end, blocks_);
   if (begin == end) return;
-  int64_t index = begin;
-  for (size_t s = segment_of_block(begin); index < end; ++s) {
+  for (size_t s = segment_of_block(begin); begin < end; ++s) {
     const Segment& segment = segments_[s];
-    const int64_t stop =
-        end < segment.first_block + segment.blocks() ? end : segment.first_block + segment.blocks();
-    for (; index < stop; ++index) visit(index, segment.block(index - segment.first_block));
+    const int64_t last = segment.first_block + segment.blocks(), stop = end < last ? end : last;
+    visit(segment, begin - segment.first_block, stop - segment.first_block);
+    begin = stop;
   }
+}
+
+template <typename Visit>
+void BlockLayout::for_each(int64_t begin, int64_t end, Visit&& visit) const {
+  for_each_segment(begin, end, [&](const Segment& segment, int64_t first, int64_t stop) {
+    Block block = segment.block(first);
+    int64_t left = segment.row - (block.offset - segment.offset) % segment.row;  // of the block's row
+    for (int64_t index = first; index < stop; ++index) {
+      visit(segment.first_block + index, block);
+      left -= block.count;
+      if (left == 0) left = segment.row;
+      block = {block.offset + block.count, left < kBlockMax ? left : kBlockMax};
+    }
+  });
 }
 
 }  // namespace troupe::kernels

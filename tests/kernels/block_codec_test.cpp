@@ -107,6 +107,21 @@ TEST_CASE("ranges of blocks are packed for themselves") {
   CHECK(decoded == values);
 }
 
+TEST_CASE("what a range may take at most is what its blocks may") {
+  const BlockLayout layout = test_layout();
+  for (int64_t begin = 0; begin <= layout.blocks(); ++begin) {
+    size_t sums = 0, totals = 0;
+    for (int64_t end = begin;; ++end) {
+      CHECK(encoded_bytes_max(layout, begin, end) == sums);
+      CHECK(encoded_total_bytes_max(layout, begin, end) == totals);
+      if (end == layout.blocks()) break;
+      const auto rows = size_t(layout.block(end).count + 7) / 8;  // of eight values
+      sums += 2 + rows * 64;
+      totals += 3 + rows / 2 * 64 + rows % 2 * 32;
+    }
+  }
+}
+
 TEST_CASE("every level packs the same bytes") {
   for (int64_t rows : {1, 5, 32})
     for (int width = 1; width <= 64; ++width) {
@@ -131,6 +146,10 @@ TEST_CASE("every level packs the same bytes") {
         std::vector<int32_t> unpacked_narrow(values.size());
         loops.totals.unpack(packed.back().data(), rows, width, 0, unpacked_narrow.data());
         CHECK(unpacked_narrow == narrow);
+        std::vector<int32_t> streamed(values.size());
+        loops.stream_total(packed.back().data(), rows, width, 0, streamed.data());
+        loops.fence();
+        CHECK(streamed == narrow);
         uint64_t any_narrow = 0, magnitude_narrow = 0;
         loops.totals.scan(narrow.data(), rows, &any_narrow, &magnitude_narrow);
         CHECK(any_narrow == any);
@@ -156,6 +175,20 @@ TEST_CASE("rounded totals come back whole") {
     bytes[0] = std::byte{63};
     CHECK_THROWS_AS(decode_total(layout, 0, layout.blocks(), bytes, decoded), Error);
   }
+}
+
+TEST_CASE("totals that no cache holds come back whole") {
+  BlockLayout layout;
+  layout.append(4 << 20, 4 << 20);
+  layout.append(7 * 301, 301);  // rows that end at odd places
+  RoundedTotal total, decoded;
+  total.resize(layout);
+  decoded.resize(layout);
+  for (size_t i = 0; i < total.mantissa.size(); ++i) total.mantissa[i] = int32_t(mix64(9, i)) >> 8;
+  std::vector<std::byte> bytes(encoded_total_bytes_max(layout, 0, layout.blocks()));
+  bytes.resize(encode_total(layout, 0, layout.blocks(), total, bytes));
+  decode_total(layout, 0, layout.blocks(), bytes, decoded);
+  CHECK(decoded == total);
 }
 
 TEST_CASE("a sum that is whole is rounded and encoded as by rounding and encoding it") {

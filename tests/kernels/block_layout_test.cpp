@@ -47,7 +47,11 @@ TEST_CASE("ranges of blocks know their elements, in every pair of ends") {
   for (int64_t begin = 0; begin <= layout.blocks(); ++begin)
     for (int64_t end = begin; end <= layout.blocks(); ++end) {
       int64_t count = 0;
-      layout.for_each(begin, end, [&](int64_t, BlockLayout::Block block) { count += block.count; });
+      layout.for_each(begin, end, [&](int64_t index, BlockLayout::Block block) {
+        CHECK(block.offset == layout.block(index).offset);
+        CHECK(block.count == layout.block(index).count);
+        count += block.count;
+      });
       CHECK(layout.elements_in(begin, end) == count);
     }
 }

@@ -94,6 +94,17 @@ void unpack(const uint8_t* bytes, int64_t rows, int width, int zeros, Value* val
       zeros, [&](int64_t row, Wide v) __attribute__((always_inline)) { store_row(values, row, v); });
 }
 
+void stream_total(const uint8_t* bytes, int64_t rows, int width, int zeros, int32_t* values) {
+  unpack_rows(
+      bytes, rows, width, zeros, [&](int64_t row, Wide v) __attribute__((always_inline)) {
+        stream_narrow(values + row * kWideLanes, v);
+      });
+}
+
+void fence() {
+  _mm_sfence();
+}
+
 void unpack_add(const uint8_t* bytes, int64_t rows, int width, int zeros, const int64_t* addends,
                 int64_t* values) {
   unpack_rows(
@@ -107,6 +118,7 @@ constexpr PackLoops<Value> pack_loops = {scan<Value>, pack<Value>, unpack<Value>
 
 }  // namespace
 
-extern const BlockCodecLoops block_codec_loops = {pack_loops<int64_t>, pack_loops<int32_t>, unpack_add};
+extern const BlockCodecLoops block_codec_loops = {pack_loops<int64_t>, pack_loops<int32_t>, stream_total,
+                                                  fence, unpack_add};
 
 }  // namespace troupe::kernels::TROUPE_ISA

@@ -21,6 +21,10 @@ struct PackLoops {
 struct BlockCodecLoops {
   PackLoops<int64_t> sums;
   PackLoops<int32_t> totals;
+  // totals.unpack past the caches, for values that are read much later: to a multiple of 16 bytes. Before
+  // another thread is told of them, fence() must be called.
+  void (*stream_total)(const uint8_t* bytes, int64_t rows, int width, int zeros, int32_t* values);
+  void (*fence)();
   // values = addends + what was packed.
   void (*unpack_add)(const uint8_t* bytes, int64_t rows, int width, int zeros, const int64_t* addends,
                      int64_t* values);

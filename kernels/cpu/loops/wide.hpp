@@ -87,6 +87,13 @@ TROUPE_INLINE void store_narrow(int32_t* p, Wide a) {
   }
 #endif
 }
+// The same past the caches, to a multiple of 16 bytes: other threads see it after an sfence.
+TROUPE_INLINE void stream_narrow(int32_t* p, Wide a) {
+  alignas(64) int32_t lanes[kWideLanes];
+  store_narrow(lanes, a);
+  for (int half = 0; half < 2; ++half)
+    _mm_stream_si128(reinterpret_cast<__m128i*>(p) + half, reinterpret_cast<const __m128i*>(lanes)[half]);
+}
 TROUPE_INLINE void store_narrow(int32_t* p, Wide a, int64_t count) {  // the first lanes, at most eight
   if (count == kWideLanes) return store_narrow(p, a);
   int32_t lanes[kWideLanes];
