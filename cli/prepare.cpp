@@ -190,7 +190,7 @@ void add_tokenizer_options(CLI::App& command, PrepareArguments& a) {
                    ->default_val("bpe");
   auto* sentences = command
                         .add_option("--tokenizer-sentences", a.options.tokenizer_sentences,
-                                    "Sample the tokenizer is trained on")
+                                    "How many the tokenizer is trained on at most, of 320 bytes on average")
                         ->capture_default_str();
   command
       .add_option("--tokenizer-file", a.options.tokenizer_file,

@@ -11,7 +11,8 @@
 namespace troupe::data {
 namespace {
 
-constexpr int kSampleBits = 24;  // a chunk has fewer samples than 2^24
+constexpr int kSampleBits = 24;       // a chunk has fewer samples than 2^24
+constexpr size_t kLabelsMax = 65536;  // the manifest has them all
 constexpr uint64_t kHashesToldAtOnce = 1 << 20;
 
 // Where the caller may throw to stop: often enough that nobody waits for minutes.
@@ -74,6 +75,12 @@ void Assembly::add_shard(uint64_t index, std::string_view bytes) {
   for (size_t i = 0; i < hashes.size(); ++i)
     hashes_.add({hashes[i].high, hashes[i].low, index << kSampleBits | i}, {});
   labels_.insert(header.labels.begin(), header.labels.end());
+  if (labels_.size() > kLabelsMax + 1)  // with that of no label
+    throw error(
+        ErrorKind::usage,
+        "the documents have more than {} different labels, such as \"{}\": they name kinds of documents, "
+        "not each one; give another column with --tsv-label-column, or none",
+        kLabelsMax, *labels_.rbegin());
   for (const auto& [reason, count] : header.dropped) dropped_[reason] += count;
   place.offset = shards_.append(bytes);
   place.bytes = bytes.size();

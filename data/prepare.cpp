@@ -16,7 +16,7 @@ namespace {
 
 constexpr size_t kChunkBytes = 512 << 10;
 constexpr size_t kChunkDocuments = 16384;
-constexpr size_t kTokenizerBytesMax = 32 << 20;  // of sampled sentences
+constexpr size_t kSentenceBytes = 320;  // of those that a tokenizer is trained on, on average at most
 
 void check_options(const PrepareOptions& options) {
   if (options.out.empty())
@@ -179,7 +179,7 @@ void PreparePlan::scan(int threads) {
     throw error(ErrorKind::usage, "cannot prepare with {} threads: choose 1 to 1024", threads);
   const bool sentences = s.tokenizer == nullptr;
   SmallestHashes hashes(10 * size_t(std::max(s.options.test_samples, s.options.valid_samples)) + 10);
-  SentenceSample sample(s.options.tokenizer_sentences, kTokenizerBytesMax);
+  SentenceSample sample(s.options.tokenizer_sentences, s.options.tokenizer_sentences * kSentenceBytes);
   uint64_t samples = 0;
   Counts dropped;
   s.rewind();

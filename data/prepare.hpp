@@ -3,8 +3,8 @@
 // any order. The folder's bytes depend on the options and the text alone.
 //
 //   PreparePlan plan(options);                        // opens the source; downloads for the Debian source
-//   plan.scan(threads);                               // first pass: held-out sentences, tokenizer's sample;
-//   trains it while (auto chunk = plan.next_chunk())            // bounded: ~1 MiB of text each
+//   plan.scan(threads);                               // first pass: held-out sentences, the tokenizer
+//   while (auto chunk = plan.next_chunk())            // of about 512 KiB of text each
 //     plan.add_shard(chunk->index, tokenise_chunk(plan.work(), tokenizer, *chunk));
 //   PrepareReport report = plan.finish();             // duplicates, splits, packs, files, manifest
 #pragma once

@@ -47,10 +47,10 @@ std::vector<std::string> get_texts(ByteReader& reader) {
 
 uint32_t ShardWriter::label(const std::string& name) {
   auto& labels = header_.labels;
-  if (labels.empty()) labels.emplace_back();
-  auto found = std::find(labels.begin(), labels.end(), name);
-  if (found == labels.end()) found = labels.insert(labels.end(), name);
-  return uint32_t(found - labels.begin());
+  if (labels.empty()) label_ids_.emplace(labels.emplace_back(), 0);
+  const auto [found, fresh] = label_ids_.try_emplace(name, uint32_t(labels.size()));
+  if (fresh) labels.push_back(name);
+  return found->second;
 }
 
 void ShardWriter::add(const ShardSample& sample) {

@@ -6,6 +6,7 @@
 #include <cstdint>
 #include <string>
 #include <string_view>
+#include <unordered_map>
 #include <vector>
 
 #include "data/bytes.hpp"
@@ -47,6 +48,7 @@ class ShardWriter {
 
  private:
   ShardHeader header_;
+  std::unordered_map<std::string, uint32_t> label_ids_;
   ByteWriter samples_;
 };
 

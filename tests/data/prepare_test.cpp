@@ -194,6 +194,19 @@ TEST_CASE("sentences are samples where both sides have as many") {
   CHECK(dataset->packs(Split::valid) == 0);
 }
 
+TEST_CASE("labels that name each document are refused") {
+  const test::TemporaryFolder folder;
+  std::vector<RawDocument> documents;
+  for (int i = 0; i <= 65536; ++i) {
+    const std::string word = std::to_string(i * 7919LL % 1'000'003);
+    documents.push_back({"id" + std::to_string(i), {"say " + word}, {"dire " + word}});
+  }
+  const auto prepare = [&] { prepare_local(test::small_options(folder / "out", documents), 1); };
+  test::check_error(ErrorKind::usage, {"65536 different labels", "--tsv-label-column"}, prepare);
+  documents.back().label = documents.front().label;
+  CHECK_NOTHROW(prepare());
+}
+
 TEST_CASE("running text is cut into windows that train every token once") {
   std::vector<std::vector<int32_t>> windows;
   WindowCutter cutter(4, 2, 3, [&](uint64_t, uint32_t, std::span<const int32_t> tokens) {
@@ -203,7 +216,7 @@ TEST_CASE("running text is cut into windows that train every token once") {
   cutter.add(1, 0, std::vector<int32_t>{});
   cutter.add(2, 0, std::vector<int32_t>{13, 14});
   cutter.finish();
-  CHECK(windows == std::vector<std::vector<int32_t>>{{2, 10, 11, 12, 3}, {3, 3, 13, 14, 3}});
+  CHECK(windows == std::vector<std::vector<int32_t>>{{2, 10, 11, 12, 3}, {3, 2, 3, 2, 13}, {13, 14, 3}});
 
   const test::TemporaryFolder folder;
   std::string text;
