@@ -30,4 +30,25 @@ inline CLI::Validator whole_number() {
       "");
 }
 
+// To CLI11 0200 is 128, as it is to C; a step copied from a checkpoint's name means 200.
+inline CLI::Validator decimal() {
+  return CLI::Validator(
+      [](const std::string& text) -> std::string {
+        const size_t first = text.starts_with('-') || text.starts_with('+') ? 1 : 0;
+        const bool zero_first = text.size() > first + 1 && text[first] == '0' &&
+                                text.find_first_not_of("0123456789", first) == std::string::npos;
+        return zero_first ? text + " begins with a 0; leave it out" : "";
+      },
+      "");
+}
+
+// Puts it before the other checks of all options of a command, and of its commands, that take whole numbers.
+inline void check_whole_numbers(CLI::App& app) {
+  for (CLI::Option* option : app.get_options()) {
+    const std::string type = option->get_type_name();
+    if (type.starts_with("INT") || type.starts_with("UINT")) option->check(decimal());
+  }
+  for (CLI::App* command : app.get_subcommands({})) check_whole_numbers(*command);
+}
+
 }  // namespace troupe::cli

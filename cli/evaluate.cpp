@@ -15,11 +15,13 @@
 #include <CLI/CLI.hpp>
 #include <fmt/format.h>
 #include <nlohmann/json.hpp>
+#include <unistd.h>
 
 #include "actors/inference/evaluation.hpp"
 #include "cli/checks.hpp"
 #include "cli/commands.hpp"
 #include "cli/generate_options.hpp"
+#include "data/files.hpp"
 #include "kernels/base/error.hpp"
 
 namespace troupe::cli {
@@ -88,17 +90,10 @@ void print(const Report& r) {
   fmt::print("{} sentences translated in {:.1f} s\n", r.quality.sources.size(), r.translate_seconds);
 }
 
-void write_translations(const std::string& path, std::ios::openmode mode,
-                        const std::vector<std::string>& lines) {
-  errno = 0;  // a stream says only that something failed
-  std::ofstream file(path, mode);
-  for (const std::string& line : lines) file << line << '\n';
-  file.flush();
-  const int reason = errno;
-  if (!file)
-    throw error(ErrorKind::file,
-                "cannot write the translations to {}: {}; give --output a file that you may write to", path,
-                std::strerror(reason == 0 ? EIO : reason));
+[[noreturn]] void cannot_write(const std::string& path, const std::string& why) {
+  throw error(ErrorKind::file,
+              "cannot write the translations to {}: {}; give --output a file that you may write to", path,
+              why);
 }
 
 // Whether opening it is more than a trial: whoever reads it would take the trial's end for the end of it all.
@@ -107,6 +102,32 @@ bool is_stream(const std::string& path) {
   std::error_code none;
   const file_type type = std::filesystem::status(path, none).type();
   return type == file_type::fifo || type == file_type::character || type == file_type::socket;
+}
+
+// Replaces a file at once or not at all; without lines, looks whether it could and leaves it as it is.
+void write_file(const std::string& path, const std::vector<std::string>* lines) {
+  std::error_code none;
+  const auto target = std::filesystem::weakly_canonical(std::filesystem::absolute(path, none), none);
+  if (std::filesystem::is_directory(target, none)) cannot_write(path, std::strerror(EISDIR));
+  if (std::filesystem::exists(target, none) && ::access(target.c_str(), W_OK) != 0)
+    cannot_write(path, std::strerror(errno));
+  try {
+    data::FileWriter file(target.parent_path(), target.filename(), false);
+    if (lines == nullptr) return;
+    for (const std::string& line : *lines) file.append(line + "\n");
+    file.commit();
+  } catch (const Error& problem) {
+    cannot_write(path, problem.what());
+  }
+}
+
+void write_stream(const std::string& path, const std::vector<std::string>& lines) {
+  errno = 0;  // a stream says only that something failed
+  std::ofstream file(path);
+  for (const std::string& line : lines) file << line << '\n';
+  file.flush();
+  const int reason = errno;
+  if (!file) cannot_write(path, std::strerror(reason == 0 ? EIO : reason));
 }
 
 // Whether it begins as what Troupe makes: a checkpoint, an exported model, a dataset's tokens or packs.
@@ -162,8 +183,10 @@ int evaluate(const EvaluateOptions& options) {
   inference::check_belongs(*trained, *dataset);
   const data::Split split = options.split == "valid" ? data::Split::valid : data::Split::test;
   if (dataset->samples(split) == 0)
-    throw error(ErrorKind::usage, "the {} set of {} is empty; prepare it with --{} above 0", options.split,
-                options.data, options.split);
+    throw error(
+        ErrorKind::usage,
+        "the {} set of {} is empty; prepare it with --{} above 0 and ten documents or paragraphs at least",
+        options.split, options.data, options.split);
   if (!trained->translates() && about_translations(options))
     throw error(ErrorKind::usage,
                 "{} is a language model: --show, --samples, --output, --int8, --beam, --length-penalty, "
@@ -173,9 +196,8 @@ int evaluate(const EvaluateOptions& options) {
   std::optional<inference::Translator> translator;  // has the weights packed once more
   if (trained->translates())
     translator.emplace(trained->packed_for(inference::Use::translation), options.generate, threads);
-  const bool kept = !options.output.empty();
-  if (kept && !is_stream(options.output))
-    write_translations(options.output, std::ios::app, {});  // a mistake is told before the work
+  const bool to_file = !options.output.empty() && !is_stream(options.output);
+  if (to_file) write_file(options.output, nullptr);  // a mistake is told before the work
   Report report{trained->path(), options.split, trained->step(), {}, trained->translates(), {}, 0, {}};
   report.loss = inference::evaluate_loss(*trained, *dataset, split, threads);
   if (report.translated) {
@@ -188,7 +210,10 @@ int evaluate(const EvaluateOptions& options) {
     fmt::print("{}\n", to_json(report).dump(-1, ' ', false, nlohmann::json::error_handler_t::replace));
   else
     print(report);
-  if (kept) write_translations(options.output, std::ios::trunc, report.quality.hypotheses);
+  if (to_file)
+    write_file(options.output, &report.quality.hypotheses);
+  else if (!options.output.empty())
+    write_stream(options.output, report.quality.hypotheses);
   return kDone;
 }
 

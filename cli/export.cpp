@@ -35,8 +35,24 @@ void check_target(const std::string& out) {
         out);
 }
 
+// The same of the name that it is written under: what a killed export left there may go.
+void check_partial(const std::string& partial) {
+  std::error_code none;
+  const std::filesystem::file_status there = std::filesystem::symlink_status(partial, none);
+  if (!std::filesystem::exists(there)) return;
+  if (std::filesystem::is_regular_file(there) &&
+      (std::filesystem::file_size(partial, none) == 0 || inference::is_exported(partial)))
+    return;
+  throw error(
+      ErrorKind::usage,
+      "{} is there, and a model is written under that name until it is whole; move it away, or give --out "
+      "another file",
+      partial);
+}
+
 void run_export(const ExportOptions& options) {
   check_target(options.out);
+  check_partial(options.out + ".partial");
   const std::string path = inference::find_checkpoint(options.checkpoint, warn);
   if (inference::is_exported(path))
     throw error(ErrorKind::usage, "{} is exported already; give the checkpoint that it was made from", path);

@@ -11,6 +11,7 @@
 #include <fcntl.h>
 #include <fmt/format.h>
 
+#include "cli/checks.hpp"
 #include "cli/commands.hpp"
 #include "kernels/base/error.hpp"
 #include "kernels/base/version.hpp"
@@ -66,6 +67,7 @@ int run(int argc, char** argv) {
   cli::add_ledger(app, code);
   cli::add_certs(app, code);
   cli::add_doctor(app, code);
+  cli::check_whole_numbers(app);
   try {
     app.parse(argc, argv);
     return code;

@@ -69,6 +69,18 @@ TEST_CASE("export replaces exported models alone, and says so before the work") 
   exports(exported);
   CHECK(data::read_file(exported) == bytes);
 
+  INFO("what lies under the name that it is written to first stays, but for what a killed export left");
+  const std::string partial = folder.write("new.partial", "mine\n"), fresh = folder / "new";
+  check_mistake({"a file of another kind", export_to(fresh), 2, {partial, "move it away"}});
+  CHECK(data::read_file(partial) == "mine\n");
+  REQUIRE(run({"ln", "-sf", notes, partial}).code == 0);
+  check_mistake({"a link", export_to(fresh), 2, {partial, "move it away"}});
+  CHECK(data::read_file(notes) == "mine\n");
+  REQUIRE(run({"rm", partial}).code == 0);
+  REQUIRE(run({"sh", "-c", "head -c 100 '" + exported + "' > '" + partial + "'"}).code == 0);
+  exports(fresh);
+  CHECK(data::read_file(fresh) == bytes);
+
   INFO("a file that may not grow is an error too, and nothing stays of it");
   const std::string cut = folder / "cut";
   const ProcessResult limited = run(
@@ -100,6 +112,29 @@ TEST_CASE("evaluate writes its translations over no model and into no dataset") 
     check_mistake({"in the dataset", evaluate_to(inside), 2, {inside, "lies in the dataset"}});
   CHECK(data::read_file(tiny.data + "/manifest.json") == manifest);
   CHECK(run({"test", "-e", tiny.data + "/new"}).code == 1);
+}
+
+TEST_CASE("evaluate replaces a file of translations wholly or not at all") {
+  const Trained tiny;
+  const TemporaryFolder& folder = tiny.folder;
+  const std::string out = folder / "out.txt";
+  const std::string command =
+      "evaluate --checkpoint " + tiny.checkpoint + " --data " + tiny.data + " --output " + out;
+  const auto left = [&] { return run({"sh", "-c", "ls -A " + folder.path() + " | grep out.txt"}).out; };
+  const auto fail = [&] {
+    const ProcessResult limited = run({"sh", "-c", "ulimit -f 1; exec '" TROUPE_PROGRAM "' " + command});
+    CAPTURE(limited.err);
+    CHECK(limited.code == 1);
+    CHECK(limited.err.find("cannot write the translations to " + out) != std::string::npos);
+  };
+  fail();
+  CHECK(left().empty());
+  CHECK(run({"sh", "-c", "exec '" TROUPE_PROGRAM "' " + command}).code == 0);
+  const std::string whole = data::read_file(out);
+  CHECK(whole.size() > 1024);
+  fail();
+  CHECK(data::read_file(out) == whole);
+  CHECK(left() == "out.txt\n");
 }
 
 TEST_CASE("a name that is no UTF-8 keeps evaluate from printing no object") {
