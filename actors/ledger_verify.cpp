@@ -1,5 +1,6 @@
 #include <algorithm>
 #include <set>
+#include <utility>
 
 #include "actors/job_context.hpp"
 #include "actors/ledger.hpp"
@@ -34,11 +35,12 @@ LedgerFile read_file(const std::filesystem::path& path) {
 }
 
 // One record a step: the nodes' must agree.
-Records unite(const std::vector<LedgerFile>& files) {
+Records unite(std::vector<LedgerFile> files) {
   Records records;
-  for (const LedgerFile& file : files)
-    for (const LedgerRecord& record : file.records) {
-      const auto [first, fresh] = records.try_emplace(record.step, record);
+  for (LedgerFile& file : files)
+    for (LedgerRecord& record : file.records) {
+      const auto [first, fresh] =
+          records.try_emplace(record.step, std::move(record));  // which stays if not fresh
       const LedgerRecord& other = first->second;
       if (fresh) continue;
       if (other.packs != record.packs || other.target_tokens != record.target_tokens ||
@@ -90,25 +92,46 @@ class Epochs {
   explicit Epochs(const data::Dataset& dataset) : dataset_(dataset) {}
 
   void add(int64_t step, uint64_t pack) {
-    for (uint64_t id : dataset_.sample_ids(data::Split::train, pack)) {
-      if (!seen_.insert(id).second)
-        wrong(step, fmt::format("sample {} is counted a second time in epoch {}", id, whole_));
-      ++samples_;
-    }
-    if (++packs_ < dataset_.packs(data::Split::train)) return;
-    if (seen_.size() != dataset_.samples(data::Split::train))
-      wrong(step, fmt::format("epoch {} ended with {} samples of {}", whole_, seen_.size(),
-                              dataset_.samples(data::Split::train)));
+    packs_.push_back({step, pack});
+    for (uint64_t id : dataset_.sample_ids(data::Split::train, pack)) seen_.push_back(id);
+    if (packs_.size() < dataset_.packs(data::Split::train)) return;
+    const uint64_t counted = seen_.size(), all = dataset_.samples(data::Split::train);
+    check_distinct();
+    if (counted != all)
+      wrong(step, fmt::format("epoch {} ended with {} samples of {}", whole_, counted, all));
     ++whole_;
-    packs_ = 0;
-    seen_.clear();
   }
+  // After the last step.
+  void finish() { check_distinct(); }
   uint64_t samples() const { return samples_; }
 
  private:
+  struct Pack {
+    int64_t step;
+    uint64_t pack;
+  };
+
+  void check_distinct() {
+    std::sort(seen_.begin(), seen_.end());
+    const auto twice = std::adjacent_find(seen_.begin(), seen_.end());
+    if (twice != seen_.end()) name_second(*twice);
+    samples_ += seen_.size();
+    seen_.clear();
+    packs_.clear();
+  }
+  [[noreturn]] void name_second(uint64_t sample) const {
+    bool seen = false;
+    for (const Pack& pack : packs_)
+      for (uint64_t id : dataset_.sample_ids(data::Split::train, pack.pack))
+        if (id == sample && std::exchange(seen, true))
+          wrong(pack.step, fmt::format("sample {} is counted a second time in epoch {}", id, whole_));
+    TROUPE_CHECK(false, "sample {} is not there twice", sample);
+  }
+
   const data::Dataset& dataset_;
-  std::set<uint64_t> seen_;
-  uint64_t whole_ = 0, packs_ = 0, samples_ = 0;
+  std::vector<Pack> packs_;     // of the open epoch
+  std::vector<uint64_t> seen_;  // its samples
+  uint64_t whole_ = 0, samples_ = 0;
 };
 
 }  // namespace
@@ -137,6 +160,7 @@ LedgerSummary verify_ledger(const std::filesystem::path& out, const config::JobC
     summary.chain = record.chain;
     ++summary.steps;
   }
+  epochs.finish();
   summary.views = views.size();
   summary.samples = epochs.samples();
   summary.epochs = dataset.epoch_of_step(uint64_t(summary.steps), plan.training);

@@ -10,7 +10,6 @@
 #include "cli/commands.hpp"
 #include "cli/job_arguments.hpp"
 #include "kernels/base/hash.hpp"
-#include "kernels/cpu/backend.hpp"
 #include "model/checkpoint.hpp"
 
 namespace troupe::cli {
@@ -23,9 +22,8 @@ struct LedgerOptions {
 };
 
 void verify(const LedgerOptions& options) {
-  const auto backend = kernels::make_cpu_backend();
-  const std::string newest = inference::find_checkpoint(options.out, warn);
-  const model::Checkpoint checkpoint = model::load_checkpoint(newest, *backend);
+  const std::string newest = inference::find_checkpoint(options.out, warn);  // which verifies all of it
+  const model::Checkpoint checkpoint = model::load_record(newest);
   const config::JobConfig job = config::parse_job(newest, checkpoint.info.job_text);
   check_data_option(job, options.data, true);
   const auto dataset = actors::open_dataset(job, options.data);

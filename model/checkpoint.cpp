@@ -107,6 +107,13 @@ Checkpoint load_checkpoint(const fs::path& path, kernels::Backend& backend) {
   return {std::move(info), std::move(state)};
 }
 
+Checkpoint load_record(const fs::path& path) {
+  SectionReader reader(kCheckpoint, path, false);
+  Checkpoint checkpoint;
+  read_record(reader, checkpoint.info, checkpoint.state);
+  return checkpoint;
+}
+
 SavedWeights load_weights_only(const fs::path& path, kernels::Backend& backend) {
   SectionReader reader(kCheckpoint, path, false);
   SavedWeights saved;

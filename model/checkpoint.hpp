@@ -61,6 +61,9 @@ Checkpoint load_checkpoint(const std::filesystem::path& path, kernels::Backend& 
 // Reads the settings and the weights and verifies their checksums; skips the moments.
 SavedWeights load_weights_only(const std::filesystem::path& path, kernels::Backend& backend);
 
+// Reads the settings and the counters, the state without its arrays, and verifies their checksum alone.
+Checkpoint load_record(const std::filesystem::path& path);
+
 // `path` itself if it is a file, else the newest checkpoint (highest step) in the folder that verifies.
 // Broken ones are skipped with a call of `warn`. nullopt: none.
 using Warn = std::function<void(const std::string& message)>;
