@@ -115,7 +115,7 @@ bool has_translations(const std::string& lists, const std::string& language) {
 }  // namespace
 
 std::string download_apt_lists(const std::string& folder, const std::vector<std::string>& languages,
-                               const ProgressFunction& progress) {
+                               bool kept, const ProgressFunction& progress) {
   const std::string path = std::filesystem::absolute(folder).lexically_normal().string();
   if (path.find_first_of("\"\\\n") != std::string::npos)
     throw error(ErrorKind::usage, "cannot keep apt's lists in {}: choose a folder without quotes in its name",
@@ -139,10 +139,10 @@ std::string download_apt_lists(const std::string& folder, const std::vector<std:
   if (missing == languages.end()) return path + "/lists";  // another repository of the system may have failed
   const std::string reason = apt_reason(path + "/apt.log");
   if (code != 0 || !reason.empty())
-    throw error(ErrorKind::network,
-                "cannot fetch Debian's package descriptions: apt-get update {} ({}; log in {}); {}",
-                code == 124 ? "took too long" : fmt::format("ended with code {}", code), reason,
-                path + "/apt.log", advice);
+    throw error(
+        ErrorKind::network, "cannot fetch Debian's package descriptions: apt-get update {} ({}{}); {}",
+        code == 124 ? "took too long" : fmt::format("ended with code {}", code), reason,
+        kept ? fmt::format("; log in {}/apt.log", path) : "; with --cache DIR its log is kept", advice);
   throw error(ErrorKind::usage,
               "cannot fetch Debian's package descriptions: the mirror has none in \"{}\"; use a language "
               "code such as "

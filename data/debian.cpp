@@ -226,8 +226,8 @@ std::unique_ptr<DocumentSource> open_debian_source(const SourceOptions& options,
   if (lists.empty()) {
     std::vector<std::string> languages = {options.target_language};
     if (!options.source_language.empty()) languages.push_back(options.source_language);
-    lists =
-        download_apt_lists(options.cache.empty() ? work_folder + "/apt" : options.cache, languages, progress);
+    const bool kept = !options.cache.empty();
+    lists = download_apt_lists(kept ? options.cache : work_folder + "/apt", languages, kept, progress);
   }
   return std::make_unique<DebianSource>(options, lists);
 }

@@ -40,8 +40,9 @@ std::unique_ptr<DocumentSource> open_debian_source(const SourceOptions& options,
 
 // apt.cpp: makes apt fetch package lists and translations into `folder` with a configuration of its own, and
 // returns the folder with the lists. `progress` is told now and then; what it throws ends apt, too. Throws
-// Error(network) that says what to do when there is no apt or no way to the mirror.
+// Error(network) that says what to do when there is no apt or no way to the mirror, and where apt's log is if
+// the folder is `kept`.
 std::string download_apt_lists(const std::string& folder, const std::vector<std::string>& languages,
-                               const ProgressFunction& progress);
+                               bool kept, const ProgressFunction& progress);
 
 }  // namespace troupe::data

@@ -151,6 +151,8 @@ class TableReader final : public FieldVisitor {
             const std::vector<std::string>& tables) const {
     for (const auto& [name, node] : table) {
       const std::string key = prefix + std::string(name.str());
+      if (name.str().find('.') != std::string_view::npos)  // of one key in quotation marks
+        throw error(ErrorKind::usage, "{} is not a setting: leave out the quotation marks", place_(&node, key));
       if (std::find(tables.begin(), tables.end(), key) != tables.end()) continue;
       if (used_.contains(key)) continue;
       if (node.is_table() && std::any_of(known.begin(), known.end(), [&](const std::string& k) {

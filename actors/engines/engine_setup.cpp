@@ -108,7 +108,7 @@ model::ModelConfig complete_model(const config::JobConfig& job, const data::Data
   if (job.evaluation_every > 0 && job.evaluation_slots > 0 && dataset.packs(data::Split::valid) == 0)
     throw error(ErrorKind::usage,
                 "the dataset has no validation samples; set evaluation.every = 0, or prepare it with "
-                "--valid above 0");
+                "--valid above 0 and ten documents or paragraphs at least");
   model::validate(model);
   return model;
 }

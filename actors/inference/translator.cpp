@@ -111,7 +111,10 @@ std::vector<std::vector<Output>> Translator::run(std::span<const std::string> li
     std::vector<int32_t> ids = tokenizer.encode(data::clean_line(lines[i], nfkc));
     if (ids.empty() && trained_->translates()) continue;
     if (ids.size() > tokens_max) {
-      ids.resize(tokens_max);
+      if (trained_->translates())
+        ids.resize(tokens_max);
+      else  // what comes next follows from the end, and needs room
+        ids.erase(ids.begin(), ids.end() - int64_t(tokens_max / 2));
       if (cut) cut(i);
     }
     inputs.push_back(std::move(ids));

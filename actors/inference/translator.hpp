@@ -88,9 +88,10 @@ class Translator {
   // Throws Error(usage) when the options are impossible.
   Translator(std::shared_ptr<const TrainedModel> trained, const model::GenerateOptions& options, int threads);
 
-  // The n best outputs of each line, best first, in the order of the lines; an empty line has as
-  // many empty ones. Lines are cleaned as `prepare` does; one that is longer than the model takes is cut, and
-  // `cut` is told its index.
+  // The n best outputs of each line, best first, in the order of the lines; of an empty line that is to be
+  // translated, as many empty ones. Lines are cleaned as `prepare` does. One that is longer than the model
+  // takes is cut, and `cut` is told its index: a sentence loses its end, a prompt its beginning, down to half
+  // of what the model takes.
   std::vector<std::vector<Output>> run(std::span<const std::string> lines,
                                        const std::function<void(size_t index)>& cut = {}) const;
 

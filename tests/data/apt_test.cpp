@@ -86,7 +86,11 @@ TEST_CASE("what keeps apt from fetching is said, with the ways around it") {
   }
   {
     const FakeApt apt("echo 'W: Failed to fetch http://mirror.test/ Temporary failure resolving'; exit 0\n");
-    test::check_error(ErrorKind::network, {"Temporary failure resolving", "apt.log", "sources.list"}, open);
+    test::check_error(ErrorKind::network, {"Temporary failure resolving", "--cache", "sources.list"}, open);
+    const std::string cache = folder / "kept";
+    test::check_error(ErrorKind::network, {"Temporary failure resolving", cache + "/apt.log"},
+                      [&] { open_source(debian("en", "fr", cache), folder.path(), {}); });
+    CHECK(read_file(cache + "/apt.log").find("Temporary failure") != std::string::npos);
   }
   {
     const FakeApt apt("echo 'E: The list of sources could not be read.'; exit 100\n");

@@ -70,6 +70,8 @@ TEST_CASE("every mistake in a job file is named by file, line and key, with what
       {"[model\nwidth = 1", "job.toml:1: this is not TOML"},
       {"[model]\nwidth = 1\nwidht = 2",
        "job.toml:3: model.widht is not a setting; did you mean model.width?"},
+      {"\"model.width\" = 512", "job.toml:1: model.width is not a setting: leave out the quotation marks"},
+      {"[model]\n\"width.x\" = 512", "job.toml:2: model.width.x is not a setting: leave out the quotation marks"},
       {"[modle]\nwidth = 1", "job.toml:1: modle is not a setting"},
       {"[model]\n\nwidth = \"wide\"",
        "job.toml:3: model.width is the string \"wide\"; it must be a whole number from 1 to 65536"},
