@@ -238,6 +238,8 @@ void node_state::leave(Self self, const StopWanted& wanted) {
     if (rejoining) publish_event(wire::Event::LEFT, {}, "");  // instead of taking part anew
     return;
   }
+  if (wanted.now && phase == Phase::training && context().elastic() && others_take_part())
+    return leave_at_once(self);
   if (wanted.now || (phase != Phase::training && !joining)) return stop(self, wanted);
   if (!context().elastic()) {
     wire::Envelope message = envelope(context());
@@ -253,6 +255,16 @@ void node_state::leave(Self self, const StopWanted& wanted) {
     return bound_leaving();
   }
   stops_without_view_at = Clock::now() + kFirstViewPatience;
+}
+
+// Asked a second time. The others lose no more than by its death.
+void node_state::leave_at_once(Self self) {
+  spdlog::info("leaves the job at once");
+  publish_event(wire::Event::LEFT, {}, "");
+  send_peers(out_of_it());
+  phase = Phase::ending;
+  last_code = 130;
+  end_roles(self);
 }
 
 // Its own step takes as long as it takes, and so does one more that the others need it for: what is bounded

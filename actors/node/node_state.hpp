@@ -59,6 +59,7 @@ struct node_state {
   void stop(Self self, const StopWanted& wanted);
   void tell_leader_to_stop() const;
   void leave(Self self, const StopWanted& wanted);
+  void leave_at_once(Self self);
   void bound_leaving();
   void ready_to_leave();
   void part_ended(Self self);

@@ -98,6 +98,15 @@ TEST_CASE("SIGTERM to a node lets it leave, and the others go on") {
   run.finish_and_check();
 }
 
+TEST_CASE("a second signal to a node ends its part at once, and not the others'") {
+  LocalRun run("3");
+  for (const int signal : {SIGINT, SIGTERM}) run.signal("node0", signal);
+  run.wait_for_view("node1, node2");
+  for (const int signal : {SIGINT, SIGTERM}) run.signal("node2", signal);
+  run.wait_for_view("node1");
+  run.finish_and_check();
+}
+
 TEST_CASE("SIGTERM to all nodes is a clean stop of the job") {
   LocalRun run("2");
   for (const char* node : {"node0", "node1"}) run.signal(node, SIGTERM);
