@@ -211,7 +211,7 @@ void node_state::refuse_waiting(const JobFailed& why) {
 
 void node_state::all_gone(Self self) {
   const bool clean = alive == 0;
-  if (!clean && (rejoining || (!setup.one_job && !leave_after))) {  // a node that stays: wait on
+  if (!clean && !leave_after && (rejoining || !setup.one_job)) {  // a node that stays: wait on
     if (waiting && Clock::now() > waits_until)
       refuse_waiting(
           {ErrorKind::timeout,
