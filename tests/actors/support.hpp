@@ -29,10 +29,10 @@ struct TestSystem {
   caf::scheduler::test_coordinator& scheduler =
       dynamic_cast<caf::scheduler::test_coordinator&>(system.scheduler());
   void run() { scheduler.run(); }
-  template <class Handle>
-  void end(const Handle& handle) {
-    caf::anon_send_exit(handle, caf::exit_reason::user_shutdown);
-    run();
+  // One after the other.
+  template <class... Handles>
+  void end(const Handles&... handles) {
+    ((caf::anon_send_exit(handles, caf::exit_reason::user_shutdown), run()), ...);
   }
 };
 

@@ -39,10 +39,7 @@ float dot(const float* x, const float* y, int64_t count) {
 
 // Products in f32.
 template <typename T>
-struct FloatRows {
-  const AttentionHead& head;
-  const AttentionBackward& args;
-  const AttentionWork& work;
+struct FloatRows : HeadPass<AttentionBackward> {
   int64_t padded = round_up(head.size), keys_padded = round_up(head.keys);
 
   void read() const {
@@ -83,10 +80,7 @@ struct FloatRows {
 #if defined(__AVX512BF16__)
 
 // Products of pairs of bf16.
-struct PairRows {
-  const AttentionHead& head;
-  const AttentionBackward& args;
-  const AttentionWork& work;
+struct PairRows : HeadPass<AttentionBackward> {
   int64_t padded = round_up(head.size), keys_padded = round_up(head.keys);
 
   void read() const {
@@ -164,7 +158,7 @@ struct Backward<uint16_t> {
 
 template <typename T>
 void backward(const AttentionHead& head, const AttentionBackward& args, const AttentionWork& work) {
-  const typename Backward<T>::Rows rows{head, args, work};
+  const typename Backward<T>::Rows rows{{head, args, work}};
   rows.read();
   const int64_t padded = round_up(head.size), keys_padded = round_up(head.keys);
   clear(work.dkeys, keys_padded * padded);

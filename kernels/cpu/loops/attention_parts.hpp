@@ -15,6 +15,14 @@ TROUPE_INLINE int64_t smaller(int64_t a, int64_t b) {
   return a < b ? a : b;
 }
 
+// What a pass over one head is given, forward or backward.
+template <typename Args>
+struct HeadPass {
+  const AttentionHead& head;
+  const Args& args;
+  const AttentionWork& work;
+};
+
 // How many keys query i sees.
 TROUPE_INLINE int64_t visible_keys(const AttentionHead& head, int64_t i) {
   const int64_t n = smaller(head.length, i + head.causal_offset + 1);

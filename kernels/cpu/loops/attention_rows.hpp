@@ -8,11 +8,8 @@
 namespace troupe::kernels::TROUPE_ISA {
 
 template <typename T>
-struct FloatQueries {
+struct FloatQueries : HeadPass<AttentionForward> {
   using Weight = float;
-  const AttentionHead& head;
-  const AttentionForward& args;
-  const AttentionWork& work;
 
   void read_queries(int64_t query, int64_t count) const {
     read_rows<T>(args.q, query, count, head.size, head.scale, work.f32.queries);
@@ -71,11 +68,8 @@ struct FloatRows : FloatQueries<T> {
 
 #if defined(__AVX512BF16__)
 
-struct PairQueries {
+struct PairQueries : HeadPass<AttentionForward> {
   using Weight = uint16_t;
-  const AttentionHead& head;
-  const AttentionForward& args;
-  const AttentionWork& work;
 
   void read_queries(int64_t query, int64_t count) const {
     read_rows<uint16_t>(args.q, query, count, head.size, 1.0f, work.pairs.queries);

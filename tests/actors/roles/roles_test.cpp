@@ -121,12 +121,7 @@ TEST_CASE("a coordinator and a member carry a job of three steps to its end") {
   REQUIRE(work->slots.size() == 15);
   for (size_t i = 0; i < 15; ++i) CHECK(work->slots[i] == std::pair(int64_t(i / 5), uint32_t(i % 5)));
   for (const auto& trainer : peers.trainers) test.end(trainer);
-  test.end(peers.loader);
-  test.end(peers.aggregator);
-  test.end(*member);
-  test.end(membership);
-  test.end(coordinator);
-  test.end(setup.supervisor);
+  test.end(peers.loader, peers.aggregator, *member, membership, coordinator, setup.supervisor);
 }
 
 TEST_CASE("a coordinator answers members on other nodes through their proxies, and no other job's") {
@@ -161,8 +156,7 @@ TEST_CASE("a coordinator answers members on other nodes through their proxies, a
   REQUIRE(heard->failures.size() == 1);
   CHECK(heard->failures[0].kind == ErrorKind::numeric);
   for (const auto& actor : {here, there}) test.end(actor);
-  test.end(coordinator);
-  test.end(setup.supervisor);
+  test.end(coordinator, setup.supervisor);
 }
 
 TEST_CASE("a slot whose work throws ends the job with that error") {
@@ -196,13 +190,8 @@ TEST_CASE("a slot whose work throws ends the job with that error") {
   CHECK(heard->failures[0].kind == ErrorKind::out_of_memory);
   CHECK(heard->failures[0].message == "no room for 3 GiB of activations");
   CHECK(heard->done.empty());
-  test.end(peers.trainers[0]);
-  test.end(peers.loader);
-  test.end(peers.aggregator);
-  test.end(*member);
-  test.end(membership);
-  test.end(coordinator);
-  test.end(setup.supervisor);
+  test.end(peers.trainers[0], peers.loader, peers.aggregator, *member, membership, coordinator,
+           setup.supervisor);
 }
 
 TEST_CASE("the evaluator judges held-out totals, and says which was the best so far") {
@@ -241,7 +230,5 @@ TEST_CASE("the evaluator judges held-out totals, and says which was the best so 
   CHECK((*judged)[1].best);
   CHECK_FALSE((*judged)[2].best);
   CHECK((*judged)[2].best_step == 1);
-  test.end(evaluator);
-  test.end(monitor);
-  test.end(setup.supervisor);
+  test.end(evaluator, monitor, setup.supervisor);
 }
