@@ -14,7 +14,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
-#include "actors/node/node_lock.hpp"
+#include "actors/node_lock.hpp"
 #include "kernels/base/error.hpp"
 
 extern char** environ;

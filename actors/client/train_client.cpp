@@ -10,7 +10,7 @@
 #include "actors/client/train_run.hpp"
 #include "actors/engines/devices.hpp"
 #include "actors/engines/engine_setup.hpp"
-#include "actors/node/node_lock.hpp"
+#include "actors/node_lock.hpp"
 #include "actors/wire.hpp"
 #include "kernels/base/cores.hpp"
 #include "kernels/base/say.hpp"

@@ -15,7 +15,7 @@
 #include "actors/node/job_actors.hpp"
 #include "actors/node/node.hpp"
 #include "actors/node/node_decisions.hpp"
-#include "actors/node/node_lock.hpp"
+#include "actors/node_lock.hpp"
 #include "comm/messages.pb.h"
 
 namespace troupe::actors {

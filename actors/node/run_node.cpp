@@ -15,8 +15,8 @@
 #include <sys/prctl.h>
 #include <unistd.h>
 
+#include "actors/clock.hpp"
 #include "actors/engines/devices.hpp"
-#include "actors/node/clock.hpp"
 #include "actors/node/door.hpp"
 #include "actors/node/node.hpp"
 #include "actors/node/place.hpp"

@@ -4,8 +4,8 @@
 #include <caf/stateful_actor.hpp>
 #include <caf/typed_event_based_actor.hpp>
 
+#include "actors/clock.hpp"
 #include "actors/guarded.hpp"
-#include "actors/node/clock.hpp"
 #include "actors/roles/roles.hpp"
 #include "actors/wire.hpp"
 

@@ -7,9 +7,9 @@
 #include <caf/typed_event_based_actor.hpp>
 #include <spdlog/spdlog.h>
 
+#include "actors/clock.hpp"
 #include "actors/engines/engine_setup.hpp"
 #include "actors/guarded.hpp"
-#include "actors/node/clock.hpp"
 #include "actors/roles/dataset_repair.hpp"
 #include "actors/roles/roles.hpp"
 #include "actors/roles/samples_ahead.hpp"

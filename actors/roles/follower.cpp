@@ -7,9 +7,9 @@
 #include <caf/typed_event_based_actor.hpp>
 #include <spdlog/spdlog.h>
 
+#include "actors/clock.hpp"
 #include "actors/guarded.hpp"
 #include "actors/ledger.hpp"
-#include "actors/node/clock.hpp"
 #include "actors/roles/blob_assembly.hpp"
 #include "actors/roles/roles.hpp"
 #include "actors/wire.hpp"

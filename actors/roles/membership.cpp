@@ -8,8 +8,8 @@
 #include <openssl/rand.h>
 #include <spdlog/spdlog.h>
 
+#include "actors/clock.hpp"
 #include "actors/guarded.hpp"
-#include "actors/node/clock.hpp"
 #include "actors/roles/roles.hpp"
 #include "actors/wire.hpp"
 #include "actors/wire_values.hpp"

@@ -6,10 +6,10 @@
 #include <caf/typed_event_based_actor.hpp>
 #include <spdlog/spdlog.h>
 
+#include "actors/clock.hpp"
 #include "actors/engines/engine_setup.hpp"
 #include "actors/guarded.hpp"
 #include "actors/ledger.hpp"
-#include "actors/node/clock.hpp"
 #include "actors/roles/kept_totals.hpp"
 #include "actors/roles/roles.hpp"
 #include "actors/wire.hpp"

@@ -6,7 +6,7 @@
 
 #include <doctest/doctest.h>
 
-#include "actors/node/node_lock.hpp"
+#include "actors/node_lock.hpp"
 #include "kernels/base/error.hpp"
 #include "tests/support/process.hpp"
 

@@ -11,8 +11,8 @@
 
 #include <doctest/doctest.h>
 
+#include "actors/clock.hpp"
 #include "actors/ledger.hpp"
-#include "actors/node/clock.hpp"
 #include "actors/wire.hpp"
 #include "comm/messages.hpp"
 #include "kernels/base/hash.hpp"
