@@ -26,7 +26,8 @@ comm::Transport transport_of(const wire::StartJob& start, const config::ClusterC
   return comm::Transport::automatic;
 }
 
-// Whom the client has found, and where. Ranks are places in the file, so its file must agree with ours.
+// Whom the client has found, and where, which counts for those of whom our file leaves it open: from another
+// network the client may see them elsewhere. Ranks are places in the file, so its file must agree with ours.
 void expect_nodes(JobContext& context, const wire::StartJob& start) {
   std::vector<config::NodeConfig>& nodes = context.cluster.nodes;
   auto from = nodes.begin();
@@ -37,7 +38,7 @@ void expect_nodes(JobContext& context, const wire::StartJob& start) {
                   "the cluster file of {} lists {}, and the client's has {} in another place; all must list "
                   "the same nodes in the same order",
                   context.services->node, node_names(context.cluster), where.name());
-    node->address = where.address();
+    if (node->address.ends_with(":0")) node->address = where.address();
     context.awaited.push_back(scheduler::Rank(node - nodes.begin()));
     from = node + 1;
   }

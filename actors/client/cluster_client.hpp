@@ -1,5 +1,5 @@
 // A client's view of a cluster: links to all its nodes, and what comes over them as a queue of events. Used
-// by one thread. The queue is bounded: beyond that, progress reports are dropped, verdicts never.
+// by one thread. Of progress reports the queue holds so many at most; what else nodes say is few.
 #pragma once
 
 #include <chrono>

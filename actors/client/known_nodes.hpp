@@ -33,7 +33,8 @@ class KnownNodes {
     idle_.erase(node);
     return taking_part_.erase(node) > 0;
   }
-  // Linked, it has no part in the job, and may be given one yet. False: nothing was expected of it.
+  // Linked, it has no part in the job, or none any more, and may be given one yet. False: nothing was
+  // expected of it.
   bool idle(const std::string& node) {
     if (!takes_part(node)) return false;
     gone(node);

@@ -47,7 +47,7 @@ class LocalCluster {
   // Where it has made OUT, removes what it has written, OUT and the folders made for it unless something else
   // is in them. REQUIRES stop().
   void undo();
-  // The last lines of a node's log, to explain its death.
+  // The last line of a node's log, to explain its death.
   std::string log_tail(const std::string& node) const;
   std::string logs() const { return out_folder_ + "/logs"; }
 

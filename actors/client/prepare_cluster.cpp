@@ -20,7 +20,7 @@ namespace troupe::actors {
 
 namespace {
 
-constexpr size_t kChunksUnderWayMax = 4;       // at one node: most are of half a MiB
+constexpr size_t kChunksUnderWayMax = 16;  // at one node: most are of half a MiB, and each keeps a core busy
 constexpr size_t kMessageOverheadBytes = 256;  // in a link's queue, beside what a message carries; at most
 constexpr size_t kChunkBytesMax = wire::kBulkFieldBytesMax + kMessageOverheadBytes;
 constexpr std::chrono::minutes kChunkPatience{5};

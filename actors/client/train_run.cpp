@@ -91,18 +91,31 @@ void TrainRun::take_back(const std::string& why) {
 // A node that does not start is no reason to give up those that run.
 void TrainRun::bring_back() {
   for (size_t i = 0; i < local_->config().nodes.size(); ++i) {
-    Restart& next = restarts_[i];
-    if (local_->running(i) || Clock::now() < next.at) continue;
+    if (local_->running(i)) continue;
+    const std::string& name = local_->config().nodes[i].name;
+    Restart& restart = restarts_[i];
+    if (std::exchange(restart.runs, false)) {
+      if (Clock::now() - restart.started > kRestartPauseMax)
+        restart = {};
+      else
+        pause(restart, fmt::format("node {} has ended soon after its start", name), "");
+    }
+    if (Clock::now() < restart.at) continue;
     try {
       local_->restart(i, [this] { return signals_.waiting(); });
-      next = {};
+      restart.runs = true;
+      restart.started = Clock::now();
     } catch (const Error& problem) {
-      next.pause = std::clamp(2 * next.pause, kRestartPauseMin, kRestartPauseMax);
-      next.at = Clock::now() + next.pause;
-      progress_.say(fmt::format("cannot start node {} again, next try in {} s: {}",
-                                local_->config().nodes[i].name, next.pause.count(), problem.what()));
+      pause(restart, fmt::format("cannot start node {} again", name), fmt::format(": {}", problem.what()));
     }
   }
+}
+
+// What made it fail may still be so, and each of its parts costs the others two views.
+void TrainRun::pause(Restart& restart, const std::string& what, const std::string& why) {
+  restart.pause = std::clamp(2 * restart.pause, kRestartPauseMin, kRestartPauseMax);
+  restart.at = Clock::now() + restart.pause;
+  progress_.say(fmt::format("{}, next try in {} s{}", what, restart.pause.count(), why));
 }
 
 bool TrainRun::any_runs() const {
@@ -118,6 +131,7 @@ void TrainRun::handle(const ClusterEvent& event) {
   if (event.kind == ClusterEvent::Kind::down) return lost(event);
   const wire::Envelope& message = event.envelope;
   const std::string& job = message.fence().job();
+  if (message.has_node_status()) return on_status(event.node, job == job_id_);
   if (!job.empty() && job != job_id_) return;  // of one that a node was or is busy with
   if (message.has_report() && message.report().step() > shown_step_) {
     shown_step_ = message.report().step();
@@ -125,12 +139,11 @@ void TrainRun::handle(const ClusterEvent& event) {
   }
   if (message.has_event()) on_event(event.node, message);
   if (message.has_job_ended()) ended(event.node, message);
-  if (message.has_node_status()) on_status(event.node, message.node_status());
 }
 
 // The answer to our question.
-void TrainRun::on_status(const std::string& node, const wire::NodeStatus& status) {
-  if (status.state() != "idle") return wait_no_more();
+void TrainRun::on_status(const std::string& node, bool has_the_job) {
+  if (has_the_job) return wait_no_more();
   if (!last_gone_ || nodes_.any_in_view() || !nodes_.idle(node)) return;
   if (!nodes_.any_takes_part() && !waits_) none_is_left();
 }
@@ -146,7 +159,7 @@ void TrainRun::on_event(const std::string& node, const wire::Envelope& message) 
     case wire::Event::HEALING:
       return progress_.say(fmt::format("node {} takes the state from another: {}", node, event.why()));
     case wire::Event::FAILED:
-      return takes_part_no_more(node, event.why());
+      return takes_part_no_more(node, event.why(), false);
     case wire::Event::NOTICE:
       return on_notice(node, event.why());
     default:
@@ -209,6 +222,7 @@ void TrainRun::lost(const ClusterEvent& event) {
   if (!nodes_.takes_part(event.node)) return;
   progress_.say(fmt::format("lost node {}: {}", event.node, event.why));
   nodes_.lost(event.node);
+  nodes_.gone(event.node);
   without({event.node, event.why, true});
 }
 
@@ -222,7 +236,7 @@ void TrainRun::ended(const std::string& node, const wire::Envelope& message) {
   // Whatever views it was told of: those are of the same job as another client has ordered it.
   const bool refused_by_all = message.fence().job().empty() && nodes_.is_last(node);
   if (!how.error().empty() && (in_no_view || goes_on) && !refused_by_all)
-    return takes_part_no_more(node, how.error());
+    return takes_part_no_more(node, how.error(), message.fence().job().empty());
   nodes_.gone(node);
   // Told to leave while it was cut off.
   const bool left = how.exit_code() == 130 && how.error().empty() && stops_ == 0;
@@ -245,17 +259,19 @@ void TrainRun::ended(const std::string& node, const wire::Envelope& message) {
   }
 }
 
-void TrainRun::takes_part_no_more(const std::string& node, std::string why) {
+// Who has `refused` the order has no part in the job. To whose part has failed the others offer it once more:
+// it counts again when it tells of a view.
+void TrainRun::takes_part_no_more(const std::string& node, std::string why, bool refused) {
+  const bool counted = refused ? nodes_.gone(node) : nodes_.idle(node);
   const std::string own_name = fmt::format("node {}: ", node);
   if (why.starts_with(own_name)) why.erase(0, own_name.size());
   progress_.say(fmt::format("node {} takes part no more: {}", node, why));
-  without({node, why, false});
+  if (counted) without({node, why, false});
 }
 
 // Who is linked may have no part in the job: of those that are left, each is asked, unless one is known to be
 // in a view.
 void TrainRun::without(const Gone& gone) {
-  if (!nodes_.gone(gone.node)) return;
   last_gone_ = gone;
   if (!nodes_.any_takes_part()) return none_is_left();
   if (!begun() || nodes_.any_in_view()) return;

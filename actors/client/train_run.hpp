@@ -45,9 +45,11 @@ class TrainRun {
     std::string node, why;
     bool may_come_back = false;
   };
-  struct Restart {  // after one that has failed
-    std::chrono::seconds pause{0};
-    Clock::time_point at{};
+  struct Restart {      // of one local node
+    bool runs = false;  // again, as far as is known
+    Clock::time_point started{};
+    std::chrono::seconds pause{0};  // before the next try
+    Clock::time_point at{};         // of that
   };
 
   void start();
@@ -55,17 +57,18 @@ class TrainRun {
   wire::Envelope stop_order() const;
   void take_back(const std::string& why);
   void bring_back();
+  void pause(Restart& restart, const std::string& what, const std::string& why);
   bool any_runs() const;
   int conclude(const wire::JobEnded& ended);
 
   void handle(const ClusterEvent& event);
   void on_event(const std::string& node, const wire::Envelope& message);
   void on_notice(const std::string& node, const std::string& what);
-  void on_status(const std::string& node, const wire::NodeStatus& status);
+  void on_status(const std::string& node, bool has_the_job);
   void on_view(const std::string& node, const wire::Envelope& message);
   void meet_guests(const wire::Event& view);
   void ended(const std::string& node, const wire::Envelope& message);
-  void takes_part_no_more(const std::string& node, std::string why);
+  void takes_part_no_more(const std::string& node, std::string why, bool refused);
   void found(const std::string& node);
   void lost(const ClusterEvent& event);
   void without(const Gone& gone);

@@ -43,7 +43,7 @@ bool is_data(const wire::Envelope& message) {
 }
 
 EnvelopePtr status(const node_state& state) {
-  wire::Envelope message;
+  wire::Envelope message = state.busy() ? envelope(state.context()) : wire::Envelope();
   wire::NodeStatus& out = *message.mutable_node_status();
   out.set_state(state.preparers.empty() ? text(state.phase) : "preparing");
   out.set_step(state.view ? state.view->step : -1);
@@ -219,6 +219,15 @@ void node_state::needs_no_audit(Self self, scheduler::Rank peer) {
   if (unaudited.erase(peer) > 0 && unaudited.empty()) end(self, last_code, "");
 }
 
+// The loader cannot answer while it reads this node's own files, which may take minutes.
+void node_state::ask_to_wait(scheduler::Rank peer, const wire::Fetch& wanted) const {
+  wire::Envelope message = envelope(context());
+  message.mutable_piece()->set_kind(wanted.kind());
+  message.mutable_piece()->set_index(wanted.index());
+  message.mutable_piece()->set_name(wanted.name());
+  send(name_of(peer), share(std::move(message)));
+}
+
 void node_state::route(Self self, scheduler::Rank from, const EnvelopePtr& message) {
   const Post post{from, message};
   switch (message->body_case()) {
@@ -229,7 +238,10 @@ void node_state::route(Self self, scheduler::Rank from, const EnvelopePtr& messa
     default:
       break;
   }
-  if (is_data(*message)) return self->send(job->loader, post);
+  if (is_data(*message)) {
+    if (message->has_fetch() && !dataset) ask_to_wait(from, message->fetch());
+    return self->send(job->loader, post);
+  }
   if (message->has_guest_address())
     return meet_guest(message->guest_address().rank(), message->guest_address().address());
   if (!job->membership) return;  // setting up: peers say it again

@@ -102,8 +102,11 @@ void node_state::save_final(Self self, int64_t step) {
   begin_finishing();
   saving = true;
   self->request(job->aggregator, kWorkPatience, SaveFinal{true, step})
-      .then([this, self](const Saved& written) { saved(self, written); },
-            report_silence(self, supervisor_actor(self), "aggregator or checkpointer"));
+      .then(
+          [this, self, of = parts](const Saved& written) {
+            if (of == parts) saved(self, written);
+          },
+          report_silence_of(self, "aggregator or checkpointer"));
 }
 
 // The bound of leaving is none of writing what the job has come to.
@@ -149,13 +152,13 @@ void node_state::on_verdict(Self self, scheduler::Rank from, const wire::Envelop
   last_code = verdict.exit_code();
   self->request(job->aggregator, kWorkPatience, SaveFinal{false})
       .then(
-          [this, self, from, theirs = verdict](const Saved& own) {
-            if (phase != Phase::finishing) return;
+          [this, self, from, theirs = verdict, of = parts](const Saved& own) {
+            if (of != parts || phase != Phase::finishing) return;
             confirm(name_of(from), own);
             if (own.step == theirs.step()) result = own;
             end(self, last_code, "");
           },
-          report_silence(self, supervisor_actor(self), "aggregator"));
+          report_silence_of(self, "aggregator"));
 }
 
 // To who said that the job is done, and to the leader: it is the one who waits for it, and another member may

@@ -77,6 +77,7 @@ void node_state::start(Self self, const std::string& from, const wire::StartJob&
 // Nothing of the job before it counts any more.
 void node_state::begin_job(Self self, const std::string& from, const wire::StartJob& start,
                            const JobContextPtr& job_of_order, bool has_begun) {
+  ++parts;
   const bool client = !rank_of(from).has_value();
   order = start;
   order.clear_orders();
@@ -113,16 +114,29 @@ void node_state::set_up(Self self, const JobContextPtr& job_of_order) {
   } catch (const Error&) {  // an address of the client's that this node's own security forbids
     return fail(self, current_failure());
   }
-  const auto silence = report_silence(self, roles.supervisor, "setup");
+  const auto silence = report_silence_of(self, "setup");
   self->request(job->loader, kSetupPatience, OpenDataset{})
       .then(
-          [this, self, silence](const DatasetOpened& opened) {
-            if (phase != Phase::starting) return;
+          [this, self, silence, of = parts](const DatasetOpened& opened) {
+            if (of != parts || phase != Phase::starting) return;
             dataset = opened.dataset;
             self->request(job->aggregator, kSetupPatience, BuildEngine{dataset})
-                .then([this, self](const EngineBuilt& built) { train(self, built); }, silence);
+                .then(
+                    [this, self, of](const EngineBuilt& built) {
+                      if (of == parts) train(self, built);
+                    },
+                    silence);
           },
           silence);
+}
+
+// A role that ends with a question unanswered says nothing: the one who asked hears of it when its patience
+// is over, which may be in the middle of the next job.
+std::function<void(const caf::error&)> node_state::report_silence_of(Self self, const char* whom) const {
+  return [this, of = parts,
+          report = report_silence(self, supervisor_actor(self), whom)](const caf::error& problem) {
+    if (of == parts) report(problem);
+  };
 }
 
 void node_state::train(Self self, EngineBuilt built) {
@@ -289,8 +303,8 @@ void node_state::part_ended(Self self) {
   deadline.reset();
   if (!job->evaluator) return end_roles(self);
   // What it has committed is to be in its ledger.
-  const auto go_on = [this, self] {
-    if (phase == Phase::ending) end_roles(self);
+  const auto go_on = [this, self, of = parts] {
+    if (of == parts && phase == Phase::ending) end_roles(self);
   };
   self->request(job->evaluator, kReportPatience, FlushReports{})
       .then([go_on](const ReportsFlushed&) { go_on(); },

@@ -3,6 +3,7 @@
 
 #include <chrono>
 #include <deque>
+#include <functional>
 #include <optional>
 #include <set>
 #include <string>
@@ -35,6 +36,7 @@ struct node_state {
   void on_actor_down(Self self, const caf::down_msg& down);
   void on_tick(Self self);
   void route(Self self, scheduler::Rank from, const EnvelopePtr& message);
+  void ask_to_wait(scheduler::Rank peer, const wire::Fetch& wanted) const;
   void takes_part_no_more(Self self, scheduler::Rank peer);
   void needs_no_audit(Self self, scheduler::Rank peer);
   void begin_preparing(Self self, const LinkMessage& message);
@@ -47,6 +49,7 @@ struct node_state {
   void begin_job(Self self, const std::string& from, const wire::StartJob& order,
                  const JobContextPtr& job_of_order, bool has_begun);
   void set_up(Self self, const JobContextPtr& job_of_order);
+  std::function<void(const caf::error&)> report_silence_of(Self self, const char* whom) const;
   void refuse(const std::string& to, const JobFailed& why) const;
   void give_up_waiting(Self self);  // for the first view
   void learn_orders(const std::vector<uint64_t>& more);
@@ -115,6 +118,7 @@ struct node_state {
   Clock::time_point verdict_at{};
   std::optional<Clock::time_point> lingers_until;  // for clients, before the process ends
   Phase phase = Phase::idle;
+  uint64_t parts = 0;  // of jobs that have begun here: what one of before still answers counts for nothing
   std::string preparing_for;  // the client whose dataset is being prepared
   std::vector<preparer_actor> preparers;
   size_t next_preparer = 0;

@@ -8,6 +8,7 @@
 #include "actors/engines/engine_setup.hpp"
 #include "actors/engines/train_engine.hpp"
 #include "actors/guarded.hpp"
+#include "actors/roles/kept_totals.hpp"
 #include "actors/roles/roles.hpp"
 #include "actors/roles/step_total.hpp"
 #include "actors/wire.hpp"
@@ -15,6 +16,8 @@
 namespace troupe::actors {
 
 namespace {
+
+constexpr size_t kTotalBytesInMemoryMax = size_t{2} << 30;  // at the source and on their way there
 
 // Whose failure ended a ring: of this node's own making are those that were asked for.
 bool is_a_peers(const comm::PeerError& failure) {
@@ -50,6 +53,7 @@ struct aggregator_state {
   bool committing = false;
   bool saving = false;  // a snapshot is on its way to disk
   bool keep_totals = false;
+  TotalsInMemory totals_given{kTotalBytesInMemoryMax};
   std::vector<int64_t> states_wanted;
   std::vector<std::pair<SaveFinal, caf::typed_response_promise<Saved>>> finals_wanted;
   using Done = std::function<void(const std::shared_ptr<const StepOutcome>&)>;
@@ -181,9 +185,12 @@ struct aggregator_state {
   // --- what others are given of the state, while the next step's slots only read it ---
 
   void offer(Self self) {
-    if (keep_totals)
-      self->send(peers.source, TotalKept{seal.fence.step, std::make_shared<const std::vector<std::byte>>(
-                                                              to_bytes(seal, sum, engine->total()))});
+    if (keep_totals && totals_given.have_room())
+      self->send(peers.source,
+                 TotalKept{seal.fence.step, totals_given.add(to_bytes(seal, sum, engine->total()))});
+    else if (keep_totals)
+      spdlog::warn("does not keep the total of step {}: those before it are still being written",
+                   seal.fence.step);
     snapshot_if_due(self);
   }
 

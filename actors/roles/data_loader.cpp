@@ -15,6 +15,7 @@
 #include "actors/roles/samples_ahead.hpp"
 #include "actors/wire.hpp"
 #include "comm/messages.hpp"
+#include "data/manifest.hpp"
 #include "data/repair.hpp"
 #include "kernels/base/hash.hpp"
 
@@ -67,12 +68,14 @@ struct loader_state {
     DatasetRepair::Options options{folder(), setup.context->node(), {}, setup.context->awaited, problem};
     for (const auto& [rank, handle] : peers) options.others[rank] = setup.context->name_of(rank);
     repair.emplace(std::move(options), std::move(lacking), now_us());
+    serve_what_is_here();
     opened = self->make_response_promise<DatasetOpened>();
     self->send(self, Tick{});
     return opened;
   }
 
   void go_on_with_repair(Self self) {
+    serve_what_is_here();
     if (repair->whole()) {
       repair.reset();
       opened.deliver(open());
@@ -85,6 +88,12 @@ struct loader_state {
       message.mutable_fetch()->set_name(question.file);
       self->send(peers.at(question.giver), Post{setup.context->rank(), share(std::move(message))});
     }
+  }
+
+  // Until the manifest is there, nobody knows what else is.
+  void serve_what_is_here() {
+    if (served.empty() && !repair->lacks(std::string(data::kManifestName)))
+      served = data::file_names(folder());
   }
 
   void on_piece(Self self, scheduler::Rank from, const wire::Piece& piece) {
@@ -107,10 +116,10 @@ struct loader_state {
     piece.set_kind(wire::BLOB_DATA);
     piece.set_index(wanted.index());
     piece.set_name(wanted.name());
-    if (dataset)
-      fill(piece);
-    else if (repair && repair->lacks(wanted.name()))
+    if (repair && repair->lacks(wanted.name()))
       piece.set_absent("it lacks it too");
+    else if (dataset || std::find(served.begin(), served.end(), wanted.name()) != served.end())
+      fill(piece);  // two nodes may each lack what the other has
     self->send(peers.at(from), Post{setup.context->rank(), share(std::move(message))});
   }
 

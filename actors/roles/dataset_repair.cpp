@@ -82,8 +82,9 @@ void DatasetRepair::take(scheduler::Rank from, const wire::Piece& piece, schedul
     blob_.drop_giver(from);
     return give_up_if_due(now_us);
   }
-  if (piece.blob_bytes() == 0) return;  // it is not that far itself
   heard_us_ = now_us;
+  if (piece.blob_bytes() == 0)
+    return;  // it is not that far itself: it reads its own files, or takes them too
   make_folder();
   blob_.take(from, piece);
   if (blob_.whole()) finish_file(now_us);

@@ -34,6 +34,7 @@ class DatasetRepair {
   DatasetRepair(const DatasetRepair&) = delete;
   DatasetRepair& operator=(const DatasetRepair&) = delete;
   std::vector<Question> due(scheduler::Microseconds now_us);
+  // A piece without bytes is a sign of life: whoever sends it will say more.
   void take(scheduler::Rank from, const wire::Piece& piece, scheduler::Microseconds now_us);
 
   bool whole() const { return lacking_.empty(); }

@@ -24,7 +24,7 @@ constexpr scheduler::Microseconds kPatienceUs = 60'000'000;
 constexpr size_t kGiversMax = 3;  // of one state
 // How often givers are asked for something while nothing is due: they keep totals for 20 s after a question.
 constexpr scheduler::Microseconds kRemindUs = 5'000'000;
-// After a write that failed, as on a full disk; doubles with each that fails before a state has come whole.
+// After an attempt that came to nothing, as on a full disk; doubles with each before this node is a member.
 constexpr scheduler::Microseconds kPauseUs = 1'000'000, kPauseMaxUs = 60'000'000;
 
 struct follower_state {
@@ -57,6 +57,7 @@ struct follower_state {
   int64_t end_step = std::numeric_limits<int64_t>::max();  // the job's last, as far as is known
   int64_t another_step = -1;                               // to ask for when nobody has this one
   int refusals = 0;                                        // in a row
+  std::string why_not;                                     // the last of them
   bool installing = false;
   std::shared_ptr<const std::vector<std::byte>> ready;  // a whole total
   scheduler::Microseconds heard_us = 0;
@@ -107,7 +108,7 @@ struct follower_state {
   void want_total(Self self, int64_t wanted) {
     kind = wire::BLOB_TOTAL;
     step = wanted;
-    if (chosen.empty()) return stop();
+    if (chosen.empty()) return rest(self, why_not);
     blob.begin({chosen.front()});
     ask(self);
   }
@@ -173,6 +174,7 @@ struct follower_state {
   }
 
   void refused(Self self, scheduler::Rank from, const wire::Piece& piece) {
+    why_not = fmt::format("{}: {}", setup.context->name_of(from), piece.absent());
     if (piece.offered_step() >= 0) another_step = piece.offered_step();
     leader_step = std::max(leader_step, piece.sender_step());
     without(self, from);
@@ -216,14 +218,13 @@ struct follower_state {
     const bool right = installed.done && installed.step == step + (kind == wire::BLOB_TOTAL ? 1 : 0);
     if (right && kind == wire::BLOB_STATE) {
       remove("state");
-      pause_us = 0;
       history_step = installed.step;
       history_sources = sources;
       want_history(self);
     }
     if (chosen.empty()) return stop();  // a member by now, or nobody is left to follow
     if (installed.busy) return;         // tried again
-    if (!right) return stop();          // from the start, at the leader's next word
+    if (!right) return rest(self, "the state is not what it should be");
     ready.reset();
     want_total(self, installed.step);
   }
@@ -257,17 +258,21 @@ struct follower_state {
     remove("state");
   }
 
-  // Tried again at the leader's first word after a pause.
-  void rest(const Error& problem) {
+  // Tried again, with the state as it is then, at the leader's first word after a pause.
+  void rest(Self self, const std::string& why) {
     stop();
     if (now_us() < rests_until_us) return;  // pieces of the history that were under way fail as well
     pause_us = std::clamp(2 * pause_us, kPauseUs, kPauseMaxUs);
     rests_until_us = now_us() + pause_us;
-    spdlog::warn("{}; takes no state for {} s", problem.what(), pause_us / 1'000'000);
+    const std::string what =
+        fmt::format("cannot catch up with the others: {}; next try in {} s", why, pause_us / 1'000'000);
+    spdlog::warn("{}", what);
+    self->send(setup.supervisor, Publish{notice(*setup.context, what)});
   }
 
   void tick(Self self) {
-    if (!chosen.empty() && !installing && now_us() - heard_us > kPatienceUs) stop();
+    if (!chosen.empty() && !installing && now_us() - heard_us > kPatienceUs)
+      rest(self, "nobody who has the state has answered for a minute");
     if (!chosen.empty() && !installing && blob.whole()) install(self);
     const bool others_have_it = history.wanted() && !history_sources.empty();
     if (others_have_it && now_us() - history_heard_us > kPatienceUs) want_history(self);
@@ -293,7 +298,7 @@ follower_actor::behavior_type follower(follower_actor::stateful_pointer<follower
           try {
             self->state.on_piece(self, post.from, post.envelope->fence().step(), post.envelope->piece());
           } catch (const Error& problem) {  // a file cannot be written
-            self->state.rest(problem);
+            self->state.rest(self, problem.what());
           }
         });
       },
@@ -302,6 +307,7 @@ follower_actor::behavior_type follower(follower_actor::stateful_pointer<follower
       },
       [self](const scheduler::BeginView&) {
         self->state.chosen.clear();
+        self->state.pause_us = 0;
         if (!self->state.installing) self->state.stop();
       },
       [self, supervisor](const PeerUnlinked& gone) {

@@ -22,7 +22,7 @@ constexpr std::chrono::milliseconds kSendAgain{100};
 
 struct preparer_state {
   preparer_state() = default;
-  static inline const char* name = "data_loader";
+  static inline const char* name = "preparer";
 
   data::TokeniseWork work;
   std::optional<data::Tokenizer> tokenizer;

@@ -1,5 +1,6 @@
 #include <filesystem>
 #include <fstream>
+#include <optional>
 
 #include <caf/actor_system.hpp>
 #include <caf/stateful_actor.hpp>
@@ -22,9 +23,9 @@ namespace {
 
 constexpr std::chrono::milliseconds kTick{1000};
 constexpr scheduler::Microseconds kInterestUs =
-    20'000'000;                     // after the last question nobody follows any more
-constexpr int64_t kBehindMax = 64;  // a state that is older is taken anew for the next who asks
-constexpr size_t kTotalBytesMax = size_t{1} << 30;  // of totals that wait to be asked for
+    20'000'000;                                // after the last question nobody follows any more
+constexpr int64_t kBehindMax = 64;             // a state that is older is taken anew for the next who asks
+constexpr std::chrono::seconds kSayAgain{60};  // to clients, what goes wrong
 
 struct source_state {
   source_state() = default;
@@ -33,6 +34,7 @@ struct source_state {
   source_state& operator=(const source_state&) = delete;
   static inline const char* name = "source";
   using Self = source_actor::stateful_pointer<source_state>;
+  using Clock = std::chrono::steady_clock;
 
   struct Question {
     scheduler::Rank from = 0;
@@ -53,16 +55,14 @@ struct source_state {
   std::vector<Question> open;  // bounded: one for each follower, kind, step and piece
   int64_t state_step = -1;     // of the file
   int64_t state_asked = -1;    // of the aggregator
-  KeptTotals totals{kTotalBytesMax};
+  std::filesystem::path state_path;
+  std::optional<KeptTotals> totals;
   std::map<scheduler::Rank, History> histories;  // what each has asked for last
   int64_t newest_step = -1;                      // that the state is known to have reached
   bool keeping = false;
   scheduler::Microseconds asked_us = 0;
-
-  std::filesystem::path state_path() const {
-    return std::filesystem::path(setup.context->out_folder) / "transfer" /
-           fmt::format("state-of-{}.troupe", setup.context->node());
-  }
+  std::string said;  // to clients, of what went wrong
+  Clock::time_point said_at{};
 
   void on_fetch(Self self, const Post& post) {
     const wire::Envelope& message = *post.envelope;
@@ -93,8 +93,8 @@ struct source_state {
       if (question.step < newest_step) return refuse(self, question, "the state is past that step");
       return false;
     }
-    if (const KeptTotals::Bytes total = totals.find(question.step))
-      return give_part(self, question, {reinterpret_cast<const char*>(total->data()), total->size()});
+    if (auto part = totals->read(question.step, question.index * wire::kPieceBytes, wire::kPieceBytes))
+      return give(self, question, std::move(part->data), part->whole_bytes);
     if (question.step < newest_step) return refuse(self, question, "that total is not kept");
     return false;
   }
@@ -115,19 +115,14 @@ struct source_state {
                 lines.bytes());
   }
 
-  bool give_part(Self self, const Question& question, std::string_view whole) {
-    const size_t begin = std::min(whole.size(), question.index * wire::kPieceBytes);
-    return give(self, question, std::string(whole.substr(begin, wire::kPieceBytes)), whole.size());
-  }
-
-  bool give(Self self, const Question& question, const std::string& data, uint64_t blob_bytes) {
+  bool give(Self self, const Question& question, std::string data, uint64_t blob_bytes) {
     wire::Envelope message = envelope(*setup.context, {{}, question.step});
     wire::Piece& piece = *message.mutable_piece();
     piece.set_kind(question.kind);
     piece.set_index(question.index);
     piece.set_blob_bytes(blob_bytes);
     piece.set_checksum(checksum64(data.data(), data.size()));
-    piece.set_data(data);
+    piece.set_data(std::move(data));
     piece.set_sender_step(newest_step);
     self->send(followers.at(question.from), Post{setup.context->rank(), share(std::move(message))});
     return true;
@@ -163,8 +158,8 @@ struct source_state {
   // a while, and waits for more steps each time that it was refused.
   void write_state(const model::TrainState& state) {
     try {
-      std::filesystem::create_directories(state_path().parent_path());
-      model::save_checkpoint(state_path(), *info, state);
+      std::filesystem::create_directories(state_path.parent_path());
+      model::save_checkpoint(state_path, *info, state);
       state_step = state.step;
     } catch (...) {
       state_asked = -1;
@@ -173,16 +168,16 @@ struct source_state {
   }
   // Two who follow share one state: else each would make the other's void.
   int64_t offered_step() const {
-    const bool followed = totals.empty() ? state_step == newest_step : totals.first() <= state_step;
+    const bool followed = totals->empty() ? state_step == newest_step : totals->first() <= state_step;
     return state_step >= 0 && followed && newest_step - state_step <= kBehindMax ? state_step : -1;
   }
   uint64_t state_bytes() const {
     std::error_code none;
-    const auto bytes = std::filesystem::file_size(state_path(), none);
+    const auto bytes = std::filesystem::file_size(state_path, none);
     return none ? 0 : bytes;
   }
   std::string read_state(uint32_t index) const {
-    std::ifstream in(state_path(), std::ios::binary);
+    std::ifstream in(state_path, std::ios::binary);
     in.seekg(std::streamoff(index) * std::streamoff(wire::kPieceBytes));
     std::string data(wire::kPieceBytes, '\0');
     in.read(data.data(), std::streamsize(data.size()));
@@ -193,7 +188,7 @@ struct source_state {
     if (state_step < 0) return;
     state_step = state_asked = -1;
     std::error_code none;
-    std::filesystem::remove(state_path(), none);
+    std::filesystem::remove(state_path, none);
   }
 
   // --- every R after it ---
@@ -201,8 +196,18 @@ struct source_state {
   void on_total(Self self, const TotalKept& kept) {
     newest_step = std::max(newest_step, kept.step + 1);
     if (!keeping) return;
-    totals.keep(kept.step, kept.bytes);
+    totals->keep(kept.step, kept.bytes);
     answer_open(self);
+  }
+
+  // To have nothing to give is no failure of the job: who follows asks somebody else.
+  void say_problem(Self self, const std::string& problem) {
+    spdlog::warn("cannot give the state to a node that follows: {}", problem);
+    if (problem == said && Clock::now() - said_at < kSayAgain) return;
+    said = problem;
+    said_at = Clock::now();
+    self->send(setup.supervisor,
+               Publish{notice(*setup.context, "cannot give the state to a node that follows: " + problem)});
   }
 
   void tick(Self self) {
@@ -213,7 +218,7 @@ struct source_state {
     if (!keeping) return;
     keeping = false;
     self->send(aggregator, KeepTotals{false});
-    totals.clear();
+    totals->clear();
     forget_state();
   }
 };
@@ -224,17 +229,20 @@ source_actor::behavior_type source(source_actor::stateful_pointer<source_state> 
                                    aggregator_actor aggregator,
                                    std::shared_ptr<const model::CheckpointInfo> info) {
   use_exception_handler(self);
+  const std::filesystem::path transfer = std::filesystem::path(setup.context->out_folder) / "transfer";
+  self->state.state_path = transfer / fmt::format("state-of-{}.troupe", setup.context->node());
+  self->state.totals.emplace(KeptTotals::Limits{},
+                             transfer / fmt::format("totals-of-{}", setup.context->node()));
   self->state.setup = std::move(setup);
   self->state.followers = std::move(followers);
   self->state.aggregator = std::move(aggregator);
   self->state.info = std::move(info);
   self->delayed_send(self, kTick, Tick{});
-  // To have nothing to give is no failure of the job: who follows asks somebody else.
-  const auto try_to = [](const auto& run) {
+  const auto try_to = [self](const auto& run) {
     try {
       run();
     } catch (const std::exception& problem) {
-      spdlog::warn("cannot give the state to a node that follows: {}", problem.what());
+      self->state.say_problem(self, problem.what());
     }
   };
   return {

@@ -73,6 +73,29 @@ TEST_CASE("a node without the dataset, or with a damaged file, takes it from ano
   }
 }
 
+TEST_CASE("two nodes that each lack what the other has make one another whole") {
+  const TemporaryFolder folder;
+  const std::string set = prepared(folder), other = folder / "other", shard = a_shard(set);
+  const std::string manifest = bytes_of(set + "/manifest.json"), text = bytes_of(set + "/" + shard);
+  std::filesystem::copy(set, other);
+  std::filesystem::remove(set + "/" + shard);
+  SUBCASE("a manifest") {
+    std::filesystem::remove(other + "/manifest.json");
+  }
+  SUBCASE("another file") {
+    std::filesystem::remove(other + "/tokenizer.model");
+  }
+  Node alpha(folder, "alpha", "", {"--data", other}), beta(folder, "beta");
+  const std::string cluster = cluster_file(folder, alpha, beta);
+  const ProcessResult result = run(command(folder / "run", set, {"--cluster", cluster}), {}, kRunDeadline);
+  CAPTURE(result.err);
+  CHECK(result.code == 0);
+  for (const std::string& each : {set, other}) {
+    CHECK(bytes_of(each + "/manifest.json") == manifest);
+    CHECK(bytes_of(each + "/" + shard) == text);
+  }
+}
+
 TEST_CASE("a file of the dataset that no node has is named") {
   const TemporaryFolder folder;
   const std::string set = prepared(folder), other = folder / "other", shard = a_shard(set);

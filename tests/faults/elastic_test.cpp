@@ -60,6 +60,16 @@ TEST_CASE("nodes that are killed and started again take part again, the leader t
   run.finish_and_check();
 }
 
+TEST_CASE("a node that ends soon after it was started again is started after a pause") {
+  LocalRun run("2", {"--restart"});
+  run.signal("node1", SIGKILL);
+  run.wait_for_view("node0, node1");
+  run.signal("node1", SIGKILL);
+  run.wait_for("node node1 has ended soon after its start, next try in 1 s");
+  run.wait_for_view("node0, node1");
+  run.finish_and_check();
+}
+
 TEST_CASE("a node that cannot be started again is tried again, and the others go on") {
   LocalRun run("2", {"--restart"});
   const std::string log = run.out() + "/logs/node1.log";

@@ -80,6 +80,17 @@ TEST_CASE("of an idle node nothing is expected until it tells of a view") {
   CHECK_FALSE(nodes.idle("gamma"));
 }
 
+TEST_CASE("a node whose part has failed is counted on again when it tells of a view") {
+  KnownNodes nodes({"alpha", "beta"});
+  for (const char* node : {"alpha", "beta"}) nodes.saw_view(node, {"alpha", "beta"});
+  CHECK(nodes.idle("beta"));
+  CHECK(nodes.is_last("alpha"));
+  nodes.saw_view("beta", {"alpha", "beta"});
+  CHECK_FALSE(nodes.is_last("alpha"));
+  CHECK(nodes.gone("alpha"));
+  CHECK(nodes.any_takes_part());
+}
+
 TEST_CASE("each order has a number of its own") {
   CHECK(new_order() != new_order());
 }

@@ -99,6 +99,19 @@ TEST_CASE("a file that nobody has, or of which nobody says anything, is named") 
                     [&] { damaged.answer_all(damaged.bytes); });
 }
 
+TEST_CASE("who says that it is not that far itself is waited for") {
+  Folder f;
+  wire::Piece wait;
+  wait.set_name("shard");
+  for (auto now = kSecond; now < 100 * kSecond; now += kSecond) {
+    f.repair.due(now);
+    f.repair.take(1, wait, now);
+  }
+  test::check_error(ErrorKind::file, {"(none has answered)"}, [&] {
+    for (auto now = 100 * kSecond; now < 130 * kSecond; now += kSecond) f.repair.due(now);
+  });
+}
+
 TEST_CASE("who stood still for longer than its patience blames nobody for the silence") {
   Folder f;
   f.repair.due(0);

@@ -74,6 +74,18 @@ post_actor spawn_peer(caf::actor_system& system, Questions& questions) {
   });
 }
 
+supervisor_actor spawn_supervisor_stand_in(caf::actor_system& system, Questions& notices) {
+  return system.spawn([&notices]() -> supervisor_actor::behavior_type {
+    return {[](const JobFailed&) {},
+            [](const StepsDone&) {},
+            [&notices](const Publish& told) { notices.put(told.envelope); },
+            [](const scheduler::BeginView&) {},
+            [](scheduler::EveryoneLeft) {},
+            [](ReadyToLeave) {},
+            [](PartEnded) {}};
+  });
+}
+
 // What a stand-in for a member is given.
 struct Installs {
   bool slow = false;  // a state is installed when the member is sent a Tick
@@ -165,9 +177,9 @@ void end_all(const Handles&... handles) {
 struct Following {
   explicit Following(const std::string& out)
       : ledger(ledger_path(out, "node1")), context(context_of(1, out)) {
-    follower = spawn_follower(system, {context, {}}, {{0, peer}, {2, other}}, member, monitor);
+    follower = spawn_follower(system, {context, supervisor}, {{0, peer}, {2, other}}, member, monitor);
   }
-  ~Following() { end_all(follower, peer, other, member, monitor); }
+  ~Following() { end_all(follower, peer, other, member, monitor, supervisor); }
 
   void offer(const std::vector<scheduler::Rank>& sources = {0}) const {
     caf::anon_send(follower, scheduler::FollowFrom{sources, kStep});
@@ -184,6 +196,11 @@ struct Following {
     piece.set_checksum(checksum64(piece.data().data(), piece.data().size()));
     caf::anon_send(follower, Post{from, share(std::move(message))});
   }
+  // What the follower tells clients.
+  std::string next_notice() {
+    const auto notice = notices.next(Clock::now() + kDeadline);
+    return notice ? notice->envelope->event().why() : "";
+  }
   void refuse(const Questions::Question& question) const {
     wire::Envelope message = envelope(*context, {{}, question.envelope->fence().step()});
     message.mutable_piece()->set_kind(question.envelope->fetch().kind());
@@ -192,6 +209,7 @@ struct Following {
   }
 
   Questions questions, others;  // of node0 and node2; they outlive the actors
+  Questions notices;
   Installs installs;
   std::counting_semaphore<> handed_over{0};
   const std::filesystem::path ledger;
@@ -199,6 +217,7 @@ struct Following {
   caf::actor_system system{config};
   JobContextPtr context;
   post_actor peer = spawn_peer(system, questions), other = spawn_peer(system, others);
+  supervisor_actor supervisor = spawn_supervisor_stand_in(system, notices);
   member_actor member = spawn_member_stand_in(system, installs);
   monitor_actor monitor = spawn_monitor_stand_in(system, handed_over, ledger);
   follower_actor follower;
@@ -275,6 +294,26 @@ TEST_CASE("a node that cannot write a state down pauses before it asks for one a
   }
   CHECK(again);
   CHECK(early <= 1);  // a question that was under way may have been asked again before its answer came
+}
+
+TEST_CASE("a node whose givers do not keep what it needs says so, and pauses before it begins anew") {
+  const test::TemporaryFolder folder;
+  Following node(folder.path());
+  node.offer();
+  node.give(node.questions.next(wire::BLOB_STATE, 0), "a state");
+  const Questions::Question total = node.questions.next(wire::BLOB_TOTAL, 0);
+  const auto refused = Clock::now();
+  node.refuse(total);
+  const std::string said = node.next_notice();
+  CHECK(said.find("cannot catch up with the others: node0: it is not here any more") != said.npos);
+  std::optional<Questions::Question> again;
+  for (const auto until = Clock::now() + kDeadline; Clock::now() < until && !again;) {
+    node.offer();
+    again = node.questions.next(Clock::now() + std::chrono::milliseconds(10));
+    if (again && again->envelope->fetch().kind() != wire::BLOB_STATE) again.reset();
+  }
+  REQUIRE(again);
+  CHECK(again->at - refused >= std::chrono::milliseconds(900));
 }
 
 TEST_CASE("a node that ends while it takes a state leaves no part of it") {
