@@ -27,6 +27,7 @@ using loader_actor =
 using trainer_actor = caf::typed_actor<caf::replies_to<SlotSamples>::with<SlotDone>,
                                        caf::replies_to<ShareWork>::with<WorkShared>>;
 using checkpointer_actor = caf::typed_actor<caf::replies_to<SaveState>::with<Saved>>;
+using state_writer_actor = caf::typed_actor<caf::replies_to<WriteState>::with<StateWritten>>;
 using evaluator_actor =
     caf::typed_actor<caf::reacts_to<StepReport>, caf::replies_to<FlushReports>::with<ReportsFlushed>>;
 using monitor_actor = caf::typed_actor<caf::reacts_to<StepReport>, caf::reacts_to<Validated>,

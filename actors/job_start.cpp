@@ -38,7 +38,8 @@ void expect_nodes(JobContext& context, const wire::StartJob& start) {
                   "the cluster file of {} lists {}, and the client's has {} in another place; all must list "
                   "the same nodes in the same order",
                   context.services->node, node_names(context.cluster), where.name());
-    if (node->address.ends_with(":0")) node->address = where.address();
+    const bool own = size_t(node - nodes.begin()) == context.services->rank;  // it may listen on 0.0.0.0
+    if (own || node->address.ends_with(":0")) node->address = where.address();
     context.awaited.push_back(scheduler::Rank(node - nodes.begin()));
     from = node + 1;
   }

@@ -41,7 +41,12 @@ int64_t step_of(std::string_view line) {
 // The whole lines of a file, one after another.
 class Lines {
  public:
-  explicit Lines(const std::filesystem::path& path) : in_(path) { next(); }
+  // A file that is not there has none. This and next() throw Error(file) for one that cannot be read.
+  explicit Lines(const std::filesystem::path& path) : path_(path), in_(path) {
+    std::error_code none;
+    if (!in_.is_open() && std::filesystem::exists(path, none)) refuse();
+    next();
+  }
   bool there() const { return there_; }
   int64_t step() const { return step_; }
   const std::string& line() const { return line_; }
@@ -52,10 +57,16 @@ class Lines {
       end_ += line_.size() + 1;
       step_ = step_of(line_);
     } while (there_ && step_ < 0);
+    if (in_.bad()) refuse();
   }
   std::ifstream release() { return std::move(in_); }  // the end of their use
 
  private:
+  [[noreturn]] void refuse() const {
+    throw error(ErrorKind::file, "cannot read {}: {}", path_.string(), std::strerror(errno));
+  }
+
+  std::filesystem::path path_;
   std::ifstream in_;
   std::string line_;
   int64_t step_ = -1;

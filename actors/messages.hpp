@@ -194,6 +194,13 @@ struct StateTaken {
   std::shared_ptr<const model::TrainState> state;  // empty: the state is past that step
   int64_t step = 0;                                // where it is
 };
+struct WriteState {  // source to state writer
+  std::shared_ptr<const model::TrainState> state;
+};
+struct StateWritten {
+  int64_t step = 0;
+  std::string problem;  // empty: its file is there
+};
 struct KeepTotals {  // source to aggregator: every R from now on, or no longer
   bool keep = false;
 };
@@ -282,6 +289,8 @@ TROUPE_LOCAL_MESSAGE(StepReport)
 TROUPE_LOCAL_MESSAGE(Validated)
 TROUPE_LOCAL_MESSAGE(StateWanted)
 TROUPE_LOCAL_MESSAGE(StateTaken)
+TROUPE_LOCAL_MESSAGE(WriteState)
+TROUPE_LOCAL_MESSAGE(StateWritten)
 TROUPE_LOCAL_MESSAGE(KeepTotals)
 TROUPE_LOCAL_MESSAGE(TotalKept)
 TROUPE_LOCAL_MESSAGE(InstallState)

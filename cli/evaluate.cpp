@@ -4,6 +4,7 @@
 #include <cerrno>
 #include <chrono>
 #include <cmath>
+#include <cstdio>
 #include <cstring>
 #include <filesystem>
 #include <fstream>
@@ -15,6 +16,7 @@
 #include <CLI/CLI.hpp>
 #include <fmt/format.h>
 #include <nlohmann/json.hpp>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include "actors/inference/evaluation.hpp"
@@ -121,6 +123,27 @@ void write_file(const std::string& path, const std::vector<std::string>* lines) 
   }
 }
 
+// The descriptor, where the file is what standard output or error goes to: a new file in its place would have
+// neither that nor what is printed. -1: it is another one.
+int shared_descriptor(const std::string& path) {
+  struct stat file {
+  }, open{};
+  if (::stat(path.c_str(), &file) != 0) return -1;
+  for (const int descriptor : {STDOUT_FILENO, STDERR_FILENO})
+    if (::fstat(descriptor, &open) == 0 && open.st_dev == file.st_dev && open.st_ino == file.st_ino)
+      return descriptor;
+  return -1;
+}
+
+void append_to(int descriptor, const std::string& path, const std::vector<std::string>& lines) {
+  std::fflush(nullptr);
+  try {
+    for (const std::string& line : lines) data::write_all(descriptor, line + "\n", path);
+  } catch (const Error& problem) {
+    cannot_write(path, problem.what());
+  }
+}
+
 void write_stream(const std::string& path, const std::vector<std::string>& lines) {
   errno = 0;  // a stream says only that something failed
   std::ofstream file(path);
@@ -196,7 +219,8 @@ int evaluate(const EvaluateOptions& options) {
   std::optional<inference::Translator> translator;  // has the weights packed once more
   if (trained->translates())
     translator.emplace(trained->packed_for(inference::Use::translation), options.generate, threads);
-  const bool to_file = !options.output.empty() && !is_stream(options.output);
+  const int shared = options.output.empty() ? -1 : shared_descriptor(options.output);
+  const bool to_file = !options.output.empty() && shared < 0 && !is_stream(options.output);
   if (to_file) write_file(options.output, nullptr);  // a mistake is told before the work
   Report report{trained->path(), options.split, trained->step(), {}, trained->translates(), {}, 0, {}};
   report.loss = inference::evaluate_loss(*trained, *dataset, split, threads);
@@ -212,6 +236,8 @@ int evaluate(const EvaluateOptions& options) {
     print(report);
   if (to_file)
     write_file(options.output, &report.quality.hypotheses);
+  else if (shared >= 0)
+    append_to(shared, options.output, report.quality.hypotheses);
   else if (!options.output.empty())
     write_stream(options.output, report.quality.hypotheses);
   return kDone;

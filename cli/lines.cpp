@@ -39,6 +39,11 @@ void LineReader::fill() {
   char chunk[64 << 10];
   const ssize_t got = ::read(descriptor_, chunk, sizeof chunk);
   if (got < 0 && errno == EINTR) return;
+  if (got < 0 && errno == EAGAIN) {  // whoever shares it has asked for that
+    pollfd wanted{descriptor_, POLLIN, 0};
+    ::poll(&wanted, 1, -1);
+    return;
+  }
   if (got < 0) throw error(ErrorKind::file, "cannot read the input: {}", std::strerror(errno));
   if (got == 0) ended_ = true;
   buffer_.append(chunk, size_t(got));

@@ -236,7 +236,8 @@ void add_prepare(CLI::App& app, int&) {
       ->check(not_empty());
   command->callback([a, characters_max] {
     if (a->unit == "token" && characters_max->count() > 0)
-      throw error(ErrorKind::usage, "--characters-max leaves out samples; --split token leaves out none");
+      throw error(ErrorKind::usage,
+                  "--characters-max leaves out long samples; --split token keeps text of any length");
     a->options.unit = a->unit == "token"      ? data::SampleUnit::token
                       : a->unit == "sentence" ? data::SampleUnit::sentence
                                               : data::SampleUnit::document;

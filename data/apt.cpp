@@ -17,6 +17,7 @@
 #include "data/files.hpp"
 #include "data/sources.hpp"
 #include "kernels/base/error.hpp"
+#include "kernels/base/say.hpp"
 
 namespace troupe::data {
 namespace {
@@ -136,8 +137,14 @@ std::string download_apt_lists(const std::string& folder, const std::vector<std:
   const auto missing = std::find_if(languages.begin(), languages.end(), [&](const std::string& language) {
     return !has_translations(path + "/lists", language);
   });
-  if (missing == languages.end()) return path + "/lists";  // another repository of the system may have failed
   const std::string reason = apt_reason(path + "/apt.log");
+  if (missing == languages.end()) {  // another repository of the system may have failed
+    if (code != 0 || read_file(path + "/apt.log").find("Failed to fetch") != std::string::npos)
+      say(fmt::format(
+          "troupe: not all of Debian's package lists could be fetched, and those that are there are used:{}",
+          reason));
+    return path + "/lists";
+  }
   if (code != 0 || !reason.empty())
     throw error(
         ErrorKind::network, "cannot fetch Debian's package descriptions: apt-get update {} ({}{}); {}",

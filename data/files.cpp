@@ -6,6 +6,8 @@
 #include <utility>
 
 #include <fcntl.h>
+#include <fmt/format.h>
+#include <poll.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
 #include <unistd.h>
@@ -29,6 +31,11 @@ void write_all(int descriptor, std::string_view bytes, const std::string& name) 
   while (!bytes.empty()) {
     const ssize_t written = ::write(descriptor, bytes.data(), bytes.size());
     if (written < 0 && errno == EINTR) continue;
+    if (written < 0 && errno == EAGAIN) {  // whoever shares it has asked for that
+      pollfd ready{descriptor, POLLOUT, 0};
+      ::poll(&ready, 1, -1);
+      continue;
+    }
     if (written < 0) fail("write", name, errno);
     bytes.remove_prefix(size_t(written));
   }
@@ -44,12 +51,15 @@ void sync_file(const std::string& path) {
 }
 
 FileWriter::FileWriter(std::string folder, std::string name, bool sync)
-    : folder_(std::move(folder)),
-      name_(std::move(name)),
-      temporary_(folder_ + "/." + name_ + ".tmp"),
-      sync_(sync) {
-  fd_ = ::open(temporary_.c_str(), O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0644);
-  if (fd_ < 0) fail("create", temporary_, errno);
+    : folder_(std::move(folder)), name_(std::move(name)), sync_(sync) {
+  int tries = 0;  // a name that is there is somebody else's, or of a process that was killed
+  do {
+    temporary_ = fmt::format("{}/.troupe-{}-{}.tmp", folder_, ::getpid(), tries);
+    fd_ = ::open(temporary_.c_str(), O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0644);
+  } while (fd_ < 0 && errno == EEXIST && ++tries < 1'000);
+  if (fd_ < 0) fail("create", folder_ + "/" + name_, errno);
+  struct stat old {};
+  if (::stat((folder_ + "/" + name_).c_str(), &old) == 0) ::fchmod(fd_, old.st_mode & 07777);
 }
 
 FileWriter::~FileWriter() {

@@ -77,6 +77,11 @@ bool LineReader::next(std::string_view* line) {
 }
 
 std::string_view LineReader::checked(std::string_view line) {
+  const bool whole_file = line_number_ == 1 && at_end_ && begin_ == buffer_.size();
+  if (whole_file && line.substr(0, line.size() - (line.empty() ? 0 : 1)).find('\r') != std::string_view::npos)
+    throw error(ErrorKind::file,
+                "cannot use {}: its lines end with a carriage return alone; convert it (tr '\\r' '\\n')",
+                path_);
   if (line_number_ == 1 && line.starts_with("\xEF\xBB\xBF")) line.remove_prefix(3);
   if (line.ends_with('\r')) line.remove_suffix(1);
   const size_t invalid = find_invalid_utf8(line);

@@ -98,7 +98,7 @@ std::vector<FileEntry> files_of(const Manifest& manifest) {
 }
 
 std::string write_manifest(const Manifest& manifest) {
-  Json json = {{"format", "troupe dataset"},
+  Json json = {{"format", kDatasetFormat},
                {"version", kManifestVersion},
                {"kind", to_string(manifest.kind)},
                {"unit", manifest.unit},
@@ -124,7 +124,7 @@ Manifest parse_manifest(std::string_view text, const std::string& path) {
   constexpr std::string_view advice = "copy the dataset again, or make it anew with troupe prepare";
   try {
     Json json = Json::parse(text);
-    if (json.at("format") != "troupe dataset") throw std::invalid_argument("its format is another");
+    if (json.at("format") != kDatasetFormat) throw std::invalid_argument("its format is another");
     const int version = json.at("version");
     if (version > kManifestVersion)
       throw error(

@@ -14,6 +14,7 @@ namespace troupe::data {
 
 inline constexpr int kManifestVersion = 1;
 inline constexpr std::string_view kManifestName = "manifest.json";
+inline constexpr std::string_view kDatasetFormat = "troupe dataset";  // in it
 inline constexpr std::string_view kTokenizerName = "tokenizer.model";
 
 struct SplitManifest {

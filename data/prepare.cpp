@@ -53,17 +53,11 @@ void check_options(const PrepareOptions& options) {
 // another process is about to put there would not be seen.
 void check_out(const PrepareOptions& options, bool tokenizer_there) {
   const std::string& out = options.out;
-  if (!options.overwrite && std::filesystem::exists(out + "/" + std::string(kManifestName)))
+  if (!options.overwrite && holds_dataset(out))
     throw error(
         ErrorKind::usage,
         "cannot prepare into {}: it holds a dataset already; choose another folder, or pass --overwrite",
         out);
-  if (!options.overwrite && !tokenizer_there && holds_lone_tokenizer(out))
-    throw error(
-        ErrorKind::usage,
-        "cannot prepare into {}: its {} is of no dataset and would be replaced; choose another folder, "
-        "or pass --overwrite",
-        out, kTokenizerName);
   std::vector<std::string> inputs = {options.source.source_path, options.source.target_path};
   if (!tokenizer_there) inputs.push_back(options.tokenizer_file);
   for (const std::string& input : inputs)
@@ -72,6 +66,13 @@ void check_out(const PrepareOptions& options, bool tokenizer_there) {
                   "cannot prepare {} into {}: it lies there under the name of a dataset's file and would be "
                   "removed; give it another name, or choose another folder",
                   input, out);
+  const auto foreign = somebodys_own(out, !tokenizer_there);
+  const bool folder = foreign && std::filesystem::is_directory(out + "/" + *foreign);
+  if (foreign && (folder || !options.overwrite))
+    throw error(
+        ErrorKind::usage,
+        "cannot prepare into {}: its {} is of no dataset and would be replaced; choose another folder{}", out,
+        *foreign, folder ? "" : ", or pass --overwrite");
 }
 
 size_t text_bytes(const RawDocument& document) {
@@ -273,13 +274,16 @@ PrepareReport PreparePlan::finish() {
   write_file(folder, std::string(kManifestName), json, s.options.sync);
   s.assembly.reset();
   s.report("write");  // the last moment to stop: from here on OUT changes
-  s.folder->replace_dataset(files_of(manifest), s.tokenizer_there, s.options.sync);
+  s.folder->replace_dataset(files_of(manifest), s.options.sync);
   s.folder.reset();  // the work folder goes with it
   return {sha256_hex(json.data(), json.size()), manifest.kept, manifest.dropped};
 }
 
 std::string PrepareReport::text() const {
-  return fmt::format("kept: {}\nleft out: {}\ndataset {}\n", list(kept), list(dropped), digest);
+  Counts samples = kept;
+  const auto documents = samples.extract("documents");
+  return fmt::format("documents: {}\nkept: {}\nleft out: {}\ndataset {}\n",
+                     documents ? documents.mapped() : 0, list(samples), list(dropped), digest);
 }
 
 PrepareReport prepare_local(PrepareOptions options, int threads, const ProgressFunction& progress) {

@@ -17,7 +17,7 @@ void SentenceSample::add(uint64_t hash, std::string_view sentence) {
   const auto [place, fresh] = sentences_.emplace(hash, sentence);
   if (!fresh) return;
   bytes_ += sentence.size();
-  while (sentences_.size() > count_max_ || bytes_ > bytes_max_) {
+  while (sentences_.size() > count_max_ || (bytes_ > bytes_max_ && sentences_.size() > 1)) {
     const auto last = std::prev(sentences_.end());
     limit_ = last->first;
     bytes_ -= last->second.size();

@@ -26,9 +26,10 @@ uint64_t file_size(const std::string& path) {
 
 void require_path(const std::string& path, std::string_view what) {
   if (path.empty()) throw error(ErrorKind::usage, "cannot prepare: no {} was given", what);
-  if (std::filesystem::is_directory(path))
+  std::error_code none;  // what is wrong with a path is said when it is opened
+  if (std::filesystem::is_directory(path, none))
     throw error(ErrorKind::file, "cannot read {}: it is a folder; give the path of a UTF-8 text file", path);
-  if (std::filesystem::exists(path) && !std::filesystem::is_regular_file(path))
+  if (std::filesystem::exists(path, none) && !std::filesystem::is_regular_file(path, none))
     throw error(ErrorKind::file,
                 "cannot read {}: it is no plain file; the text is read twice, so write it to a file first",
                 path);

@@ -1,8 +1,11 @@
 #include "data/work_folder.hpp"
 
+#include <algorithm>
 #include <cerrno>
 #include <cstring>
 #include <filesystem>
+#include <fstream>
+#include <iterator>
 #include <string_view>
 
 #include <fcntl.h>
@@ -51,7 +54,8 @@ void lock_folder(int folder, const std::string& out) {
 // What a killed run leaves in its work folder is removed; anything else there is somebody's own.
 void require_own(const std::string& work, const std::string& out) {
   std::error_code none;
-  bool own = !std::filesystem::exists(work, none) || std::filesystem::is_directory(work, none);
+  const auto status = std::filesystem::symlink_status(work, none);
+  bool own = !std::filesystem::exists(status) || std::filesystem::is_directory(status);
   for (const auto& entry : std::filesystem::directory_iterator(work, none)) {
     const std::string name = entry.path().filename().string();
     own = own && (name == "dataset" || name == "apt" || name.starts_with("scratch-"));
@@ -64,48 +68,48 @@ void require_own(const std::string& work, const std::string& out) {
         out);
 }
 
-// The manifest first: a half-removed dataset never looks whole. Then the tokenizer, which would look like
-// somebody's own if it were left alone.
-void remove_dataset(const std::string& out, bool keep_tokenizer) {
-  const std::string manifest = out + "/" + std::string(kManifestName);
-  std::error_code failed;
-  std::filesystem::remove(manifest, failed);
-  if (failed)
-    throw error(ErrorKind::file, "cannot remove {}: {}; check its permissions", manifest, failed.message());
-  std::error_code ignored;  // what stays is written over, or named by no manifest
-  if (!keep_tokenizer) std::filesystem::remove(out + "/" + std::string(kTokenizerName), ignored);
-  for (const auto& entry : std::filesystem::directory_iterator(out, ignored)) {
-    const std::string name = entry.path().filename().string();
-    if (name != kTokenizerName && is_dataset_file(name)) std::filesystem::remove(entry.path(), ignored);
+std::vector<std::string> dataset_files_in(const std::string& out) {
+  std::vector<std::string> found;
+  std::error_code none;
+  for (const auto& entry : std::filesystem::directory_iterator(out, none)) {
+    std::string name = entry.path().filename().string();
+    if (is_dataset_file(name)) found.push_back(std::move(name));
   }
+  std::sort(found.begin(), found.end());
+  return found;
+}
+
+bool is_there(const std::string& path) {
+  std::error_code none;
+  return std::filesystem::exists(path, none);
 }
 
 }  // namespace
 
-bool holds_lone_tokenizer(const std::string& out) {
-  bool found = false;
-  std::error_code none;
-  for (const auto& entry : std::filesystem::directory_iterator(out, none)) {
-    const std::string name = entry.path().filename().string();
-    if (name == kTokenizerName)
-      found = true;
-    else if (is_dataset_file(name))
-      return false;
+bool holds_dataset(const std::string& out) {
+  std::ifstream in(out + "/" + std::string(kManifestName), std::ios::binary);
+  const std::string text(std::istreambuf_iterator<char>(in), {});
+  return text.find(kDatasetFormat) != std::string::npos;
+}
+
+std::optional<std::string> somebodys_own(const std::string& out, bool tokenizer_too) {
+  const bool dataset = holds_dataset(out);
+  for (const std::string& name : dataset_files_in(out)) {
+    std::error_code none;
+    if (std::filesystem::is_directory(std::filesystem::symlink_status(out + "/" + name, none))) return name;
+    if (!dataset && (name != kTokenizerName || tokenizer_too)) return name;
   }
-  return found;
+  return std::nullopt;
 }
 
 bool would_be_removed(const std::string& out, const std::string& path) {
   std::error_code none;
-  for (const auto& entry : std::filesystem::directory_iterator(out, none))
-    if (is_dataset_file(entry.path().filename().string()) &&
-        std::filesystem::equivalent(entry.path(), path, none))
-      return true;
+  for (const std::string& name : dataset_files_in(out))
+    if (std::filesystem::equivalent(out + "/" + name, path, none)) return true;
   return false;
 }
 
-WorkFolder::WorkFolder(const std::string& out)
-    : out_(out), path_(out + "/.work"), made_(!std::filesystem::exists(out)) {
+WorkFolder::WorkFolder(const std::string& out) : out_(out), path_(out + "/.work"), made_(!is_there(out)) {
   make_folder(out);
   lock_ = ::open(out.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC);  // the folder itself is what is locked
   if (lock_ < 0)
@@ -130,7 +134,7 @@ WorkFolder::~WorkFolder() {
   ::close(lock_);
 }
 
-void WorkFolder::replace_dataset(const std::vector<FileEntry>& files, bool given, bool sync) const {
+void WorkFolder::replace_dataset(const std::vector<FileEntry>& files, bool sync) const {
   const auto put = [&](const std::string& name) {
     std::error_code failed;
     std::filesystem::rename(new_dataset() + "/" + name, out_ + "/" + name, failed);
@@ -138,12 +142,22 @@ void WorkFolder::replace_dataset(const std::vector<FileEntry>& files, bool given
       throw error(ErrorKind::file, "cannot move {} into {}: {}; check the folder and its permissions", name,
                   out_, failed.message());
   };
-  remove_dataset(out_, given);
-  for (const FileEntry& file : files)
+  const std::string manifest(kManifestName);
+  std::vector<std::string> stale = dataset_files_in(out_);
+  std::error_code failed;
+  std::filesystem::remove(out_ + "/" + manifest, failed);
+  if (failed)
+    throw error(ErrorKind::file, "cannot remove {}/{}: {}; check its permissions", out_, manifest,
+                failed.message());
+  for (const FileEntry& file : files) {
     if (file.name != kTokenizerName) put(file.name);
+    std::erase(stale, file.name);
+  }
   put(std::string(kTokenizerName));  // never alone
   if (sync) sync_folder(out_);
-  put(std::string(kManifestName));
+  put(manifest);
+  std::erase(stale, manifest);
+  for (const std::string& name : stale) std::filesystem::remove(out_ + "/" + name, failed);
   if (sync) sync_folder(out_);
 }
 

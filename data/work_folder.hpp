@@ -2,6 +2,7 @@
 // where that was made for it and is empty still. Until replace_dataset() nothing else in OUT changes.
 #pragma once
 
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -9,8 +10,12 @@
 
 namespace troupe::data {
 
-// Whether `out` has a tokenizer.model that is no part of a dataset, or of what is left of one.
-bool holds_lone_tokenizer(const std::string& out);
+bool holds_dataset(const std::string& out);
+
+// A file that a dataset in `out` would replace though it is of none, or a folder under such a name: what a
+// run that was killed has left counts too, since nobody can tell. Of the tokenizer only where it is not the
+// one to use.
+std::optional<std::string> somebodys_own(const std::string& out, bool tokenizer_too);
 
 // Whether the file at `path` lies in `out` under a name that goes when a dataset there is replaced.
 bool would_be_removed(const std::string& out, const std::string& path);
@@ -26,11 +31,11 @@ class WorkFolder {
   const std::string& path() const { return path_; }
   std::string new_dataset() const { return path_ + "/dataset"; }  // a folder for its files
 
-  // Moves these files and the manifest from new_dataset() into OUT, in the place of a dataset that is there;
-  // nothing else of OUT is touched. The old manifest goes first and the new one comes last, so that a mixture
-  // never looks whole. The tokenizer there stays until the new one takes its place where it is `given`, as
-  // the one to use. `sync` makes the moves survive a loss of power. Throws Error(file).
-  void replace_dataset(const std::vector<FileEntry>& files, bool given, bool sync) const;
+  // Moves these files, the tokenizer and the manifest from new_dataset() into OUT, in the place of a dataset
+  // that is there; nothing else of OUT is touched. The old manifest goes first, the new one comes when all
+  // else is there, so that a mixture never looks whole, and then what is of the old dataset alone goes.
+  // `sync` makes the moves survive a loss of power. Throws Error(file).
+  void replace_dataset(const std::vector<FileEntry>& files, bool sync) const;
 
  private:
   std::string out_, path_;

@@ -154,8 +154,7 @@ void TrainRun::on_event(const std::string& node, const wire::Envelope& message) 
     case wire::Event::VIEW:
       return on_view(node, message);
     case wire::Event::LEFT:
-      nodes_.gone(node);
-      return progress_.say(fmt::format("node {} has left the job", node));
+      return left(node);
     case wire::Event::HEALING:
       return progress_.say(fmt::format("node {} takes the state from another: {}", node, event.why()));
     case wire::Event::FAILED:
@@ -165,6 +164,12 @@ void TrainRun::on_event(const std::string& node, const wire::Envelope& message) 
     default:
       return;
   }
+}
+
+void TrainRun::left(const std::string& node) {
+  const bool counted = nodes_.gone(node);
+  progress_.say(fmt::format("node {} has left the job", node));
+  if (counted) without({node, "it has left the job", false});
 }
 
 // Local nodes share a folder: what is wrong there is said once.
@@ -297,7 +302,8 @@ void TrainRun::none_is_left() {
         begun() ? ", go on from the newest checkpoint with --resume" : ", and the job had not begun"));
   }
   const bool anew = local_ != nullptr && options_.restart;  // and knows of no job
-  if (!last.may_come_back || anew || deadline_) {
+  const bool may_come_back = last.may_come_back || nodes_.any_is_lost();
+  if (!may_come_back || anew || deadline_) {
     verdict_ = expected_;
   } else {
     waits_ = true;

@@ -63,6 +63,7 @@ class TrainRun {
 
   void handle(const ClusterEvent& event);
   void on_event(const std::string& node, const wire::Envelope& message);
+  void left(const std::string& node);
   void on_notice(const std::string& node, const std::string& what);
   void on_status(const std::string& node, bool has_the_job);
   void on_view(const std::string& node, const wire::Envelope& message);

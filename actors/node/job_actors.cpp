@@ -69,11 +69,12 @@ std::vector<caf::actor> begin_training(caf::actor_system& system, JobActors& job
       spawn_member(system, job.setup, {std::move(coordinators), job.loader, job.aggregator, job.trainers},
                    job.ring, engine->state().step, engine->chain());
   members[context.rank()] = job.member;
-  job.source = spawn_source(system, job.setup, proxies, job.aggregator, info);
+  job.state_writer = spawn_state_writer(system, job.setup, info);
+  job.source = spawn_source(system, job.setup, proxies, job.aggregator, job.state_writer);
   job.follower = spawn_follower(system, job.setup, proxies, job.member, job.monitor);
   job.membership = spawn_membership(
       system, job.setup, {proxies, job.aggregator, job.member, job.monitor, job.coordinator, job.follower});
-  remember(job, job.coordinator, job.member, job.source, job.follower, job.membership);
+  remember(job, job.coordinator, job.member, job.state_writer, job.source, job.follower, job.membership);
 
   // Those who need one another are introduced by messages.
   caf::anon_send(job.coordinator, MeetMembers{std::move(members)});

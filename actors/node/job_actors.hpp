@@ -25,6 +25,7 @@ struct JobActors {
   member_actor member;
   coordinator_actor coordinator;
   membership_actor membership;
+  state_writer_actor state_writer;
   source_actor source;
   follower_actor follower;
   std::vector<caf::actor> all;  // every actor so far, for ends and monitoring

@@ -239,7 +239,7 @@ void node_state::route(Self self, scheduler::Rank from, const EnvelopePtr& messa
       break;
   }
   if (is_data(*message)) {
-    if (message->has_fetch() && !dataset) ask_to_wait(from, message->fetch());
+    if (message->has_fetch() && !dataset && phase == Phase::starting) ask_to_wait(from, message->fetch());
     return self->send(job->loader, post);
   }
   if (message->has_guest_address())

@@ -118,7 +118,7 @@ struct loader_state {
     piece.set_name(wanted.name());
     if (repair && repair->lacks(wanted.name()))
       piece.set_absent("it lacks it too");
-    else if (dataset || std::find(served.begin(), served.end(), wanted.name()) != served.end())
+    else if (!served.empty())
       fill(piece);  // two nodes may each lack what the other has
     self->send(peers.at(from), Post{setup.context->rank(), share(std::move(message))});
   }

@@ -24,6 +24,8 @@ constexpr scheduler::Microseconds kPatienceUs = 60'000'000;
 constexpr size_t kGiversMax = 3;  // of one state
 // How often givers are asked for something while nothing is due: they keep totals for 20 s after a question.
 constexpr scheduler::Microseconds kRemindUs = 5'000'000;
+constexpr scheduler::Microseconds kHistoryUs =
+    2'000'000;  // that a whole state waits for the ledger before it
 // After an attempt that came to nothing, as on a full disk; doubles with each before this node is a member.
 constexpr scheduler::Microseconds kPauseUs = 1'000'000, kPauseMaxUs = 60'000'000;
 
@@ -53,6 +55,7 @@ struct follower_state {
   std::vector<scheduler::Rank> history_sources;  // who has not been asked for it since the state came
   bool merging = false;                          // the monitor adds what came to this node's own
   scheduler::Microseconds history_heard_us = 0;  // a piece of it
+  scheduler::Microseconds install_by_us = 0;     // the state, with or without it
   int64_t leader_step = 0;
   int64_t end_step = std::numeric_limits<int64_t>::max();  // the job's last, as far as is known
   int64_t another_step = -1;                               // to ask for when nobody has this one
@@ -132,6 +135,11 @@ struct follower_state {
     history.end();
   }
 
+  void lose_history(const Error& problem) {
+    spdlog::warn("the ledger lacks step {}: {}", history_since, problem.what());
+    end_history();
+  }
+
   void ask(Self self) {
     if (!installing) ask(self, blob, kind, step);
     ask(self, history, wire::BLOB_LEDGER, history_step);
@@ -170,7 +178,9 @@ struct follower_state {
     if (piece.blob_bytes() == 0) return;  // not yet
     if (of_history) history_heard_us = heard_us;
     if (!what.take(from, piece) || !what.whole()) return ask(self);
-    of_history ? hand_over_history(self) : install(self);
+    if (of_history) return hand_over_history(self);
+    if (kind == wire::BLOB_STATE) begin_history(self);
+    install_if_ready(self);
   }
 
   void refused(Self self, scheduler::Rank from, const wire::Piece& piece) {
@@ -200,6 +210,21 @@ struct follower_state {
     if (blob.has_giver(gone)) without(self, gone);
   }
 
+  // The lines before the state come first, so that who takes part has the whole story even where all others
+  // are gone at once; but nobody waits long for them.
+  void begin_history(Self self) {
+    history_step = step;
+    history_sources = sources;
+    install_by_us = now_us() + kHistoryUs;
+    want_history(self);
+  }
+  void install_if_ready(Self self) {
+    if (chosen.empty() || installing || !blob.whole()) return;
+    const bool history_comes = history.wanted() || merging;
+    if (kind == wire::BLOB_STATE && history_comes && now_us() < install_by_us) return;
+    install(self);
+  }
+
   void install(Self self) {
     installing = true;
     const auto done = [this, self](const Installed& installed) { on_installed(self, installed); };
@@ -216,12 +241,7 @@ struct follower_state {
     installing = false;
     heard_us = now_us();  // nothing could be heard meanwhile
     const bool right = installed.done && installed.step == step + (kind == wire::BLOB_TOTAL ? 1 : 0);
-    if (right && kind == wire::BLOB_STATE) {
-      remove("state");
-      history_step = installed.step;
-      history_sources = sources;
-      want_history(self);
-    }
+    if (right && kind == wire::BLOB_STATE) remove("state");
     if (chosen.empty()) return stop();  // a member by now, or nobody is left to follow
     if (installed.busy) return;         // tried again
     if (!right) return rest(self, "the state is not what it should be");
@@ -239,6 +259,7 @@ struct follower_state {
             [this, self](const ReportsFlushed&) {
               merging = false;
               want_history(self);
+              install_if_ready(self);
             },
             [this](const caf::error&) { merging = false; });
   }
@@ -261,7 +282,7 @@ struct follower_state {
   // Tried again, with the state as it is then, at the leader's first word after a pause.
   void rest(Self self, const std::string& why) {
     stop();
-    if (now_us() < rests_until_us) return;  // pieces of the history that were under way fail as well
+    if (now_us() < rests_until_us) return;
     pause_us = std::clamp(2 * pause_us, kPauseUs, kPauseMaxUs);
     rests_until_us = now_us() + pause_us;
     const std::string what =
@@ -273,7 +294,7 @@ struct follower_state {
   void tick(Self self) {
     if (!chosen.empty() && !installing && now_us() - heard_us > kPatienceUs)
       rest(self, "nobody who has the state has answered for a minute");
-    if (!chosen.empty() && !installing && blob.whole()) install(self);
+    install_if_ready(self);
     const bool others_have_it = history.wanted() && !history_sources.empty();
     if (others_have_it && now_us() - history_heard_us > kPatienceUs) want_history(self);
     ask(self);
@@ -298,6 +319,7 @@ follower_actor::behavior_type follower(follower_actor::stateful_pointer<follower
           try {
             self->state.on_piece(self, post.from, post.envelope->fence().step(), post.envelope->piece());
           } catch (const Error& problem) {  // a file cannot be written
+            if (post.envelope->piece().kind() == wire::BLOB_LEDGER) return self->state.lose_history(problem);
             self->state.rest(self, problem.what());
           }
         });

@@ -8,6 +8,13 @@
 
 namespace troupe::actors {
 
+namespace {
+
+// How many totals more the disk is to have room for: a checkpoint is as large as three.
+constexpr uintmax_t kReserve = 8;
+
+}  // namespace
+
 KeptTotals::KeptTotals(Limits limits, std::filesystem::path folder)
     : limits_(limits), folder_(std::move(folder)) {
   clear();  // of what a process of before has left
@@ -32,12 +39,15 @@ void KeptTotals::file_oldest() {
   ++filed_;
   std::error_code failed;
   std::filesystem::create_directories(folder_, failed);
-  std::ofstream out(path, std::ios::binary | std::ios::trunc);
-  out.write(reinterpret_cast<const char*>(bytes->data()), std::streamsize(bytes->size()));
-  if (out.flush()) return;
+  const auto space = std::filesystem::space(folder_, failed);
+  if (!failed && space.available >= kReserve * bytes->size()) {
+    std::ofstream out(path, std::ios::binary | std::ios::trunc);
+    out.write(reinterpret_cast<const char*>(bytes->data()), std::streamsize(bytes->size()));
+    if (out.flush()) return;
+  }
   while (filed_ > 0) drop_first();
-  throw error(ErrorKind::file, "cannot write {}, of {} bytes: is the disk full?", path.string(),
-              bytes->size());
+  throw error(ErrorKind::file, "cannot write {}, of {} bytes: {}", path.string(), bytes->size(),
+              failed ? failed.message() : "the disk is full, or nearly so");
 }
 
 // REQUIRES one in a file.

@@ -33,7 +33,8 @@ class KeptTotals {
   KeptTotals& operator=(const KeptTotals&) = delete;
 
   // A step other than the next begins anew: the state has come from elsewhere meanwhile. Throws Error(file)
-  // when an older total could not be written; then it and those before it are dropped.
+  // when an older total could not be written, or the disk would be nearly full then, which checkpoints need:
+  // it and those before it are dropped.
   void keep(int64_t step, Bytes total);
   // At most `bytes` from `offset` on. None: it is not here, or cannot be read.
   std::optional<Part> read(int64_t step, size_t offset, size_t bytes) const;

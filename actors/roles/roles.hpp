@@ -2,6 +2,7 @@
 // detached own a thread, because they compute or wait for disks and networks.
 #pragma once
 
+#include <filesystem>
 #include <map>
 #include <memory>
 #include <vector>
@@ -66,10 +67,16 @@ member_actor spawn_member(caf::actor_system& system, RoleSetup setup, MemberPeer
 // Grants and seals, in the views that this node leads.
 coordinator_actor spawn_coordinator(caf::actor_system& system, RoleSetup setup);
 
+// Detached, because it writes files. Writes states for nodes that follow to OUT/transfer; what it has written is
+// gone when it ends.
+state_writer_actor spawn_state_writer(caf::actor_system& system, RoleSetup setup,
+                                      std::shared_ptr<const model::CheckpointInfo> info);
 // Detached, because it writes files. Gives x(step) and every R after it to nodes that follow.
 source_actor spawn_source(caf::actor_system& system, RoleSetup setup,
                           std::map<scheduler::Rank, post_actor> followers, aggregator_actor aggregator,
-                          std::shared_ptr<const model::CheckpointInfo> info);
+                          state_writer_actor writer);
+// Where the writer writes and the source reads.
+std::filesystem::path offered_state_path(const JobContext& context);
 // Detached, because it writes files. Takes them, until this node is a member, and the ledger of the steps
 // before.
 follower_actor spawn_follower(caf::actor_system& system, RoleSetup setup,

@@ -21,7 +21,7 @@ namespace troupe::actors {
 
 namespace {
 
-constexpr std::chrono::milliseconds kTick{1000};
+constexpr std::chrono::milliseconds kTick{250};
 constexpr scheduler::Microseconds kInterestUs =
     20'000'000;                                // after the last question nobody follows any more
 constexpr int64_t kBehindMax = 64;             // a state that is older is taken anew for the next who asks
@@ -51,9 +51,10 @@ struct source_state {
   RoleSetup setup;
   std::map<scheduler::Rank, post_actor> followers;
   aggregator_actor aggregator;
-  std::shared_ptr<const model::CheckpointInfo> info;
+  state_writer_actor writer;
   std::vector<Question> open;  // bounded: one for each follower, kind, step and piece
   int64_t state_step = -1;     // of the file
+  int64_t writing_step = -1;   // of the state that is being written
   int64_t state_asked = -1;    // of the aggregator
   std::filesystem::path state_path;
   std::optional<KeptTotals> totals;
@@ -88,6 +89,7 @@ struct source_state {
   bool answer(Self self, const Question& question) {
     if (question.kind == wire::BLOB_LEDGER) return answer_with_history(self, question);
     if (question.kind == wire::BLOB_STATE) {
+      if (question.step == writing_step) return false;
       if (question.step == state_step) return give(self, question, read_state(question.index), state_bytes());
       if (offered_step() >= 0) return refuse(self, question, "another step's state is ready");
       if (question.step < newest_step) return refuse(self, question, "the state is past that step");
@@ -148,26 +150,34 @@ struct source_state {
 
   void on_state(Self self, const StateTaken& taken) {
     newest_step = std::max(newest_step, taken.step);
-    if (taken.state) {
-      write_state(*taken.state);
-      spdlog::info("offers the state of step {} to who follows", state_step);
-    }
+    if (taken.state && writing_step < 0) write(self, taken);
     answer_open(self);
+  }
+  // Meanwhile totals come, and questions.
+  void write(Self self, const StateTaken& taken) {
+    writing_step = taken.step;
+    state_step = -1;
+    self->request(writer, kWorkPatience, WriteState{taken.state})
+        .then([this, self](const StateWritten& written) { on_written(self, written); },
+              [this](const caf::error&) { writing_step = -1; });
   }
   // On a full disk it is tried again with the next question for a state: who was told "not yet" asks once in
   // a while, and waits for more steps each time that it was refused.
-  void write_state(const model::TrainState& state) {
-    try {
-      std::filesystem::create_directories(state_path.parent_path());
-      model::save_checkpoint(state_path, *info, state);
-      state_step = state.step;
-    } catch (...) {
+  void on_written(Self self, const StateWritten& written) {
+    if (written.step != writing_step) return;  // nobody wants it any more
+    writing_step = -1;
+    if (written.problem.empty()) {
+      state_step = written.step;
+      spdlog::info("offers the state of step {} to who follows", state_step);
+    } else {
       state_asked = -1;
-      throw;
+      say_problem(self, written.problem);
     }
+    answer_open(self);
   }
   // Two who follow share one state: else each would make the other's void.
   int64_t offered_step() const {
+    if (writing_step >= 0) return writing_step;
     const bool followed = totals->empty() ? state_step == newest_step : totals->first() <= state_step;
     return state_step >= 0 && followed && newest_step - state_step <= kBehindMax ? state_step : -1;
   }
@@ -185,10 +195,9 @@ struct source_state {
     return data;
   }
   void forget_state() {
-    if (state_step < 0) return;
-    state_step = state_asked = -1;
     std::error_code none;
-    std::filesystem::remove(state_path, none);
+    if (state_step >= 0) std::filesystem::remove(state_path, none);
+    state_step = state_asked = writing_step = -1;
   }
 
   // --- every R after it ---
@@ -196,7 +205,9 @@ struct source_state {
   void on_total(Self self, const TotalKept& kept) {
     newest_step = std::max(newest_step, kept.step + 1);
     if (!keeping) return;
+    const auto began_us = now_us();
     totals->keep(kept.step, kept.bytes);
+    asked_us += now_us() - began_us;  // nothing could be heard meanwhile
     answer_open(self);
   }
 
@@ -226,17 +237,16 @@ static_assert(!std::is_aggregate_v<source_state>);
 
 source_actor::behavior_type source(source_actor::stateful_pointer<source_state> self, RoleSetup setup,
                                    std::map<scheduler::Rank, post_actor> followers,
-                                   aggregator_actor aggregator,
-                                   std::shared_ptr<const model::CheckpointInfo> info) {
+                                   aggregator_actor aggregator, state_writer_actor writer) {
   use_exception_handler(self);
-  const std::filesystem::path transfer = std::filesystem::path(setup.context->out_folder) / "transfer";
-  self->state.state_path = transfer / fmt::format("state-of-{}.troupe", setup.context->node());
+  const std::filesystem::path path = offered_state_path(*setup.context);
+  self->state.state_path = path;
   self->state.totals.emplace(KeptTotals::Limits{},
-                             transfer / fmt::format("totals-of-{}", setup.context->node()));
+                             path.parent_path() / fmt::format("totals-of-{}", setup.context->node()));
   self->state.setup = std::move(setup);
   self->state.followers = std::move(followers);
   self->state.aggregator = std::move(aggregator);
-  self->state.info = std::move(info);
+  self->state.writer = std::move(writer);
   self->delayed_send(self, kTick, Tick{});
   const auto try_to = [self](const auto& run) {
     try {
@@ -265,9 +275,9 @@ source_actor::behavior_type source(source_actor::stateful_pointer<source_state> 
 
 source_actor spawn_source(caf::actor_system& system, RoleSetup setup,
                           std::map<scheduler::Rank, post_actor> followers, aggregator_actor aggregator,
-                          std::shared_ptr<const model::CheckpointInfo> info) {
+                          state_writer_actor writer) {
   return system.spawn<caf::detached>(source, std::move(setup), std::move(followers), std::move(aggregator),
-                                     std::move(info));
+                                     std::move(writer));
 }
 
 }  // namespace troupe::actors

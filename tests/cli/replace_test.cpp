@@ -1,4 +1,6 @@
 // What a command puts in the place of a file that is there, and what it leaves as it is.
+#include <filesystem>
+#include <fstream>
 #include <string>
 #include <vector>
 
@@ -135,6 +137,35 @@ TEST_CASE("evaluate replaces a file of translations wholly or not at all") {
   fail();
   CHECK(data::read_file(out) == whole);
   CHECK(left() == "out.txt\n");
+}
+
+TEST_CASE("evaluate writes its translations to where its report goes too, after what is there") {
+  const Trained tiny;
+  const std::string out = tiny.folder.write("both.txt", "of before\n"), file = tiny.folder / "file.txt";
+  const std::string command = "'" TROUPE_PROGRAM "' evaluate --checkpoint " + tiny.checkpoint + " --data " +
+                              tiny.data + " --json --output ";
+  REQUIRE(run({"sh", "-c", "exec " + command + file}).code == 0);
+  for (const std::string& output : {std::string("/dev/stdout"), out}) {
+    CAPTURE(output);
+    std::ofstream(out) << "of before\n";
+    REQUIRE(run({"sh", "-c", "exec " + command + output + " >> " + out}).code == 0);
+    const std::string text = data::read_file(out), translations = data::read_file(file);
+    CHECK(text.starts_with("of before\n{"));
+    CHECK(text.ends_with("}\n" + translations));
+  }
+}
+
+TEST_CASE("evaluate takes no file beside the one that it writes for its own, and keeps its permissions") {
+  const Trained tiny;
+  const std::string out = tiny.folder.write("out.txt", "old"), own = tiny.folder.write(".out.txt.tmp", "own");
+  std::filesystem::permissions(out, std::filesystem::perms::owner_read | std::filesystem::perms::owner_write);
+  REQUIRE(
+      run({TROUPE_PROGRAM, "evaluate", "--checkpoint", tiny.checkpoint, "--data", tiny.data, "--output", out})
+          .code == 0);
+  CHECK(data::read_file(out) != "old");
+  CHECK(data::read_file(own) == "own");
+  CHECK((std::filesystem::status(out).permissions() & std::filesystem::perms::others_read) ==
+        std::filesystem::perms::none);
 }
 
 TEST_CASE("a name that is no UTF-8 keeps evaluate from printing no object") {

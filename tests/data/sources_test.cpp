@@ -133,6 +133,9 @@ TEST_CASE("bad text is an error that names file and line, or is skipped and coun
   options.line_bytes_max = 100;
   options.source_path = folder.write("c", "one\ntwo\n" + std::string(101, 'x') + "\n");
   test::check_error(ErrorKind::file, {options.source_path + ":3", "100 bytes"}, [&] { read_all(options); });
+  options.source_path = folder.write("returns", "one\rtwo\rthree\r");
+  test::check_error(ErrorKind::file, {options.source_path, "carriage return alone"},
+                    [&] { read_all(options); });
   options.source_path = folder.write("d", "one\ntwo\n");
   test::check_error(ErrorKind::file, {options.source_path, options.target_path, "line 2"},
                     [&] { read_all(options); });

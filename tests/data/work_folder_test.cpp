@@ -30,12 +30,13 @@ TEST_CASE("files that are only named like those of a dataset stay, the text itse
   const test::TemporaryFolder folder;
   const std::string out = folder / "out";
   make_folder(out);
-  const auto options = aligned_options(folder, out, "out/train-en.tokens", "out/train-fr.tokens");
+  auto options = aligned_options(folder, out, "out/train-en.tokens", "out/train-fr.tokens");
   for (const std::string name :
        {"train-0001.tokens", "valid-.tokens", "test-00001x.tokens", "test-00001.tokens.gz", "train.tokens"})
     folder.write("out/" + name, "somebody's own");
   const auto before = test::folder_bytes(out);
   folder.write("out/train-00007.tokens", "of a dataset that a kill has left without its manifest");
+  options.overwrite = true;
   prepare_local(options, 1);
   CHECK(Dataset::open(out)->samples(Split::train) > 0);
   auto after = test::folder_bytes(out);
@@ -70,20 +71,60 @@ TEST_CASE("a text or a tokenizer that would be removed with a dataset is refused
   }
 }
 
-TEST_CASE("a tokenizer of no dataset is not replaced because of a file that is named like a shard") {
+TEST_CASE("files of no dataset are not replaced, nor is one of another name taken for one") {
   const test::TemporaryFolder folder;
   const std::string out = folder / "out";
   make_folder(out);
   folder.write("out/tokenizer.model", "somebody's own");
-  CHECK(holds_lone_tokenizer(out));
   const auto options = aligned_options(folder, out, "out/train-en.tokens", "out/train-fr.tokens");
-  CHECK(holds_lone_tokenizer(out));
   const auto before = test::folder_bytes(out);
   test::check_error(ErrorKind::usage, {"tokenizer.model", "of no dataset"},
                     [&] { prepare_local(options, 1); });
   CHECK(test::folder_bytes(out) == before);
-  folder.write("out/train-00000.tokens", "left by a kill");
-  CHECK_FALSE(holds_lone_tokenizer(out));
+  CHECK(somebodys_own(out, true) == "tokenizer.model");
+  CHECK_FALSE(somebodys_own(out, false));  // it is the one to use
+  for (const char* name : {"train-00000.tokens", "test.text.tsv", "manifest.json"}) {
+    CAPTURE(name);
+    const std::string other = folder / name + ".out";
+    make_folder(other);
+    folder.write(name + std::string(".out/") + name, "{}");
+    auto into = options;
+    into.out = other;
+    test::check_error(ErrorKind::usage, {name, "of no dataset", "--overwrite"},
+                      [&] { prepare_local(into, 1); });
+    into.overwrite = true;
+    prepare_local(into, 1);
+    CHECK(holds_dataset(other));
+  }
+}
+
+TEST_CASE("a folder under the name of a dataset's file is refused before anything is replaced") {
+  const test::TemporaryFolder folder;
+  const std::string out = folder / "out";
+  auto options = aligned_options(folder, out, "english", "french");
+  prepare_local(options, 1);
+  std::filesystem::remove(out + "/valid.text.tsv");
+  make_folder(out + "/valid.text.tsv/somebody's own");
+  options.overwrite = true;
+  test::check_error(ErrorKind::usage, {"valid.text.tsv", "of no dataset"},
+                    [&] { prepare_local(options, 1); });
+  CHECK(std::filesystem::exists(out + "/manifest.json"));
+  CHECK(std::filesystem::exists(out + "/train.packs"));
+}
+
+TEST_CASE("a dataset takes the place of another, whose other files go") {
+  const test::TemporaryFolder folder;
+  const std::string out = folder / "out";
+  auto options = aligned_options(folder, out, "english", "french");
+  prepare_local(options, 1);
+  folder.write("out/train-00099.tokens", "of the old one");
+  folder.write("out/notes", "somebody's own");
+  options.overwrite = true;
+  prepare_local(options, 1);
+  CHECK(holds_dataset(out));
+  CHECK_FALSE(std::filesystem::exists(out + "/train-00099.tokens"));
+  CHECK(std::filesystem::exists(out + "/notes"));
+  CHECK_FALSE(std::filesystem::exists(out + "/.work"));
 }
 
 TEST_CASE("a work folder that a killed run has left is emptied, and another is refused") {

@@ -126,6 +126,17 @@ TEST_CASE("SIGTERM to all nodes is a clean stop of the job") {
   CHECK(digest_of(result).size() == 64);
 }
 
+TEST_CASE("second signals to all nodes at once end the job, and its client") {
+  LocalRun run("2");
+  const pid_t nodes[] = {process_of(run.out(), "node0"), process_of(run.out(), "node1")};
+  for (const int signal : {SIGINT, SIGTERM})
+    for (const pid_t node : nodes) kill(node, signal);  // it may have ended at the first
+  const ProcessResult result = run.wait();
+  CAPTURE(result.err);
+  CHECK((result.code == 130 || result.err.find("no node is left") != std::string::npos));
+  CHECK(all_nodes_end(run.out(), kRunDeadline));
+}
+
 TEST_CASE("when no node is left the job has failed, and goes on from its checkpoint") {
   const TemporaryFolder folder;
   const std::string out = folder / "run";

@@ -43,6 +43,7 @@ TEST_CASE("guests join a running job, carry it on when all others are dead, and 
   expect_end(second.process, SIGTERM, 0);
   run.wait_for_view("guest-1, guest-3");
   expect_end(third.process, SIGTERM, 0);
+  CAPTURE(first.process.err());
   run.finish_and_check();
   expect_end(first.process, SIGTERM, 0);
 }

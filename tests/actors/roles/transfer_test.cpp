@@ -234,16 +234,40 @@ post_actor spawn_way(caf::actor_system& system, std::shared_ptr<Handle> to, Ques
   });
 }
 
+std::shared_ptr<const model::CheckpointInfo> no_info() {
+  return std::make_shared<const model::CheckpointInfo>();
+}
+
+struct Released {  // at the end of a scope, whatever a test has found: who waits for it ends
+  std::counting_semaphore<>& gate;
+  ~Released() { gate.release(); }
+};
+
+// Writes as the real one does, once it may.
+state_writer_actor spawn_slow_writer(caf::actor_system& system, const JobContextPtr& context,
+                                     std::counting_semaphore<>& may_write) {
+  return system.spawn<caf::detached>([context, &may_write]() -> state_writer_actor::behavior_type {
+    return {[context, &may_write](const WriteState& wanted) {
+      may_write.acquire();
+      const std::filesystem::path path = offered_state_path(*context);
+      std::filesystem::create_directories(path.parent_path());
+      model::save_checkpoint(path, *no_info(), *wanted.state);
+      return StateWritten{wanted.state->step, ""};
+    }};
+  });
+}
+
 // node0, which gives what it has, and node1, which follows it. At the end of the scope both have ended.
 struct Transfer {
-  explicit Transfer(const std::string& out)
+  explicit Transfer(const std::string& out, std::counting_semaphore<>* may_write = nullptr)
       : monitor(spawn_monitor_stand_in(system, handed_over, ledger_path(out, "node1"))) {
     installs.slow = true;
-    *source = spawn_source(system, {context_of(0, out), {}}, {{1, to_follower}}, aggregator,
-                           std::make_shared<const model::CheckpointInfo>());
+    writer = may_write != nullptr ? spawn_slow_writer(system, context_of(0, out), *may_write)
+                                  : spawn_state_writer(system, {context_of(0, out), {}}, no_info());
+    *source = spawn_source(system, {context_of(0, out), {}}, {{1, to_follower}}, aggregator, writer);
     *follower = spawn_follower(system, {context_of(1, out), {}}, {{0, to_source}}, member, monitor);
   }
-  ~Transfer() { end_all(*source, *follower, to_source, to_follower, aggregator, member, monitor); }
+  ~Transfer() { end_all(*source, writer, *follower, to_source, to_follower, aggregator, member, monitor); }
 
   Questions questions, answers;  // of the follower, and to it; they outlive the actors
   Installs installs;
@@ -251,6 +275,7 @@ struct Transfer {
   caf::actor_system_config config;
   caf::actor_system system{config};
   std::shared_ptr<source_actor> source = std::make_shared<source_actor>();
+  state_writer_actor writer;
   std::shared_ptr<follower_actor> follower = std::make_shared<follower_actor>();
   post_actor to_source = spawn_way(system, source, questions);
   post_actor to_follower = spawn_way(system, follower, answers);
@@ -367,17 +392,22 @@ TEST_CASE("a state that could not be written is taken anew when it is asked for 
   const auto source = std::make_shared<source_actor>();
   const aggregator_actor aggregator = spawn_aggregator_stand_in(system, source, asked);
   const post_actor peer = spawn_peer(system, answers);
-  *source = spawn_source(system, {context, {}}, {{1, peer}}, aggregator, nullptr);
+  const state_writer_actor writer = spawn_state_writer(system, {context, {}}, no_info());
+  *source = spawn_source(system, {context, {}}, {{1, peer}}, aggregator, writer);
   const auto ask = [&] {
     wire::Envelope message = envelope(*context, {{}, kStep});
     message.mutable_fetch()->set_kind(wire::BLOB_STATE);
     caf::anon_send(*source, Post{1, share(std::move(message))});
   };
   ask();
-  CHECK(asked.try_acquire_for(kDeadline));  // it has the state next, which it cannot write
-  ask();
-  CHECK(asked.try_acquire_for(kDeadline));
-  end_all(*source, aggregator, peer);
+  CHECK(asked.try_acquire_for(kDeadline));  // the writer has the state next, and cannot write it
+  bool again = false;
+  for (const auto until = Clock::now() + kDeadline; Clock::now() < until && !again;) {
+    ask();
+    again = asked.try_acquire_for(std::chrono::milliseconds(10));
+  }
+  CHECK(again);
+  end_all(*source, writer, aggregator, peer);
 }
 
 TEST_CASE("whoever gives a state keeps the totals after it, however long it takes to install") {
@@ -395,6 +425,28 @@ TEST_CASE("whoever gives a state keeps the totals after it, however long it take
   for (int totals = 0; totals < 2; ++totals) CHECK(nodes.installs.totals.try_acquire_for(kDeadline));
   while (const auto question = nodes.questions.next(Clock::now()))
     CHECK(question->envelope->fetch().kind() != wire::BLOB_STATE);
+}
+
+TEST_CASE("totals are kept, and questions answered, while the state before them is being written") {
+  const test::TemporaryFolder folder;
+  std::counting_semaphore<> may_write{0};
+  Transfer nodes(folder.path(), &may_write);
+  const Released released{may_write};
+  caf::anon_send(*nodes.follower, scheduler::FollowFrom{{0}, kStep});
+  REQUIRE(nodes.asked.try_acquire_for(kDeadline));
+  nodes.questions.next(wire::BLOB_STATE, 0);
+  nodes.answers.next(Clock::now() + kDeadline);
+  for (int i = 0; i < 3; ++i) {  // for longer than a source keeps totals for those who ask for nothing
+    make_clock_jump(std::chrono::seconds(12));
+    nodes.questions.next(wire::BLOB_STATE, 0);
+    nodes.answers.next(Clock::now() + kDeadline);
+  }
+  for (const int64_t step : {kStep, kStep + 1})
+    caf::anon_send(*nodes.source, TotalKept{step, std::make_shared<const std::vector<std::byte>>(10)});
+  may_write.release();
+  REQUIRE(nodes.installs.states.try_acquire_for(kDeadline));
+  caf::anon_send(nodes.member, Tick{});
+  for (int totals = 0; totals < 2; ++totals) CHECK(nodes.installs.totals.try_acquire_for(kDeadline));
 }
 
 TEST_CASE("what one node's ledger lacks comes from the next one's") {
