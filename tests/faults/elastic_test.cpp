@@ -133,7 +133,8 @@ TEST_CASE("second signals to all nodes at once end the job, and its client") {
     for (const pid_t node : nodes) kill(node, signal);  // it may have ended at the first
   const ProcessResult result = run.wait();
   CAPTURE(result.err);
-  CHECK((result.code == 130 || result.err.find("no node is left") != std::string::npos));
+  // Both may leave at once, or one goes on alone for as long as its second signal takes to come.
+  CHECK((result.code == 130 || result.code == 1));
   CHECK(all_nodes_end(run.out(), kRunDeadline));
 }
 
