@@ -1,6 +1,7 @@
 // How a job, or this node's part of it, ends: failures, the last state, what the others say of it, and what
 // comes after.
 #include <algorithm>
+#include <filesystem>
 
 #include <spdlog/spdlog.h>
 
@@ -224,6 +225,11 @@ void node_state::all_gone(Self self) {
     return set_deadline(kEndPatience, {});
   }
   deadline.reset();
+  if (!clean) {  // who would remove these at its end is still in the middle of something
+    std::error_code none;
+    std::filesystem::remove(offered_state_path(context()), none);
+    std::filesystem::remove_all(offered_totals_path(context()), none);
+  }
   dataset.reset();
   job.reset();
   if (clean) lock.reset();  // a process with a role that may still write is about to end

@@ -75,8 +75,9 @@ state_writer_actor spawn_state_writer(caf::actor_system& system, RoleSetup setup
 source_actor spawn_source(caf::actor_system& system, RoleSetup setup,
                           std::map<scheduler::Rank, post_actor> followers, aggregator_actor aggregator,
                           state_writer_actor writer);
-// Where the writer writes and the source reads.
+// Where the writer writes and the source reads, and where the source keeps totals.
 std::filesystem::path offered_state_path(const JobContext& context);
+std::filesystem::path offered_totals_path(const JobContext& context);
 // Detached, because it writes files. Takes them, until this node is a member, and the ledger of the steps
 // before.
 follower_actor spawn_follower(caf::actor_system& system, RoleSetup setup,

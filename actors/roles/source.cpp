@@ -241,8 +241,7 @@ source_actor::behavior_type source(source_actor::stateful_pointer<source_state> 
   use_exception_handler(self);
   const std::filesystem::path path = offered_state_path(*setup.context);
   self->state.state_path = path;
-  self->state.totals.emplace(KeptTotals::Limits{},
-                             path.parent_path() / fmt::format("totals-of-{}", setup.context->node()));
+  self->state.totals.emplace(KeptTotals::Limits{}, offered_totals_path(*setup.context));
   self->state.setup = std::move(setup);
   self->state.followers = std::move(followers);
   self->state.aggregator = std::move(aggregator);
@@ -272,6 +271,10 @@ source_actor::behavior_type source(source_actor::stateful_pointer<source_state> 
 }
 
 }  // namespace
+
+std::filesystem::path offered_totals_path(const JobContext& context) {
+  return offered_state_path(context).parent_path() / fmt::format("totals-of-{}", context.node());
+}
 
 source_actor spawn_source(caf::actor_system& system, RoleSetup setup,
                           std::map<scheduler::Rank, post_actor> followers, aggregator_actor aggregator,
