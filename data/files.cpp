@@ -59,7 +59,7 @@ FileWriter::FileWriter(std::string folder, std::string name, bool sync)
   } while (fd_ < 0 && errno == EEXIST && ++tries < 1'000);
   if (fd_ < 0) fail("create", folder_ + "/" + name_, errno);
   struct stat old {};
-  if (::stat((folder_ + "/" + name_).c_str(), &old) == 0) ::fchmod(fd_, old.st_mode & 07777);
+  if (::stat((folder_ + "/" + name_).c_str(), &old) == 0) ::fchmod(fd_, old.st_mode & 0777);
 }
 
 FileWriter::~FileWriter() {
